@@ -1,0 +1,40 @@
+"""One runtime for every kind of foundation model. Importing this imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from brolly.card import Card as Card
+    from brolly.load import load as load
+    from brolly.model import Model as Model
+    from brolly.verbs import GenerateOptions as GenerateOptions
+    from brolly.verbs import Generation as Generation
+
+_HOMES = {
+    "Card": "brolly.card",
+    "GenerateOptions": "brolly.verbs",
+    "Generation": "brolly.verbs",
+    "Model": "brolly.model",
+    "errors": "brolly.errors",
+    "load": "brolly.load",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'brolly' has no attribute {name!r}")
+    import importlib
+
+    module = importlib.import_module(_HOMES[name])
+    value = module if name == "errors" else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,101 @@
+"""The nouns of reading: what a file says (Header), how we know it (Family), what we tell about it (Card). No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# bits per element, by safetensors' dtype names (the words used everywhere in brolly)
+BITS = {
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "C64": 64, "C128": 128,
+    "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Where one tensor lies: bytes [offset, offset + nbytes) of `file`, row-major unless `strides` says otherwise.
+
+    `dtype` is safetensors' word ("BF16"); a quantised GGUF block type keeps GGUF's ("Q4_K").
+    `strides` counts elements, for views in torch files. `shards` holds the same name's pieces where a
+    checkpoint was written by several model-parallel ranks; the piece in `file` is shards[0].
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    offset: int
+    nbytes: int
+    strides: tuple[int, ...] | None = None
+    shards: tuple[TensorInfo, ...] = ()
+
+    @property
+    def n_elements(self) -> int:
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Header:
+    """All that a checkpoint says before its tensors' bytes are read.
+
+    `format` names the layout ("safetensors", "torch", "gguf", "llama2c", "meta"); `config` is config.json,
+    params.json or what stands in for it; `metadata` is the container's own (safetensors' __metadata__, GGUF's
+    key-values). `path` is what the user named; `folder` is where its neighbours (tokenizer, templates) lie.
+    """
+
+    path: Path
+    format: str
+    tensors: Mapping[str, TensorInfo]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        return self.path if self.path.is_dir() else self.path.parent
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(t.nbytes for t in self.tensors.values())
+
+
+class Rename(NamedTuple):
+    """One row of a name table: a pattern in the checkpoint, what it is called in the network, what happens on the way.
+
+    `pattern` is a regular expression that must match the whole name; `to` is its replacement template, or None to drop
+    the tensor. `how` names the change of its numbers: "" as it is, "transpose", or "rope" (the rows of interleaved
+    rotary projections brought to half-split order).
+    """
+
+    pattern: str
+    to: str | None
+    how: str = ""
+
+
+@dataclass(frozen=True)
+class Family:
+    """How to recognise and read one lineage of checkpoints."""
+
+    name: str
+    match: Callable[[Header], bool]
+    config: Callable[[Header], Any]
+    names: Callable[[Header], Iterable[Rename]]
+    tasks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Card:
+    """What `identify` answers about one checkpoint."""
+
+    header: Header
+    family: Family
+    config: Any
+
+    @property
+    def n_params(self) -> int:
+        """Parameters stored in the file; a tied head counts once."""
+        return sum(t.n_elements for t in self.header.tensors.values())

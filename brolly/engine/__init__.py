@@ -1,0 +1,1 @@
+"""One causal language model at work: cache, sampler and the step that joins them."""

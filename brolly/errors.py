@@ -1,0 +1,91 @@
+"""Everything that brolly raises at a user, drawn.
+
+    BrollyError
+    ├── CheckpointError        a file is broken, incomplete or not what it says it is
+    │   └── UnsafeCheckpoint   a file asks for more than tensors: code, links, absurd sizes
+    ├── UnknownModel           no family recognises this checkpoint
+    ├── UnsupportedTask        the model is known, and this verb is not one of its own
+    ├── OptionError            an option or an input out of its range
+    │   └── ContextTooLong     more tokens than the model can hold
+    ├── TemplateError          a chat template is missing, wrong or misbehaves
+    ├── TokenizerError         no readable tokenizer, or one that cannot do this
+    ├── RecipeError            a training recipe or its data
+    ├── MissingExtra           an optional package is not installed
+    └── HubError               a name could not be turned into files
+        ├── NotFound           no such file, repository or revision
+        ├── Gated              exists, and its owner wants something first
+        ├── Offline            the hub could not be reached, or we were told not to try
+        └── DiskFull           the files do not fit
+
+Each message is one sentence or two: what was found, what was expected, what to do.
+"""
+
+from __future__ import annotations
+
+
+class BrollyError(Exception):
+    """Root of all errors that are the user's to mend; the command line prints them and exits with 2."""
+
+
+class CheckpointError(BrollyError):
+    """A checkpoint's file is broken, incomplete or not what it says it is."""
+
+
+class UnsafeCheckpoint(CheckpointError):
+    """A checkpoint asks for more than tensors."""
+
+
+class UnknownModel(BrollyError):
+    """No family recognises the checkpoint."""
+
+
+class UnsupportedTask(BrollyError):
+    """The model cannot do this verb."""
+
+
+class OptionError(BrollyError):
+    """An option or an input is out of its range."""
+
+
+class ContextTooLong(OptionError):
+    """The prompt, or the prompt and the answer, exceed what the model can hold."""
+
+
+class TemplateError(BrollyError):
+    """A chat template is missing, wrong, too slow or reaches for what it may not."""
+
+
+class TokenizerError(BrollyError):
+    """There is no tokenizer that can be read, or it cannot do what was asked."""
+
+
+class RecipeError(BrollyError):
+    """A training recipe or its data is wrong."""
+
+
+class MissingExtra(BrollyError):
+    """An optional package is not installed."""
+
+    def __init__(self, purpose: str, extra: str) -> None:
+        super().__init__(f"{purpose} needs an optional package; install it with: pip install 'brolly[{extra}]'")
+        self.extra = extra
+
+
+class HubError(BrollyError):
+    """A name could not be turned into files on this disk."""
+
+
+class NotFound(HubError):
+    """There is no such file, repository or revision."""
+
+
+class Gated(HubError):
+    """The repository exists, and its owner asks for a token or an agreement first."""
+
+
+class Offline(HubError):
+    """The hub could not be reached, or offline mode is on."""
+
+
+class DiskFull(HubError):
+    """The files do not fit on the disk."""

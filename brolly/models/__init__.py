@@ -1,0 +1,23 @@
+"""What a config computes: one architecture a file, no formats, no I/O."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from brolly.configs import GPT2Config, LlamaConfig
+
+
+def build(config: Any) -> nn.Module:
+    """The network of a config, with its parameters unfilled; call it under torch.device("meta") to allocate nothing."""
+    match config:
+        case LlamaConfig():
+            from brolly.models.llama import Llama
+
+            return Llama(config)
+        case GPT2Config():
+            from brolly.models.gpt2 import GPT2
+
+            return GPT2(config)
+    raise AssertionError(f"no network for {type(config).__name__}")
