@@ -1,0 +1,1 @@
+"""What people hand in and get back, to and from arrays: text, and in later issues images, audio, proteins, actions. No torch."""

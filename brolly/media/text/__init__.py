@@ -1,0 +1,10 @@
+"""Text to token ids and back: tokenizers of every published kind, byte-correct streaming, chat templates. No torch."""
+
+from __future__ import annotations
+
+from brolly.media.text.load import load_tokenizer
+from brolly.media.text.stream import TextStream
+from brolly.media.text.template import ChatTemplate
+from brolly.media.text.tokenizer import Tokenizer
+
+__all__ = ["ChatTemplate", "TextStream", "Tokenizer", "load_tokenizer"]

@@ -1,0 +1,168 @@
+"""One tokenizer, whatever file it came from: text to ids by Hugging Face's `tokenizers`, ids to text by our own bytes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from brolly.errors import TokenizerError
+from brolly.media.text.spelling import Spelling, spelling_of
+from brolly.media.text.stream import TextStream
+
+if TYPE_CHECKING:
+    from brolly.media.text.template import ChatTemplate
+
+
+@contextmanager
+def guarded(source: str) -> Iterator[None]:
+    """Turn whatever `tokenizers` raises, its Rust panics too, into a TokenizerError that names the file."""
+    try:
+        yield
+    except TokenizerError:
+        raise
+    except BaseException as error:
+        # a Rust panic derives from BaseException; an interrupt must pass
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise TokenizerError(f"{source} is not a tokenizer that can be read: {error}.") from error
+
+
+class Tokenizer:
+    """Text to ids and back.
+
+    `backend` is a tokenizers.Tokenizer; `special_tokens` maps a role ("bos_token") to its text. `prefix` is put before
+    every stretch of text that begins the input or follows a control token (SentencePiece's dummy prefix).
+    `add_bos` and `add_eos` put those ids around the text, besides what the backend's own post-processor does.
+    """
+
+    def __init__(
+        self,
+        backend: Any,
+        *,
+        source: str,
+        special_tokens: Mapping[str, str] | None = None,
+        template: ChatTemplate | None = None,
+        prefix: str = "",
+        add_bos: bool = False,
+        add_eos: bool = False,
+        spelling: Spelling | None = None,
+    ) -> None:
+        self.backend = backend
+        self.source = source
+        self.special_tokens = dict(special_tokens or {})
+        self.template = template
+        with guarded(source):
+            # a file may ask for padding to any length, and for silent truncation
+            backend.no_padding()
+            backend.no_truncation()
+            self._added: dict[int, str] = {i: t.content for i, t in backend.get_added_tokens_decoder().items()}
+            self._special_ids = {i for i, t in backend.get_added_tokens_decoder().items() if t.special}
+            self._spelling = spelling or spelling_of(backend)
+        self._bytes: dict[int, bytes] = {}
+        self._plain: Any = None
+        self._prefix = prefix
+        self._before = [self.bos_id] if add_bos and self.bos_id is not None else []
+        self._after = [self.eos_id] if add_eos and self.eos_id is not None else []
+        control = sorted((self._added[i] for i in self._special_ids), key=len, reverse=True)
+        self._control = re.compile(f"({'|'.join(map(re.escape, control))})") if prefix and control else None
+
+    @property
+    def bos_id(self) -> int | None:
+        """The id that begins a text, or None."""
+        return self.token_id(self.special_tokens.get("bos_token"))
+
+    @property
+    def eos_id(self) -> int | None:
+        """The id that ends a text, or None; generation_config may name more."""
+        return self.token_id(self.special_tokens.get("eos_token"))
+
+    @property
+    def pad_id(self) -> int | None:
+        """The id that fills short rows, or None."""
+        return self.token_id(self.special_tokens.get("pad_token"))
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens, added ones included; a network's table may be longer."""
+        return self.backend.get_vocab_size(with_added_tokens=True)
+
+    def token_id(self, text: str | None) -> int | None:
+        """The id of one token's exact spelling in the vocabulary, or None."""
+        return None if text is None else self.backend.token_to_id(text)
+
+    def encode(self, text: str, *, special: bool = True, parse_special: bool = True) -> list[int]:
+        """Ids of a text; `special` adds what the checkpoint puts around it (a bos), `parse_special` reads control
+        tokens that are spelled out in it. A text from a stranger wants the second one off."""
+        backend = self.backend if parse_special else self._without_control()
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise TokenizerError(
+                f"The text holds a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}, which is "
+                "not a character; decode the input as UTF-8 first."
+            ) from error
+        with guarded(self.source):
+            if not self._prefix:
+                ids = backend.encode(text, add_special_tokens=special).ids
+            else:
+                ids = []
+                for i, part in enumerate(self._control.split(text) if self._control and parse_special else [text]):
+                    if i % 2:
+                        ids.append(self.backend.token_to_id(part))
+                    elif part:
+                        ids += backend.encode(self._prefix + part, add_special_tokens=False).ids
+        return [*self._before, *ids, *self._after] if special else ids
+
+    def decode(self, ids: Iterable[int], *, skip_special: bool = True, after: Sequence[int] = ()) -> str:
+        """Text of ids; bytes that are no UTF-8 become U+FFFD, ids outside the vocabulary nothing."""
+        stream = self.stream(skip_special=skip_special, after=after)
+        return "".join([stream.push(int(i)) for i in ids]) + stream.finish()
+
+    def stream(self, *, skip_special: bool = True, after: Sequence[int] = ()) -> TextStream:
+        """A decoder that takes one id at a time; its pieces joined equal decode of all the ids.
+
+        With the prompt's ids as `after`, a continuation keeps the space between the prompt and its first word.
+        """
+        return TextStream(self, skip_special=skip_special, after=after)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """What one id adds to a text that has begun, in bytes; a lone one may be half a character."""
+        found = self._bytes.get(token_id)
+        if found is None:
+            added = self._added.get(token_id)
+            found = added.encode() if added is not None else self._spelling.bytes_of(self._spelled(token_id))
+            self._bytes[token_id] = found
+        return found
+
+    def token_text(self, token_id: int) -> str:
+        """One id as a reader would show it: its text, with U+FFFD where it is half a character."""
+        return self.token_bytes(token_id).decode(errors="replace")
+
+    def is_special(self, token_id: int) -> bool:
+        """Whether the id is a control token, which `decode` leaves out."""
+        return token_id in self._special_ids
+
+    @property
+    def spelling(self) -> Spelling:
+        """How this vocabulary spells bytes."""
+        return self._spelling
+
+    def is_added(self, token_id: int) -> bool:
+        """Whether the id was added beside the vocabulary, spelled as it is."""
+        return token_id in self._added
+
+    def _spelled(self, token_id: int) -> str:
+        if not 0 <= token_id < 1 << 31:
+            raise TokenizerError(f"{token_id} is no token id; ids of {self.source} go from 0 to {self.vocab_size - 1}.")
+        return self.backend.id_to_token(token_id) or ""
+
+    def _without_control(self) -> Any:
+        if self._plain is None:
+            from tokenizers import Tokenizer as Backend
+
+            # a copy, because flipping the switch on a shared one races with other threads' encode
+            self._plain = Backend.from_str(self.backend.to_str())
+            self._plain.encode_special_tokens = True
+        return self._plain
