@@ -8,6 +8,8 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from brolly.errors import CheckpointError
+
 # bits per element, by safetensors' dtype names (the words used everywhere in brolly)
 BITS = {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "C64": 64, "C128": 128,
@@ -62,6 +64,25 @@ class Header:
     def n_bytes(self) -> int:
         return sum(t.nbytes for t in self.tensors.values())
 
+    def number(self, key: str, default: float | None = None, *, low: float = 0, high: float = 2**31) -> Any:
+        """The config's number at `key` ("a.b" looks inside a) within its range; without a default it must be there."""
+        value: Any = self.config if self.config else self.metadata
+        for part in (key,) if not self.config else key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        value = default if value is None else value
+        if value is None:
+            raise CheckpointError(f"{self.path}: the config has no {key!r}, which this architecture needs.")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            raise CheckpointError(f"{self.path}: the config says {key} = {value!r}; expected {low:g} to {high:g}.")
+        return value
+
+    def whole(self, key: str, default: int | None = None, *, high: int = 2**20) -> int:
+        """The config's positive whole number at `key`."""
+        value = self.number(key, default, low=1, high=high)
+        if value != int(value):
+            raise CheckpointError(f"{self.path}: the config says {key} = {value!r}; expected a whole number.")
+        return int(value)
+
 
 class Rename(NamedTuple):
     """One row of a name table: a pattern in the checkpoint, what it is called in the network, what happens on the way.
@@ -85,6 +106,7 @@ class Family:
     config: Callable[[Header], Any]
     names: Callable[[Header], Iterable[Rename]]
     tasks: tuple[str, ...]
+    narrows: Family | None = None  # a lineage within another family: where both match, this one says yes
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,38 @@
+"""What a checkpoint is. Each file here that defines FAMILY is one; they are found by listing the folder."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+from brolly.card import Card, Family, Header
+from brolly.errors import UnknownModel
+
+
+@cache
+def families() -> tuple[Family, ...]:
+    """Every family of this folder, by file name."""
+    names = sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem != "__init__")
+    modules = (import_module(f"{__name__}.{name}") for name in names)
+    return tuple(m.FAMILY for m in modules if hasattr(m, "FAMILY"))
+
+
+def recognise(header: Header) -> Card:
+    """The one family that a header belongs to, and its config. Raises UnknownModel."""
+    matches = [f for f in families() if f.match(header)]
+    matches = [f for f in matches if not any(other.narrows is f for other in matches)]
+    if not matches:
+        raise UnknownModel(_unknown(header))
+    assert len(matches) == 1, f"{header.path} matches {[f.name for f in matches]}; exactly one family may say yes"
+    return Card(header, matches[0], matches[0].config(header))
+
+
+def _unknown(header: Header) -> str:
+    known = ", ".join(f.name for f in families() if f.narrows is None)
+    kind = header.config.get("model_type") or header.metadata.get("general.architecture")
+    if isinstance(kind, str):
+        return f"{header.path} is a {kind[:60]!r} model, which brolly does not know; it knows {known}."
+    if not header.config and header.tensors:
+        return f"{header.path} has tensors and no config.json or params.json beside them; add it, it tells the shape."
+    return f"{header.path} says nothing of its architecture (no model_type in its config); brolly knows {known}."
