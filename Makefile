@@ -1,0 +1,35 @@
+# make run: mini-llm tells a story.  make test: the whole suite.  make check: ruff, types, tests.
+PYTHON ?= python3
+BIN := .venv/bin
+PROMPT ?= Once upon a time
+
+.PHONY: run test check lint bench clean
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+.venv/test-installed: .venv/installed
+	$(BIN)/pip install --quiet --editable '.[test]'
+	touch $@
+
+run: .venv/installed
+	$(BIN)/brolly run mini-llm "$(PROMPT)"
+
+test: .venv/test-installed
+	$(BIN)/python -m pytest
+
+lint: .venv/test-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test
+
+bench: .venv/test-installed
+	$(BIN)/python benchmarks/llm.py
+
+clean:
+	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache
