@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from brolly.configs import GPT2Config
 from brolly.layers.attention import Cache, join_heads, split_heads
+from brolly.layers.linear import Embedding, Linear
 
 
 class GPT2(nn.Module):
@@ -18,12 +19,12 @@ class GPT2(nn.Module):
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
         self.config = config
-        self.wte = nn.Embedding(config.vocab_size, config.dim)
-        self.wpe = nn.Embedding(config.context, config.dim)
+        self.wte = Embedding(config.vocab_size, config.dim)
+        self.wpe = Embedding(config.context, config.dim)
         self.h = nn.ModuleList(Block(config, i) for i in range(config.n_layers))
         self.ln_f = nn.LayerNorm(config.dim, eps=config.norm_eps)
         if not config.tied_head:
-            self.lm_head = nn.Linear(config.dim, config.vocab_size, bias=False)
+            self.lm_head = Linear(config.dim, config.vocab_size, bias=False)
 
     def forward(self, ids: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """ids, positions: (B, T) → hidden states after the last norm: (B, T, C)."""
@@ -55,8 +56,8 @@ class Attention(nn.Module):
     def __init__(self, config: GPT2Config, index: int) -> None:
         super().__init__()
         self.n_heads, self.index = config.n_heads, index
-        self.c_attn = nn.Linear(config.dim, 3 * config.dim)
-        self.c_proj = nn.Linear(config.dim, config.dim)
+        self.c_attn = Linear(config.dim, 3 * config.dim)
+        self.c_proj = Linear(config.dim, config.dim)
 
     def forward(self, x: Tensor, cache: Cache) -> Tensor:
         q, k, v = (split_heads(part, self.n_heads) for part in self.c_attn(x).chunk(3, dim=-1))  # (B, H, T, D)
@@ -66,8 +67,8 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(config.dim, config.hidden_dim)
-        self.c_proj = nn.Linear(config.hidden_dim, config.dim)
+        self.c_fc = Linear(config.dim, config.hidden_dim)
+        self.c_proj = Linear(config.hidden_dim, config.dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from brolly.configs import LlamaConfig
 from brolly.layers.attention import Cache, join_heads, split_heads
+from brolly.layers.linear import Embedding, Linear
 from brolly.layers.mlp import SwiGLU
 from brolly.layers.rope import cos_sin, rotate
 
@@ -22,7 +23,7 @@ class Llama(nn.Module):
         self.config = config
         self.model = Decoder(config)
         if not config.tied_head:
-            self.lm_head = nn.Linear(config.dim, config.vocab_size, bias=False)
+            self.lm_head = Linear(config.dim, config.vocab_size, bias=False)
 
     def forward(self, ids: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         """ids, positions: (B, T) → hidden states after the last norm: (B, T, C)."""
@@ -38,7 +39,7 @@ class Decoder(nn.Module):
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.dim)
+        self.embed_tokens = Embedding(config.vocab_size, config.dim)
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.n_layers))
         self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
 
@@ -70,10 +71,10 @@ class Attention(nn.Module):
         super().__init__()
         self.config, self.index = config, index
         q_dim, kv_dim = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
-        self.q_proj = nn.Linear(config.dim, q_dim, bias=config.qkv_bias)
-        self.k_proj = nn.Linear(config.dim, kv_dim, bias=config.qkv_bias)
-        self.v_proj = nn.Linear(config.dim, kv_dim, bias=config.qkv_bias)
-        self.o_proj = nn.Linear(q_dim, config.dim, bias=config.o_bias)
+        self.q_proj = Linear(config.dim, q_dim, bias=config.qkv_bias)
+        self.k_proj = Linear(config.dim, kv_dim, bias=config.qkv_bias)
+        self.v_proj = Linear(config.dim, kv_dim, bias=config.qkv_bias)
+        self.o_proj = Linear(q_dim, config.dim, bias=config.o_bias)
         if config.qk_norm:
             self.q_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps)
             self.k_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps)
