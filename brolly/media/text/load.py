@@ -2,42 +2,165 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from brolly.card import Header
 from brolly.errors import TokenizerError
-from brolly.media.text.files import MAX_TOKENIZER, read_bytes, read_object, read_text
+from brolly.media.text import bytelevel, sentencepiece
+from brolly.media.text.bytelevel import Added
+from brolly.media.text.files import read_bytes, read_object, read_text
+from brolly.media.text.gguf import from_gguf, from_vocabulary
+from brolly.media.text.sentencepiece import CONTROL, UNKNOWN, Piece
 from brolly.media.text.template import ChatTemplate
 from brolly.media.text.tokenizer import Tokenizer, guarded
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_MODELS = ("tokenizer.model", "tokenizer.model.v*", "spiece.model", "sentencepiece*.model", "spm.model")
 
 
 def load_tokenizer(where: Header | Path | str) -> Tokenizer:
-    """The tokenizer of a checkpoint: a header, its folder, or a tokenizer's own file."""
-    if isinstance(where, Header):
-        path = where.folder
-    else:
-        path = Path(where)
-    if path.is_file():
-        return _from_json(path, path.parent)
-    if (path / "tokenizer.json").is_file():
-        return _from_json(path / "tokenizer.json", path)
-    raise TokenizerError(f"{path} holds no tokenizer; expected tokenizer.json, tokenizer.model or vocab.json there.")
+    """The tokenizer of a checkpoint: its header, its folder, or a tokenizer's own file."""
+    header = where if isinstance(where, Header) else None
+    path = header.path if header else Path(where)  # type: ignore[arg-type]
+    if header is None and path.is_file() and path.suffix == ".gguf":
+        from brolly.checkpoint import read_header
+
+        header = read_header(path)
+    if header and "tokenizer.ggml.model" in header.metadata:
+        return from_gguf(header.metadata, str(path))
+    if header is None and path.is_file():
+        return _from_file(path)
+    folder = header.folder if header else path
+    for name, read in (("tokenizer.json", _from_json), ("tekken.json", _from_tekken)):
+        if (folder / name).is_file():
+            return read(folder / name)
+    # Meta keeps tokenizer.model one folder above the first Llama's shards
+    for place in (folder, *([folder.parent] if header and header.format == "meta" else [])):
+        for pattern in (*_MODELS, "*.tiktoken"):
+            for found in sorted(place.glob(pattern)):
+                if found.is_file():
+                    return _from_model(found)
+    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        return _from_pair(folder)
+    tables = [p for pattern in ("tok*.bin",) for p in sorted(folder.glob(pattern)) if p.is_file()]
+    if header and header.format == "llama2c" and tables:
+        return _from_llama2c(tables, header)
+    raise TokenizerError(
+        f"{folder} holds no tokenizer; expected tokenizer.json, tokenizer.model, tekken.json, a .tiktoken file, or "
+        "vocab.json and merges.txt beside the weights."
+    )
 
 
-def _from_json(path: Path, folder: Path) -> Tokenizer:
+def _from_file(path: Path) -> Tokenizer:
+    if path.name == "tekken.json":
+        return _from_tekken(path)
+    if path.suffix == ".json":
+        return _from_json(path)
+    if path.suffix == ".bin":
+        return _from_llama2c([path], None)
+    return _from_model(path)
+
+
+def _from_json(path: Path) -> Tokenizer:
     from tokenizers import Tokenizer as Backend
 
     data = read_bytes(path)
     with guarded(str(path)):
         backend = Backend.from_buffer(data)
+    config = settings(path.parent)
+    special = special_tokens(config)
+    with guarded(str(path)):
+        _add_missing(backend, config, special)
+        around = _around(config)
+        if around:
+            backend.post_processor = None
+    return _finish(backend, path, config, special, **(around or {}))
+
+
+def _from_tekken(path: Path) -> Tokenizer:
+    with guarded(str(path)):
+        backend, roles = bytelevel.read_tekken(path)
+    config = settings(path.parent)
+    return _finish(backend, path, config, roles | special_tokens(config), **(_around(config) or {"add_bos": True}))
+
+
+def _from_model(path: Path) -> Tokenizer:
+    """tokenizer.model is SentencePiece's protobuf or tiktoken's lines: the bytes tell."""
+    data = read_bytes(path)
+    config = settings(path.parent)
+    if bytelevel.looks_like_ranks(data):
+        ranks = bytelevel.read_ranks(data, str(path))
+        table = bytelevel.known_table(len(ranks))
+        added = {**table.added, **{i: a for i, a in listed(path.parent, config).items() if i >= len(ranks)}}
+        with guarded(str(path)):
+            backend = bytelevel.from_ranks(ranks, 0, table.pattern, added, table.nfc, str(path))
+        around = _around(config) or {"add_bos": table.add_bos}
+        return _finish(backend, path, config, {**table.roles, **special_tokens(config)}, **around)
+    vocabulary = sentencepiece.read_model(data, str(path))
+    pieces = list(vocabulary.pieces)
+    extra = listed(path.parent, config)
+    for i, token in sorted(extra.items()):
+        # published files rename reserved rows, and append others
+        if i < len(pieces) and pieces[i].text != token.text:
+            pieces[i] = Piece(token.text, pieces[i].score, CONTROL if token.control else sentencepiece.USER_DEFINED)
+    from dataclasses import replace
+
+    special = {role: pieces[i].text for role, i in vocabulary.roles.items()} | special_tokens(config)
+    around = _around(config) or (
+        {"add_bos": "bos_token" in special} if not vocabulary.unigram else {"add_eos": "bos_token" not in vocabulary.roles}
+    )
+    appended = {i: t for i, t in extra.items() if i >= len(pieces)}
+    named = {t.text for t in appended.values()} | {p.text for p in pieces}
+    end = max([len(pieces) - 1, *appended]) + 1
+    appended |= {end + n: Added(t) for n, t in enumerate(t for t in dict.fromkeys(special.values()) if t not in named)}
+    if appended:
+        pieces += [Piece(f"<|unnamed_{i}|>", 0.0, sentencepiece.UNUSED) for i in range(len(pieces), max(appended) + 1)]
+        for i, token in appended.items():
+            pieces[i] = Piece(token.text, 0.0, CONTROL if token.control else sentencepiece.USER_DEFINED)
+    template = template_of(path.parent, config, special)
+    return from_vocabulary(
+        replace(vocabulary, pieces=pieces), source=str(path), special_tokens=special, template=template, **around
+    )
+
+
+def _from_pair(folder: Path) -> Tokenizer:
     config = settings(folder)
     special = special_tokens(config)
-    add_special(backend, config, special, str(path))
-    _put_around(backend, config, special, str(path))
-    return Tokenizer(backend, source=str(path), special_tokens=special, template=template_of(folder, config, special))
+    source = str(folder / "vocab.json")
+    with guarded(source):
+        backend = bytelevel.read_vocab_merges(
+            folder / "vocab.json", folder / "merges.txt", str(config.get("tokenizer_class", "")),
+            listed(folder, config), config.get("add_prefix_space") is True,
+        )  # fmt: skip
+        special = special or _endoftext(backend)
+        _add_missing(backend, config, special)
+    around = _around(config) or {}
+    if str(config.get("tokenizer_class", "")).startswith("CLIP"):
+        around = {"add_bos": True, "add_eos": True}
+    return _finish(backend, folder / "vocab.json", config, special, **around)
+
+
+def _endoftext(backend: Any) -> dict[str, str]:
+    text = "<|endoftext|>"
+    return {"bos_token": text, "eos_token": text} if backend.token_to_id(text) is not None else {}
+
+
+def _from_llama2c(tables: list[Path], header: Header | None) -> Tokenizer:
+    """llama2.c keeps no name for its tokenizer: the one with as many pieces as the model has rows is meant."""
+    rows = header.config.get("vocab_size") if header else None
+    for path in tables:
+        vocabulary = sentencepiece.read_llama2c(read_bytes(path), str(path))
+        if rows in (None, len(vocabulary.pieces)):
+            special = {role: vocabulary.pieces[i].text for role, i in vocabulary.roles.items()}
+            return from_vocabulary(vocabulary, source=str(path), special_tokens=special, add_bos=True)
+    raise TokenizerError(f"None of {', '.join(p.name for p in tables)} has {rows} pieces, as the model does; put its own there.")
+
+
+def _finish(backend: Any, path: Path, config: dict[str, Any], special: dict[str, str], **options: Any) -> Tokenizer:
+    template = template_of(path.parent, config, special)
+    return Tokenizer(backend, source=str(path), special_tokens=special, template=template, **options)
 
 
 def settings(folder: Path) -> dict[str, Any]:
@@ -49,7 +172,7 @@ def settings(folder: Path) -> dict[str, Any]:
     return found
 
 
-def special_tokens(config: dict[str, Any]) -> dict[str, str]:
+def special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
     """Role ("bos_token") to text; published files give a string or an object with `content`."""
     found = {}
     for role in ROLES:
@@ -61,62 +184,59 @@ def special_tokens(config: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def add_special(backend: Any, config: dict[str, Any], special: dict[str, str], source: str) -> None:
-    """Add the tokens that only tokenizer_config.json names, at the ids that it gives them."""
+def listed(folder: Path, config: Mapping[str, Any]) -> dict[int, Added]:
+    """The tokens beside the vocabulary: added_tokens_decoder, and added_tokens.json in older folders."""
+    found: dict[int, Added] = {}
+    path = folder / "added_tokens.json"
+    if path.is_file():
+        control = set(special_tokens(config).values())
+        rows = read_object(path).items()
+        found = {i: Added(text, text in control) for text, i in rows if isinstance(i, int) and text and 0 <= i < 1 << 20}
+    table = config.get("added_tokens_decoder")
+    for key, row in table.items() if isinstance(table, dict) else ():
+        text = row.get("content") if isinstance(row, dict) else None
+        if isinstance(text, str) and text and key.isdecimal() and int(key) < 1 << 20:
+            found[int(key)] = Added(text, bool(row.get("special")))
+    return found
+
+
+def _add_missing(backend: Any, config: Mapping[str, Any], special: Mapping[str, str]) -> None:
+    """Tokens that only tokenizer_config.json names; `tokenizers` gives the next free id, so only that one can be kept."""
     from tokenizers import AddedToken
 
-    with guarded(source):
-        table = config.get("added_tokens_decoder")
-        rows = sorted(((int(i), row) for i, row in table.items()), key=lambda r: r[0]) if isinstance(table, dict) else []
-        known = backend.get_added_tokens_decoder()
-        for token_id, row in rows:
-            text = row.get("content") if isinstance(row, dict) else None
-            if not isinstance(text, str) or not text or token_id in known:
-                continue
-            # `tokenizers` gives the next free id: only a row that names that one, or an existing token, can be kept
-            held = backend.token_to_id(text)
-            if held == token_id or (held is None and token_id == backend.get_vocab_size(with_added_tokens=True)):
-                flags = {k: bool(row[k]) for k in ("single_word", "lstrip", "rstrip", "normalized") if k in row}
-                token = AddedToken(text, special=bool(row.get("special")), **flags)
-                (backend.add_special_tokens if token.special else backend.add_tokens)([token])
-        known_texts = {t.content for t in backend.get_added_tokens_decoder().values()}
-        for text in special.values():
-            if text not in known_texts:
-                backend.add_special_tokens([AddedToken(text, special=True, normalized=False)])
+    known = backend.get_added_tokens_decoder()
+    table = config.get("added_tokens_decoder")
+    rows = [(int(k), row) for k, row in table.items() if k.isdecimal()] if isinstance(table, dict) else []
+    for i, row in sorted(rows, key=lambda r: r[0]):
+        text = row.get("content") if isinstance(row, dict) else None
+        if not isinstance(text, str) or not text or i in known:
+            continue
+        held = backend.token_to_id(text)
+        if held == i or (held is None and i == backend.get_vocab_size(with_added_tokens=True)):
+            flags = {k: bool(row[k]) for k in ("single_word", "lstrip", "rstrip", "normalized") if k in row}
+            token = AddedToken(text, special=bool(row.get("special")), **flags)
+            (backend.add_special_tokens if token.special else backend.add_tokens)([token])
+    texts = {t.content for t in backend.get_added_tokens_decoder().values()}
+    missing = [t for t in dict.fromkeys(special.values()) if t not in texts]
+    backend.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in missing])
 
 
-def _put_around(backend: Any, config: dict[str, Any], special: dict[str, str], source: str) -> None:
-    """add_bos_token and add_eos_token, where they are said, replace the file's own post-processor."""
-    said = [k for k in ("add_bos_token", "add_eos_token") if isinstance(config.get(k), bool)]
+def _around(config: Mapping[str, Any]) -> dict[str, bool] | None:
+    """add_bos_token and add_eos_token: where either is said, both replace the file's own post-processor."""
+    said = {k: config[f"{k}_token"] for k in ("add_bos", "add_eos") if isinstance(config.get(f"{k}_token"), bool)}
     # Whisper's prefix of language and task is in its post-processor, and its config says add_bos_token all the same
-    if not said or str(config.get("tokenizer_class", "")).startswith("Whisper"):
-        return
-    from tokenizers.processors import TemplateProcessing
-
-    names = {k: special.get(f"{k}_token") for k in ("bos", "eos") if config.get(f"add_{k}_token") is True}
-    parts = [(k, text, backend.token_to_id(text)) for k, text in names.items() if text]
-    before = [{"SpecialToken": {"id": text, "type_id": 0}} for k, text, _ in parts if k == "bos"]
-    after = [{"SpecialToken": {"id": text, "type_id": 0}} for k, text, _ in parts if k == "eos"]
-    single = [*before, {"Sequence": {"id": "A", "type_id": 0}}, *after]
-    with guarded(source):
-        backend.post_processor = TemplateProcessing(
-            single=[_word(p) for p in single], pair=None, special_tokens=[(text, i) for _, text, i in dict.fromkeys(parts)]
-        )
+    return None if str(config.get("tokenizer_class", "")).startswith("Whisper") else said or None
 
 
-def _word(part: dict[str, Any]) -> str:
-    return f"{part['SpecialToken']['id']}:0" if "SpecialToken" in part else "$A:0"
-
-
-def template_of(folder: Path, config: dict[str, Any], special: dict[str, str]) -> ChatTemplate | None:
-    """The chat template: chat_template.jinja, chat_template.json or tokenizer_config.json, in transformers' order."""
+def template_of(folder: Path, config: Mapping[str, Any], special: Mapping[str, str]) -> ChatTemplate | None:
+    """The chat template, in transformers' order: chat_template.jinja, chat_template.json, tokenizer_config.json."""
     named: dict[str, str] = {}
     found = config.get("chat_template")
     if isinstance(found, str):
         named["default"] = found
-    elif isinstance(found, list):
-        rows = [r for r in found if isinstance(r, dict)]
-        named |= {r["name"]: r["template"] for r in rows if isinstance(r.get("name"), str) and isinstance(r.get("template"), str)}
+    for row in found if isinstance(found, list) else ():
+        if isinstance(row, dict) and isinstance(row.get("name"), str) and isinstance(row.get("template"), str):
+            named[row["name"]] = row["template"]
     if (folder / "chat_template.json").is_file():
         other = read_object(folder / "chat_template.json").get("chat_template")
         if isinstance(other, str):
@@ -126,6 +246,4 @@ def template_of(folder: Path, config: dict[str, Any], special: dict[str, str]) -
     extra = folder / "additional_chat_templates"
     if extra.is_dir():
         named |= {p.stem: read_text(p) for p in sorted(extra.glob("*.jinja"))[:64]}
-    if not named:
-        return None
-    return ChatTemplate(named.get("default", ""), special, named=named)
+    return ChatTemplate(named.get("default", ""), special, named=named) if named else None

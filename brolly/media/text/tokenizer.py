@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,7 +34,8 @@ class Tokenizer:
     """Text to ids and back.
 
     `backend` is a tokenizers.Tokenizer; `special_tokens` maps a role ("bos_token") to its text. `prefix` is put before
-    every stretch of text that begins the input or follows a control token (SentencePiece's dummy prefix).
+    every stretch of text that begins the input or follows a control token (SentencePiece's dummy prefix),
+    unless it is blank and `squeeze` says that blanks are dropped.
     `add_bos` and `add_eos` put those ids around the text, besides what the backend's own post-processor does.
     """
 
@@ -45,6 +47,7 @@ class Tokenizer:
         special_tokens: Mapping[str, str] | None = None,
         template: ChatTemplate | None = None,
         prefix: str = "",
+        squeeze: bool = False,
         add_bos: bool = False,
         add_eos: bool = False,
         spelling: Spelling | None = None,
@@ -63,6 +66,7 @@ class Tokenizer:
         self._bytes: dict[int, bytes] = {}
         self._plain: Any = None
         self._prefix = prefix
+        self._squeeze = squeeze
         self._before = [self.bos_id] if add_bos and self.bos_id is not None else []
         self._after = [self.eos_id] if add_eos and self.eos_id is not None else []
         control = sorted((self._added[i] for i in self._special_ids), key=len, reverse=True)
@@ -111,7 +115,7 @@ class Tokenizer:
                 for i, part in enumerate(self._control.split(text) if self._control and parse_special else [text]):
                     if i % 2:
                         ids.append(self.backend.token_to_id(part))
-                    elif part:
+                    elif part.strip() if self._squeeze else part:
                         ids += backend.encode(self._prefix + part, add_special_tokens=False).ids
         return [*self._before, *ids, *self._after] if special else ids
 
@@ -163,6 +167,14 @@ class Tokenizer:
             from tokenizers import Tokenizer as Backend
 
             # a copy, because flipping the switch on a shared one races with other threads' encode
-            self._plain = Backend.from_str(self.backend.to_str())
-            self._plain.encode_special_tokens = True
+            state = json.loads(self.backend.to_str())
+            if state["model"]["type"] == "Unigram":
+                # unigram would still find a control token as a piece
+                for i in self._special_ids & set(range(len(state["model"]["vocab"]))):
+                    state["model"]["vocab"][i][0] = f"\0{i}"
+                state["added_tokens"] = [t for t in state["added_tokens"] if not t["special"]]
+                state["post_processor"] = None
+            plain = Backend.from_str(json.dumps(state))
+            plain.encode_special_tokens = True
+            self._plain = plain
         return self._plain
