@@ -1,4 +1,4 @@
-"""Chat templates: messages to one prompt, in the Jinja that publishers write for transformers, in a bounded sandbox."""
+"""Chat templates: messages to one prompt, in the Jinja that publishers write for transformers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from brolly.errors import TemplateError
 
 
 class ChatTemplate:
-    """A chat template; `named` holds variants ("tool_use") beside the default one."""
+    """A chat template; `named` holds variants ("tool_use") beside the default one. Jinja is imported when it renders."""
 
     def __init__(
         self, source: str, special_tokens: Mapping[str, str] | None = None, *, named: Mapping[str, str] | None = None
@@ -17,6 +17,7 @@ class ChatTemplate:
         self.source = source
         self.special_tokens = dict(special_tokens or {})
         self.named = dict(named or {})
+        self._compiled: dict[str, Any] = {}
 
     def render(
         self,
@@ -28,10 +29,39 @@ class ChatTemplate:
         **extra: Any,
     ) -> str:
         """The prompt for a conversation; `extra` reaches the template by name (enable_thinking, ...)."""
-        from brolly.media.text.sandbox import render
+        from brolly.media.text.sandbox import compile_template, render
 
+        source = self._choose(bool(tools))
+        for kind, rows in (("message", messages), ("tool", tools), ("document", documents)):
+            wrong = next((row for row in rows or () if not isinstance(row, Mapping)), None)
+            if wrong is not None or isinstance(rows, (str, Mapping)):
+                raise TemplateError(f"A {kind} is {wrong or rows!r}; expected a list of objects.")
+        if source not in self._compiled:
+            self._compiled[source] = compile_template(source)
+        values = {"tools": tools, "documents": documents, "add_generation_prompt": add_generation_prompt}
+        return render(
+            self._compiled[source], {**self.special_tokens, **extra, **values, "messages": [_reasoned(m) for m in messages]}
+        )
+
+    def _choose(self, tools: bool) -> str:
+        """The variant made for tools where there are some, else the default one."""
         source = self.named.get("tool_use", self.source) if tools else self.source
         if not source:
-            raise TemplateError("There is no default chat template here; this is a base model: use `brolly run`.")
-        values = {"messages": messages, "tools": tools, "documents": documents}
-        return render(source, {**self.special_tokens, **extra, **values, "add_generation_prompt": add_generation_prompt})
+            raise TemplateError(f"There is no default chat template here, only {', '.join(sorted(self.named)) or 'none'}.")
+        return source
+
+
+_REASONING = ("reasoning_content", "thinking", "reasoning")
+
+
+def _reasoned(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A message whose thoughts are found under each name that templates read."""
+    thoughts = next((message[key] for key in _REASONING if message.get(key) is not None), None)
+    return message if thoughts is None else {"thinking": thoughts, **message, "reasoning_content": thoughts}
+
+
+def template_or_refuse(template: ChatTemplate | None, source: str) -> ChatTemplate:
+    """The template, or a TemplateError that says what a model without one is for."""
+    if template is None:
+        raise TemplateError(f"{source} has no chat template: this is a base model, which continues text; use `brolly run`.")
+    return template
