@@ -120,9 +120,9 @@ class Budget:
     def percent(self, form: Any, values: Any) -> None:
         """form % values"""
         if isinstance(form, str):
-            for spec in _SPEC.findall(form):
-                self.spec(spec)
-            self.spend(len(form) + len(form) // 2 * 9_999 * bool(re.search(r"\d{3}", form)) // 100 + 6 * self.weigh(values))
+            for found in _SPEC.finditer(form):
+                self.spec(found[0])
+            self.spend(len(form) + 6 * self.weigh(values))
 
     def spec(self, spec: str) -> None:
         """A format's width and precision."""

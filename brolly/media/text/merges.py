@@ -11,9 +11,7 @@ _MAX_LENGTH = 1 << 12
 _MAX_WORK = 1 << 27
 
 
-def merges_of(
-    tokens: Iterable[tuple[str, float]], ids: Mapping[str, int], source: str
-) -> list[tuple[str, str]]:
+def merges_of(tokens: Iterable[tuple[str, float]], ids: Mapping[str, int], source: str) -> list[tuple[str, str]]:
     """Every way to make each token of two others, the best-ranked token first (`tokens` gives each its rank)."""
     found: list[tuple[float, int, list[tuple[str, str]]]] = []
     work = 0
@@ -25,13 +23,7 @@ def merges_of(
         work += length * length
         if length > _MAX_LENGTH or work > _MAX_WORK:
             raise TokenizerError(f"{source} has tokens too long for a vocabulary: {token[:32]!r}... ({length:,} characters).")
-        splits = []
-        for i in range(1, length):
-            left = token[:i]
-            if left in ids:
-                right = token[i:]
-                if right in ids:
-                    splits.append((left, right))
+        splits = [(token[:i], token[i:]) for i in range(1, length) if token[:i] in ids and token[i:] in ids]
         if splits:
             if len(splits) > 1:
                 splits.sort(key=lambda pair: (ids[pair[0]], ids[pair[1]]))

@@ -26,7 +26,8 @@ from jinja2.visitor import NodeTransformer
 from brolly.errors import TemplateError
 from brolly.media.text.budget import Budget, Spent, check_method
 
-MAX_SOURCE = 128 << 10  # characters; published templates have up to 20 000
+MAX_SOURCE = 128 << 10  # characters; published templates have up to 30 000
+MAX_WORDS = 12_000  # of Jinja; published templates have up to 3 000
 _LOCAL = threading.local()
 
 
@@ -186,6 +187,10 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         {"+": budget.plus, "*": budget.times, "**": budget.power, "%": budget.percent}[operator](left, right)
         return budget.made(super().call_binop(context, operator, left, right))
 
+    def unsafe_undefined(self, obj: Any, attribute: str) -> Any:
+        # Jinja would let it pass as undefined until it is used
+        raise SecurityError(f"{attribute} of a {type(obj).__name__}")
+
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         if super().wrap_str_format(value) is None:
             return None
@@ -325,7 +330,14 @@ def compile_template(source: str) -> jinja2.Template:
     """A template ready to render; one that is not Jinja is a TemplateError."""
     if len(source) > MAX_SOURCE:
         raise TemplateError(f"The chat template has {len(source):,} characters; brolly reads up to {MAX_SOURCE:,}.")
-    return _guarded(Budget(), lambda: _sandbox().from_string(source))
+
+    def compiled() -> jinja2.Template:
+        words = sum(1 for _, kind, _ in _sandbox().lex(source) if kind != "whitespace")
+        if words > MAX_WORDS:
+            raise Spent(f"it has {words:,} words of Jinja, and brolly reads up to {MAX_WORDS:,}")
+        return _sandbox().from_string(source)
+
+    return _guarded(Budget(), compiled)
 
 
 def render(template: jinja2.Template, values: dict[str, Any]) -> str:

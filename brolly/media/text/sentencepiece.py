@@ -172,8 +172,9 @@ def build(vocabulary: Vocabulary, source: str) -> Any:
     backend = Backend(model)
     steps: list[Any] = [normalizers.Precompiled(vocabulary.charsmap)] if vocabulary.charsmap else []
     if vocabulary.squeeze:
-        start = r"(?<=\A▁) +" if vocabulary.prefix else r"\A +"
-        steps += [normalizers.Replace(Regex(f"{start}| +\\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
+        # a ▁ in the text counts as a space; the first one may be the prefix
+        ends = r"(?<=\A▁) +|(?<!\A)[ ▁]+\z" if vocabulary.prefix else r"\A +|[ ▁]+\z"
+        steps += [normalizers.Replace(Regex(ends), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if vocabulary.escape:
         steps.append(normalizers.Replace(" ", "▁"))
     if steps:

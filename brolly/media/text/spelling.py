@@ -25,13 +25,15 @@ class Spelling:
     """What one token adds to the text.
 
     `strip` spaces are taken off the start of the whole text, `last` off its end; `each_byte` marks every stray byte
-    with its own U+FFFD, as SentencePiece does, and not every broken character.
+    with its own U+FFFD, as SentencePiece does, and not every broken character. `literal` says that tokens beside the
+    vocabulary are spelled as they are.
     """
 
     bytes_of: Callable[[str], bytes]
     strip: int = 0
     last: str = ""
     each_byte: bool = False
+    literal: bool = False
 
 
 @lru_cache(maxsize=1)
@@ -85,7 +87,10 @@ def spelling_of(backend: Any) -> Spelling:
     steps = state["decoders"] if state["type"] == "Sequence" else [state]
     kinds = [step["type"] for step in steps]
     if kinds == ["ByteLevel"]:
-        return Spelling(byte_level)
+        suffix = getattr(backend.model, "end_of_word_suffix", None)
+        if suffix:
+            return Spelling(lambda token: byte_level(token.removesuffix(suffix)) + b" " * token.endswith(suffix), last=" ")
+        return Spelling(byte_level, literal=True)
     if kinds == ["WordPiece"]:
         prefix, cleanup = steps[0]["prefix"], steps[0]["cleanup"]
         return Spelling(lambda token: wordpiece(token, prefix, cleanup), strip=1)

@@ -59,9 +59,3 @@ def _reasoned(message: Mapping[str, Any]) -> Mapping[str, Any]:
     thoughts = next((message[key] for key in _REASONING if message.get(key) is not None), None)
     return message if thoughts is None else {"thinking": thoughts, **message, "reasoning_content": thoughts}
 
-
-def template_or_refuse(template: ChatTemplate | None, source: str) -> ChatTemplate:
-    """The template, or a TemplateError that says what a model without one is for."""
-    if template is None:
-        raise TemplateError(f"{source} has no chat template: this is a base model, which continues text; use `brolly run`.")
-    return template

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from brolly.errors import TokenizerError
+from brolly.errors import TemplateError, TokenizerError
 from brolly.media.text.spelling import Spelling, spelling_of
 from brolly.media.text.stream import TextStream
 
@@ -115,7 +115,7 @@ class Tokenizer:
                 for i, part in enumerate(self._control.split(text) if self._control and parse_special else [text]):
                     if i % 2:
                         ids.append(self.backend.token_to_id(part))
-                    elif part.strip() if self._squeeze else part:
+                    elif part.replace("▁", " ").strip() if self._squeeze else part:
                         ids += backend.encode(self._prefix + part, add_special_tokens=False).ids
         return [*self._before, *ids, *self._after] if special else ids
 
@@ -131,12 +131,27 @@ class Tokenizer:
         """
         return TextStream(self, skip_special=skip_special, after=after)
 
+    def prompt(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
+        """A conversation as the checkpoint's template writes it; `options` are ChatTemplate.render's."""
+        if self.template is None:
+            raise TemplateError(
+                f"{self.source} comes without a chat template: this is a base model, which continues text; use `brolly run`."
+            )
+        return self.template.render(messages, **options)
+
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
+        """Ids of a conversation; the template writes its own bos."""
+        return self.encode(self.prompt(messages, **options), special=False)
+
     def token_bytes(self, token_id: int) -> bytes:
         """What one id adds to a text that has begun, in bytes; a lone one may be half a character."""
         found = self._bytes.get(token_id)
         if found is None:
             added = self._added.get(token_id)
-            found = added.encode() if added is not None else self._spelling.bytes_of(self._spelled(token_id))
+            if added is not None and self._spelling.literal:
+                found = added.encode()
+            else:
+                found = self._spelling.bytes_of(self._spelled(token_id) if added is None else added)
             self._bytes[token_id] = found
         return found
 
