@@ -1,1 +1,1 @@
-"""What people hand in and get back, to and from arrays: text, and in later issues images, audio, proteins, actions. No torch."""
+"""What people hand in and get back, to and from arrays: text now; images, audio, proteins, actions later. No torch."""

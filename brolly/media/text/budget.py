@@ -185,9 +185,9 @@ def _free(budget: Budget, *_: Any, **__: Any) -> None:
 
 # the methods of plain values that a template may call, with what each must be asked first
 _FREE = (
-    "capitalize casefold count endswith find index isalnum isalpha isascii isdecimal isdigit isidentifier islower isnumeric "
-    "isprintable isspace istitle isupper lower lstrip partition removeprefix removesuffix rfind rindex rpartition rstrip "
-    "splitlines startswith strip swapcase title upper"
+    "capitalize casefold count endswith find index isalnum isalpha isascii isdecimal isdigit isidentifier islower "
+    "isnumeric isprintable isspace istitle isupper lower lstrip partition removeprefix removesuffix rfind rindex "
+    "rpartition rstrip splitlines startswith strip swapcase title upper"
 )
 _TEXT: dict[str, Callable[..., None]] = {name: _free for name in _FREE.split()} | {
     "split": _cut, "rsplit": _cut, "center": _pad, "ljust": _pad, "rjust": _pad, "zfill": _pad, "expandtabs": _tabs,

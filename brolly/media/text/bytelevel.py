@@ -59,7 +59,9 @@ def build(
     return backend
 
 
-def from_ranks(ranks: Mapping[bytes, int], offset: int, pattern: str, added: Mapping[int, Added], nfc: bool, source: str) -> Any:
+def from_ranks(
+    ranks: Mapping[bytes, int], offset: int, pattern: str, added: Mapping[int, Added], nfc: bool, source: str
+) -> Any:
     """A tokenizers.Tokenizer of tiktoken's kind: rank + offset is the id, and the lowest rank merges first."""
     ids = {spelled(token): rank + offset for token, rank in ranks.items()}
     missing = [b for b in range(256) if spelled(bytes([b])) not in ids]
@@ -88,14 +90,16 @@ def read_ranks(data: bytes, source: str) -> dict[bytes, int]:
             token, rank = line.split()
             ranks[decode(token)] = int(rank)
         except (ValueError, binascii.Error) as error:
-            raise TokenizerError(f"{source}, line {number}, is not a token in base64 and its rank: {line[:40]!r}.") from error
+            raise TokenizerError(
+                f"{source}, line {number}, is no token in base64 and its rank: {line[:40]!r}."
+            ) from error
     _check(ranks, source)
     return ranks
 
 
 def _check(ranks: Mapping[bytes, int], source: str) -> None:
     if not 256 <= len(ranks) <= MAX_TOKENS or b"" in ranks:
-        raise TokenizerError(f"{source} has {len(ranks):,} tokens; a table of ranks has 256 to {MAX_TOKENS:,}, none empty.")
+        raise TokenizerError(f"{source} has {len(ranks):,} tokens; expected 256 to {MAX_TOKENS:,} of them, none empty.")
     if len(set(ranks.values())) != len(ranks) or min(ranks.values()) < 0 or max(ranks.values()) >= 2 * MAX_TOKENS:
         raise TokenizerError(f"{source} gives one rank twice, or a rank out of its range.")
 
@@ -140,17 +144,18 @@ def known_table(n_ranks: int) -> Ranks:
     return _TABLES.get(n_ranks, lambda: Ranks(LLAMA3, {}, {}))()
 
 
-_TEKKEN_CONTROL = (
-    "<unk> <s> </s> [INST] [/INST] [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS] [TOOL_RESULTS] [/TOOL_RESULTS] [TOOL_CALLS] [IMG] "
-    "<pad> [IMG_BREAK] [IMG_END] [PREFIX] [MIDDLE] [SUFFIX] [SYSTEM_PROMPT] [/SYSTEM_PROMPT] [TOOL_CONTENT]"
-).split()
+_TEKKEN_CONTROL = [
+    "<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]",
+    "[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]", "[PREFIX]", "[MIDDLE]", "[SUFFIX]",
+    "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]",
+]  # fmt: skip
 
 
 def read_tekken(path: Path) -> tuple[Any, dict[str, str]]:
     """Mistral's tekken.json: a tokenizers.Tokenizer and its roles. Control tokens come first, ranks after them."""
     found = read_object(path, 40 << 20)
-    config, rows = found.get("config"), found.get("vocab")
     try:
+        config, rows = found["config"], found["vocab"]
         pattern, n_control, size = (config[k] for k in ("pattern", "default_num_special_tokens", "default_vocab_size"))
         if not (isinstance(pattern, str) and 0 <= n_control < size <= MAX_TOKENS):
             raise ValueError("its config has other kinds of values")
@@ -176,6 +181,7 @@ def read_vocab_merges(vocab: Path, merges: Path, kind: str, added: Mapping[int, 
     for path in (vocab, merges):
         read_bytes(path)
     options: dict[str, Any] = {}
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     clip = kind.startswith("CLIP")
     if clip:
         options = {"end_of_word_suffix": "</w>", "unk_token": "<|endoftext|>", "continuing_subword_prefix": ""}
@@ -184,11 +190,11 @@ def read_vocab_merges(vocab: Path, merges: Path, kind: str, added: Mapping[int, 
         blank = normalizers.Replace(Regex(r"\s+"), " ")
         backend.normalizer = normalizers.Sequence([normalizers.NFC(), blank, normalizers.Lowercase()])
         cut = pre_tokenizers.Split(Regex(CLIP), behavior="removed", invert=True)
-        backend.pre_tokenizer = pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+        backend.pre_tokenizer = pre_tokenizers.Sequence([cut, to_bytes])
     elif kind.startswith("Qwen2"):
         backend.normalizer = normalizers.NFC()
         cut = pre_tokenizers.Split(Regex(QWEN2), behavior="isolated")
-        backend.pre_tokenizer = pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+        backend.pre_tokenizer = pre_tokenizers.Sequence([cut, to_bytes])
     else:
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space, use_regex=True)
     backend.decoder = decoders.ByteLevel()

@@ -64,7 +64,8 @@ def from_gguf(metadata: Mapping[str, Any], source: str) -> Tokenizer:
             )  # fmt: skip
         if kind == "bert":
             return Tokenizer(_wordpiece(tokens, kinds, special), **shared)
-        return Tokenizer(_pairs(tokens, kinds, metadata, source), add_bos=bool(add_bos), add_eos=bool(add_eos), **shared)
+        pairs = _pairs(tokens, kinds, metadata, source)
+        return Tokenizer(pairs, add_bos=bool(add_bos), add_eos=bool(add_eos), **shared)
 
 
 def from_vocabulary(vocabulary: Vocabulary, *, source: str, **options: Any) -> Tokenizer:
@@ -93,7 +94,8 @@ def _pairs(tokens: list[str], kinds: list[int], metadata: Mapping[str, Any], sou
         pair = (line[:1] + left, right)
         if pair[0] in ids and pair[1] in ids and "".join(pair) in ids:
             merges.append(pair)
-    added = {i: Added(tokens[i], kinds[i] != USER_DEFINED) for i, k in enumerate(kinds) if k in (UNKNOWN, CONTROL, USER_DEFINED)}
+    beside = (UNKNOWN, CONTROL, USER_DEFINED)
+    added = {i: Added(tokens[i], kind != USER_DEFINED) for i, kind in enumerate(kinds) if kind in beside}
     return bytelevel.build(ids, merges, PATTERNS[pre], added, whole_first=pre in WHOLE_FIRST)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from brolly.media.text import bytelevel, sentencepiece
 from brolly.media.text.bytelevel import Added
 from brolly.media.text.files import read_bytes, read_object, read_text
 from brolly.media.text.gguf import from_gguf, from_vocabulary
-from brolly.media.text.sentencepiece import CONTROL, UNKNOWN, Piece
+from brolly.media.text.sentencepiece import CONTROL, Piece
 from brolly.media.text.template import ChatTemplate
 from brolly.media.text.tokenizer import Tokenizer, guarded
 
@@ -105,12 +106,10 @@ def _from_model(path: Path) -> Tokenizer:
         # published files rename reserved rows, and append others
         if i < len(pieces) and pieces[i].text != token.text:
             pieces[i] = Piece(token.text, pieces[i].score, CONTROL if token.control else sentencepiece.USER_DEFINED)
-    from dataclasses import replace
-
     special = {role: pieces[i].text for role, i in vocabulary.roles.items()} | special_tokens(config)
-    around = _around(config) or (
-        {"add_bos": "bos_token" in special} if not vocabulary.unigram else {"add_eos": "bos_token" not in vocabulary.roles}
-    )
+    # unsaid, Llama's begin with a bos and T5's end with an eos
+    has_bos = "bos_token" in special
+    around = _around(config) or ({"add_eos": not has_bos} if vocabulary.unigram else {"add_bos": has_bos})
     appended = {i: t for i, t in extra.items() if i >= len(pieces)}
     named = {t.text for t in appended.values()} | {p.text for p in pieces}
     end = max([len(pieces) - 1, *appended]) + 1
@@ -155,7 +154,8 @@ def _from_llama2c(tables: list[Path], header: Header | None) -> Tokenizer:
         if rows in (None, len(vocabulary.pieces)):
             special = {role: vocabulary.pieces[i].text for role, i in vocabulary.roles.items()}
             return from_vocabulary(vocabulary, source=str(path), special_tokens=special, add_bos=True)
-    raise TokenizerError(f"None of {', '.join(p.name for p in tables)} has {rows} pieces, as the model does; put its own there.")
+    names = ", ".join(p.name for p in tables)
+    raise TokenizerError(f"None of {names} has {rows} pieces, as the model does; put its own one there.")
 
 
 def _finish(backend: Any, path: Path, config: dict[str, Any], special: dict[str, str], **options: Any) -> Tokenizer:
@@ -191,7 +191,7 @@ def listed(folder: Path, config: Mapping[str, Any]) -> dict[int, Added]:
     if path.is_file():
         control = set(special_tokens(config).values())
         rows = read_object(path).items()
-        found = {i: Added(text, text in control) for text, i in rows if isinstance(i, int) and text and 0 <= i < 1 << 20}
+        found = {i: Added(t, t in control) for t, i in rows if isinstance(i, int) and t and 0 <= i < 1 << 20}
     table = config.get("added_tokens_decoder")
     for key, row in table.items() if isinstance(table, dict) else ():
         text = row.get("content") if isinstance(row, dict) else None
@@ -201,7 +201,7 @@ def listed(folder: Path, config: Mapping[str, Any]) -> dict[int, Added]:
 
 
 def _add_missing(backend: Any, config: Mapping[str, Any], special: Mapping[str, str]) -> None:
-    """Tokens that only tokenizer_config.json names; `tokenizers` gives the next free id, so only that one can be kept."""
+    """Tokens that only tokenizer_config.json names: `tokenizers` gives the next free id, so only that can be kept."""
     from tokenizers import AddedToken
 
     known = backend.get_added_tokens_decoder()

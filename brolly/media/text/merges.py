@@ -1,4 +1,4 @@
-"""The merge list that a byte-pair vocabulary with ranks or scores implies, for `tokenizers`, which wants it spelled out."""
+"""The merge list that a byte-pair vocabulary with ranks or scores implies; `tokenizers` wants it spelled out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def merges_of(tokens: Iterable[tuple[str, float]], ids: Mapping[str, int], sourc
         # slicing costs the square of the length: what a hostile file can ask for is bounded here
         work += length * length
         if length > _MAX_LENGTH or work > _MAX_WORK:
-            raise TokenizerError(f"{source} has tokens too long for a vocabulary: {token[:32]!r}... ({length:,} characters).")
+            raise TokenizerError(f"{source} has too long a token: {token[:32]!r}... of {length:,} characters.")
         splits = [(token[:i], token[i:]) for i in range(1, length) if token[:i] in ids and token[i:] in ids]
         if splits:
             if len(splits) > 1:

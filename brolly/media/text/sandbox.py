@@ -90,14 +90,15 @@ class _Counted(NodeTransformer):
     def __init__(self, environment: _Sandbox) -> None:
         self._environment = environment
 
-    def _call(self, hook: str, *args: nodes.Expr) -> nodes.Expr:
+    def _call(self, hook: str, *args: Any) -> nodes.Expr:
         line = args[0].lineno or 1
         call = nodes.Call(nodes.EnvironmentAttribute(hook), list(args), [], None, None)
         return call.set_environment(self._environment).set_lineno(line)  # type: ignore[return-value]
 
     def _body(self, body: list[nodes.Node], line: int) -> list[nodes.Node]:
-        size = sum(len(c.data) for n in body if isinstance(n, nodes.Output) for c in n.nodes if isinstance(c, nodes.TemplateData))
-        tick = nodes.ExprStmt(self._call("hook_tick", nodes.Const(size).set_lineno(line)))  # type: ignore[arg-type]
+        parts = [part for node in body if isinstance(node, nodes.Output) for part in node.nodes]
+        size = sum(len(part.data) for part in parts if isinstance(part, nodes.TemplateData))
+        tick = nodes.ExprStmt(self._call("hook_tick", nodes.Const(size).set_lineno(line)))
         return [tick.set_environment(self._environment).set_lineno(line), *body]
 
     def _block(self, node: Any) -> nodes.Node:
@@ -151,7 +152,11 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
     def __init__(self) -> None:
         super().__init__(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation], finalize=_finalize, cache_size=0
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=[loopcontrols, _Generation],
+            finalize=_finalize,
+            cache_size=0,
         )
         self.filters = {name: _asked(name, filter) for name, filter in self.filters.items()} | {"tojson": _tojson}
         self.globals = {
@@ -179,7 +184,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         budget.tick()
         own = {k: v for k, v in kwargs.items() if k not in ("_loop_vars", "_block_vars", "caller")}
         check_method(budget, __obj, args, own)
-        return budget.made(super(_Sandbox, __self).call(__context, __obj, *args, **kwargs))
+        return budget.made(super().call(__context, __obj, *args, **kwargs))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         budget = _budget()
@@ -255,9 +260,9 @@ def _tojson(
     return budget.made(text)
 
 
-_WIDE = frozenset("center indent wordwrap truncate batch slice round urlize".split())
-_LIGHT = frozenset("length count first last default d int float abs".split())
-_SLOW = frozenset("wordwrap urlize striptags pprint title wordcount".split())
+_WIDE = frozenset(("center", "indent", "wordwrap", "truncate", "batch", "slice", "round", "urlize"))
+_LIGHT = frozenset(("length", "count", "first", "last", "default", "d", "int", "float", "abs"))
+_SLOW = frozenset(("wordwrap", "urlize", "striptags", "pprint", "title", "wordcount"))
 
 
 def _asked(name: str, run: Callable[..., Any]) -> Callable[..., Any]:

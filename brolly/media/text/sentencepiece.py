@@ -87,7 +87,8 @@ def _piece(data: bytes, at: int, end: int) -> Piece:
             if after + 5 == end:
                 return Piece(data[at + 2 : after].decode(), struct.unpack_from("<f", data, after + 1)[0])
             if after + 7 == end and data[after + 5] == 0x18:
-                return Piece(data[at + 2 : after].decode(), struct.unpack_from("<f", data, after + 1)[0], data[after + 6])
+                score = struct.unpack_from("<f", data, after + 1)[0]
+                return Piece(data[at + 2 : after].decode(), score, data[after + 6])
     text, score, kind = "", 0.0, NORMAL
     for number, value in _fields(data, at, end):
         if number == 1:
@@ -162,7 +163,7 @@ def build(vocabulary: Vocabulary, source: str) -> Any:
         # a control piece must not win over the words that spell it
         worst = min(usable, default=0.0)
         rows = [(p.text, p.score if p.kind in (NORMAL, USER_DEFINED) else worst) for p in pieces]
-        model = models.Unigram(rows, unknown, vocabulary.byte_fallback)
+        model: Any = models.Unigram(rows, unknown, vocabulary.byte_fallback)
     else:
         made = ((p.text, -p.score) for p in pieces if p.kind in (NORMAL, USER_DEFINED))
         name = pieces[unknown].text if unknown is not None else None
@@ -202,7 +203,7 @@ def read_llama2c(data: bytes, source: str) -> Vocabulary:
         score, size = struct.unpack_from("<fi", data, at)
         text = data[at + 8 : at + 8 + size]
         if not 0 < size <= 1 << 12 or len(text) != size or score != score:
-            raise TokenizerError(f"{source} is no llama2.c tokenizer: piece {len(pieces)} has {size:,} bytes at byte {at:,}.")
+            raise TokenizerError(f"{source} is no llama2.c tokenizer: piece {len(pieces)} claims {size:,} bytes.")
         at += 8 + size
         try:
             pieces.append(Piece(text.decode(), score))

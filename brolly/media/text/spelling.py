@@ -87,9 +87,9 @@ def spelling_of(backend: Any) -> Spelling:
     steps = state["decoders"] if state["type"] == "Sequence" else [state]
     kinds = [step["type"] for step in steps]
     if kinds == ["ByteLevel"]:
-        suffix = getattr(backend.model, "end_of_word_suffix", None)
-        if suffix:
-            return Spelling(lambda token: byte_level(token.removesuffix(suffix)) + b" " * token.endswith(suffix), last=" ")
+        end = str(getattr(backend.model, "end_of_word_suffix", None) or "")
+        if end:
+            return Spelling(lambda token: byte_level(token.removesuffix(end)) + b" " * token.endswith(end), last=" ")
         return Spelling(byte_level, literal=True)
     if kinds == ["WordPiece"]:
         prefix, cleanup = steps[0]["prefix"], steps[0]["cleanup"]

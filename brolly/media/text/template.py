@@ -9,7 +9,7 @@ from brolly.errors import TemplateError
 
 
 class ChatTemplate:
-    """A chat template; `named` holds variants ("tool_use") beside the default one. Jinja is imported when it renders."""
+    """A chat template; `named` holds variants ("tool_use") beside the default. Jinja is imported when it renders."""
 
     def __init__(
         self, source: str, special_tokens: Mapping[str, str] | None = None, *, named: Mapping[str, str] | None = None
@@ -38,16 +38,22 @@ class ChatTemplate:
                 raise TemplateError(f"A {kind} is {wrong or rows!r}; expected a list of objects.")
         if source not in self._compiled:
             self._compiled[source] = compile_template(source)
-        values = {"tools": tools, "documents": documents, "add_generation_prompt": add_generation_prompt}
-        return render(
-            self._compiled[source], {**self.special_tokens, **extra, **values, "messages": [_reasoned(m) for m in messages]}
-        )
+        values = {
+            **self.special_tokens,
+            **extra,
+            "messages": [_reasoned(m) for m in messages],
+            "tools": tools,
+            "documents": documents,
+            "add_generation_prompt": add_generation_prompt,
+        }
+        return render(self._compiled[source], values)
 
     def _choose(self, tools: bool) -> str:
         """The variant made for tools where there are some, else the default one."""
         source = self.named.get("tool_use", self.source) if tools else self.source
         if not source:
-            raise TemplateError(f"There is no default chat template here, only {', '.join(sorted(self.named)) or 'none'}.")
+            names = ", ".join(sorted(self.named)) or "none"
+            raise TemplateError(f"There is no default chat template here; the named ones are: {names}.")
         return source
 
 
@@ -58,4 +64,3 @@ def _reasoned(message: Mapping[str, Any]) -> Mapping[str, Any]:
     """A message whose thoughts are found under each name that templates read."""
     thoughts = next((message[key] for key in _REASONING if message.get(key) is not None), None)
     return message if thoughts is None else {"thinking": thoughts, **message, "reasoning_content": thoughts}
-

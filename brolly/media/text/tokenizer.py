@@ -1,4 +1,4 @@
-"""One tokenizer, whatever file it came from: text to ids by Hugging Face's `tokenizers`, ids to text by our own bytes."""
+"""One tokenizer, whatever file it came from: text to ids by Hugging Face's `tokenizers`, ids to text by bytes."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ class Tokenizer:
             text.encode()
         except UnicodeEncodeError as error:
             raise TokenizerError(
-                f"The text holds a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}, which is "
-                "not a character; decode the input as UTF-8 first."
+                f"The text holds a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}, which "
+                "no tokenizer can read; decode the input as UTF-8 first."
             ) from error
         with guarded(self.source):
             if not self._prefix:
@@ -135,7 +135,8 @@ class Tokenizer:
         """A conversation as the checkpoint's template writes it; `options` are ChatTemplate.render's."""
         if self.template is None:
             raise TemplateError(
-                f"{self.source} comes without a chat template: this is a base model, which continues text; use `brolly run`."
+                f"{self.source} comes without a chat template: this is a base model, which continues text; "
+                "use `brolly run`."
             )
         return self.template.render(messages, **options)
 
