@@ -21,7 +21,7 @@ from brolly.media.text.patterns import LLAMA3, PATTERNS
 TEXT = (
     "Alice was beginning to get very tired of sitting by her sister on the bank, and of having nothing to do: once or "
     "twice she'd peeped into the book her sister was reading, but it had no pictures or conversations in it.\n"
-    "\"And what is the use of a book,\" thought Alice, \"without pictures?\"\n\n  So she was considering (as well as "
+    '"And what is the use of a book," thought Alice, "without pictures?"\n\n  So she was considering (as well as '
     "she could, for the hot day made her feel very sleepy), 12345 daisy-chains.\n\thot – größer, naïve, 漢字, नमस्ते.\n"
 )
 _LETTERS = "abc de  fgh\n\r\t'.,éß①ｆ漢 字🦙'LL's123 ABCd▁"
@@ -87,7 +87,7 @@ def test_llama_cpp_cases_by_the_publishers_own_files(shared: Path, file: str, na
 
 @pytest.mark.parametrize("name", ABSENT)
 def test_llama_cpp_cases_without_their_vocabulary(shared: Path, name: str) -> None:
-    """What can be seen without a vocabulary: a piece of text is one token or more, and equal pieces are equal tokens."""
+    """What can be seen without a vocabulary: a piece of text is one token or more."""
     tokenizers = pytest.importorskip("tokenizers")
     cuts = [tokenizers.pre_tokenizers.Split(tokenizers.Regex(p), "isolated") for p in PATTERNS[name]]
     cutter = tokenizers.pre_tokenizers.Sequence(cuts)
@@ -312,27 +312,28 @@ def test_padding_and_truncation_of_a_file_are_ignored(tmp_path: Path) -> None:
     assert len(tokenizer.encode("hello there")) == 12
 
 
-@pytest.mark.parametrize(
-    ("config", "around"),
-    [
-        ({}, (True, False)),
-        ({"add_bos_token": False}, (False, False)),
-        ({"add_bos_token": True, "add_eos_token": True}, (True, True)),
-        ({"add_eos_token": True}, (False, True)),
-        ({"add_bos_token": None}, (True, False)),
-    ],
-)
-def test_add_bos_and_eos_replace_the_post_processor_as_in_transformers(
-    tmp_path: Path, config: dict[str, Any], around: tuple[bool, bool]
+@pytest.mark.parametrize("config", [{}, {"add_bos_token": False}, {"add_bos_token": True, "add_eos_token": True}])
+def test_tokenizer_json_says_itself_what_goes_around_a_text_as_in_transformers(
+    tmp_path: Path, config: dict[str, Any]
 ) -> None:
-    config |= {"bos_token": {"__type": "AddedToken", "content": "<s>"}, "eos_token": "</s>", "tokenizer_class": "PreTrainedTokenizerFast"}
+    bos = {"__type": "AddedToken", "content": "<s>"}
+    config |= {"bos_token": bos, "eos_token": "</s>", "tokenizer_class": "PreTrainedTokenizerFast"}
     tokenizer = load_tokenizer(json_folder(tmp_path, config))
-    ids = tokenizer.encode("a")
-    assert (ids[0] == 256, ids[-1] == 257) == around
+    assert tokenizer.encode("a") == [256, 64]
     assert (tokenizer.bos_id, tokenizer.eos_id) == (256, 257)
     transformers = pytest.importorskip("transformers")
-    if config.get("add_bos_token", 0) is not None:
-        assert ids == transformers.AutoTokenizer.from_pretrained(str(tmp_path)).encode("a", padding=False)
+    assert transformers.AutoTokenizer.from_pretrained(str(tmp_path)).encode("a", padding=False) == [256, 64]
+
+
+@pytest.mark.parametrize(
+    ("config", "ids"),
+    [({}, [1, 259]), ({"add_bos_token": False}, [259]), ({"add_bos_token": False, "add_eos_token": True}, [259, 2])],
+)
+def test_add_bos_and_eos_are_asked_where_the_file_is_silent(
+    tmp_path: Path, config: dict[str, Any], ids: list[int]
+) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    assert load_tokenizer(sentencepiece_file(tmp_path / "tokenizer.model").parent).encode("a") == ids
 
 
 def test_tokens_that_only_the_config_names_are_added(tmp_path: Path) -> None:
@@ -356,7 +357,11 @@ def test_templates_are_found_in_every_place(tmp_path: Path) -> None:
     named = load_tokenizer(json_folder(tmp_path / "b", {"chat_template": rows}))
     assert (named.prompt([]), named.prompt([], tools=[{}])) == ("one", "two")
     assert load_tokenizer(json_folder(tmp_path / "c", said, chat_template={"chat_template": "own"})).prompt([]) == "own"
-    jinja = json_folder(tmp_path / "d", said, **{"chat_template.jinja": "{{ bos_token }}", "additional_chat_templates__tool_use.jinja": "t"})
+    jinja = json_folder(
+        tmp_path / "d",
+        said,
+        **{"chat_template.jinja": "{{ bos_token }}", "additional_chat_templates__tool_use.jinja": "t"},
+    )
     (jinja / "special_tokens_map.json").write_text('{"bos_token": "<s>"}')
     tokenizer = load_tokenizer(jinja)
     assert (tokenizer.prompt([]), tokenizer.prompt([], tools=[{}])) == ("<s>", "t")

@@ -74,10 +74,8 @@ def _from_json(path: Path) -> Tokenizer:
     special = special_tokens(config)
     with guarded(str(path)):
         _add_missing(backend, config, special)
-        around = _around(config)
-        if around:
-            backend.post_processor = None
-    return _finish(backend, path, config, special, **(around or {}))
+    # add_bos_token is not asked here: what the file itself puts around a text is what transformers puts
+    return _finish(backend, path, config, special)
 
 
 def _from_tekken(path: Path) -> Tokenizer:
@@ -222,10 +220,9 @@ def _add_missing(backend: Any, config: Mapping[str, Any], special: Mapping[str, 
 
 
 def _around(config: Mapping[str, Any]) -> dict[str, bool] | None:
-    """add_bos_token and add_eos_token: where either is said, both replace the file's own post-processor."""
+    """add_bos_token and add_eos_token, for files that do not say themselves what goes around a text."""
     said = {k: config[f"{k}_token"] for k in ("add_bos", "add_eos") if isinstance(config.get(f"{k}_token"), bool)}
-    # Whisper's prefix of language and task is in its post-processor, and its config says add_bos_token all the same
-    return None if str(config.get("tokenizer_class", "")).startswith("Whisper") else said or None
+    return said or None
 
 
 def template_of(folder: Path, config: Mapping[str, Any], special: Mapping[str, str]) -> ChatTemplate | None:
