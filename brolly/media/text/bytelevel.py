@@ -163,7 +163,7 @@ def read_tekken(path: Path) -> tuple[Any, dict[str, str]]:
         listed = found.get("special_tokens") or []
         named = {int(row["rank"]): str(row["token_str"]) for row in listed} or dict(enumerate(_TEKKEN_CONTROL))
         plain = {int(row["rank"]) for row in listed if row.get("is_control") is False}
-    except (KeyError, TypeError, ValueError, binascii.Error) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise TokenizerError(f"{path} is no tekken.json that can be read: {type(error).__name__}: {error}.") from error
     _check(ranks, str(path))
     added = {i: Added(named.get(i, f"<SPECIAL_{i}>"), i not in plain) for i in range(n_control)}

@@ -136,7 +136,10 @@ def _numbers(metadata: Mapping[str, Any], key: str, count: int, source: str, def
     values = list(found)
     if len(values) != count:
         raise TokenizerError(f"{source} has {len(values):,} values in {key} for {count:,} tokens.")
-    return [type(default)(v) for v in values]
+    try:
+        return [type(default)(v) for v in values]
+    except (ValueError, TypeError, OverflowError) as error:
+        raise TokenizerError(f"{source} has other things than numbers in {key}: {error}.") from error
 
 
 def _distinct(tokens: list[str]) -> list[str]:

@@ -18,6 +18,7 @@ from brolly.media.text.template import ChatTemplate
 from brolly.media.text.tokenizer import Tokenizer, guarded
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_MAX_GAP = 1 << 16  # ids between the vocabulary and an added token
 _MODELS = ("tokenizer.model", "tokenizer.model.v*", "spiece.model", "sentencepiece*.model", "spm.model")
 
 
@@ -113,6 +114,10 @@ def _from_model(path: Path) -> Tokenizer:
     end = max([len(pieces) - 1, *appended]) + 1
     appended |= {end + n: Added(t) for n, t in enumerate(t for t in dict.fromkeys(special.values()) if t not in named)}
     if appended:
+        if max(appended) >= len(pieces) + _MAX_GAP:
+            raise TokenizerError(
+                f"{path} has {len(pieces):,} pieces, and a file beside it adds one at {max(appended):,}."
+            )
         pieces += [Piece(f"<|unnamed_{i}|>", 0.0, sentencepiece.UNUSED) for i in range(len(pieces), max(appended) + 1)]
         for i, token in appended.items():
             pieces[i] = Piece(token.text, 0.0, CONTROL if token.control else sentencepiece.USER_DEFINED)

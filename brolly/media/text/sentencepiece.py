@@ -209,6 +209,8 @@ def read_llama2c(data: bytes, source: str) -> Vocabulary:
             pieces.append(Piece(text.decode(), score))
         except UnicodeDecodeError as error:
             raise TokenizerError(f"{source} is no llama2.c tokenizer: piece {len(pieces)} is not UTF-8.") from error
+    if len(pieces) < 259:
+        raise TokenizerError(f"{source} is no llama2.c tokenizer: it has {len(pieces)} pieces, not even every byte.")
     return Vocabulary(_llama2c_kinds(pieces), roles={"unk_token": 0, "bos_token": 1, "eos_token": 2})
 
 
