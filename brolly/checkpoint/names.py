@@ -1,0 +1,26 @@
+"""The rename machine: a checkpoint's names to the network's, by a table of patterns; the first row that matches wins."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from brolly.card import Rename
+
+
+def rename(names: Iterable[str], table: Iterable[Rename]) -> dict[str, tuple[str | None, str]]:
+    """Each source name's target (None: dropped on purpose) and what happens to its numbers; no row: unchanged."""
+    rows = [(re.compile(row.pattern), row.to, row.how) for row in table]
+    out: dict[str, tuple[str | None, str]] = {}
+    for name in names:
+        out[name] = (name, "")
+        for pattern, to, how in rows:
+            if matched := pattern.fullmatch(name):
+                out[name] = (None if to is None else matched.expand(to), how)
+                break
+    return out
+
+
+def sources(names: Iterable[str], table: Iterable[Rename]) -> dict[str, str]:
+    """The other way: each network name and the checkpoint's name that fills it; dropped tensors are left out."""
+    return {target: name for name, (target, _) in rename(names, table).items() if target is not None}
