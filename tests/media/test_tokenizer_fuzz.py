@@ -107,6 +107,20 @@ def test_one_endless_token_is_refused(tmp_path: Path) -> None:
         load_tokenizer(tmp_path / "tokenizer.model")
 
 
+@pytest.mark.parametrize("at", ["model", "added"])
+def test_an_id_that_no_vocabulary_has_is_refused(at: str, tmp_path: Path) -> None:
+    """`tokenizers` would make a table of 8 GB."""
+    path = json_folder(tmp_path) / "tokenizer.json"
+    whole = json.loads(path.read_text())
+    if at == "model":
+        whole["model"]["vocab"]["!"] = 4294967295
+    else:
+        whole["added_tokens"][0]["id"] = 4294967295
+    path.write_text(json.dumps(whole))
+    with pytest.raises(TokenizerError, match="4,294,967,295"):
+        load_tokenizer(path)
+
+
 def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
     with (tmp_path / "tokenizer.json").open("wb") as file:
         file.truncate(1 << 40)

@@ -389,3 +389,11 @@ def test_an_id_outside_any_vocabulary_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TokenizerError, match="no token id"):
         tokenizer.decode([-1])
     assert tokenizer.decode([999_999]) == ""
+
+
+def test_reading_text_imports_nothing_heavy_before_it_is_used() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, brolly.media.text; print([m for m in ('torch', 'jinja2', 'tokenizers') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from brolly.errors import TokenizerError
-from brolly.media.text.files import read_bytes, read_object
+from brolly.media.text.files import check_ids, read_bytes, read_object
 from brolly.media.text.merges import MAX_TOKENS, merges_of
 from brolly.media.text.patterns import CLIP, GPT2, LLAMA3, O200K, QWEN2
 from brolly.media.text.spelling import spelled
@@ -178,8 +178,8 @@ def read_vocab_merges(vocab: Path, merges: Path, kind: str, added: Mapping[int, 
     from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
     from tokenizers import Tokenizer as Backend
 
-    for path in (vocab, merges):
-        read_bytes(path)
+    check_ids(read_bytes(vocab), vocab)
+    read_bytes(merges)
     options: dict[str, Any] = {}
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     clip = kind.startswith("CLIP")

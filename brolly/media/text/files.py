@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from brolly.errors import TokenizerError
 
 MAX_TOKENIZER = 96 << 20  # Gemma 3's tokenizer.json has 33 MB
 MAX_CONFIG = 16 << 20
+MAX_ID = 1 << 21
+_LARGE = re.compile(rb":\s*(\d{7,20})")
 
 
 def read_bytes(path: Path, limit: int = MAX_TOKENIZER) -> bytes:
@@ -24,6 +27,27 @@ def read_bytes(path: Path, limit: int = MAX_TOKENIZER) -> bytes:
             return file.read(limit)
     except OSError as error:
         raise TokenizerError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def check_ids(data: bytes, path: Path) -> bytes:
+    """Refuse a JSON vocabulary with an id that no vocabulary has: `tokenizers` makes a table as long as the largest."""
+    for found in _LARGE.finditer(data):
+        if int(found[1]) >= MAX_ID and _largest_id(data) >= MAX_ID:
+            raise TokenizerError(f"{path} gives a token the id {_largest_id(data):,}; expected ids below {MAX_ID:,}.")
+    return data
+
+
+def _largest_id(data: bytes) -> int:
+    """The largest id, by reading the JSON whole: only a file with a large number somewhere needs it."""
+    try:
+        whole = json.loads(data)
+        model, added = whole.get("model", {}), whole.get("added_tokens") or []
+        vocabulary = model.get("vocab") if isinstance(model, dict) and "vocab" in model else whole
+        ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else []
+        ids += [row.get("id") for row in added if isinstance(row, dict)]
+        return max((i for i in ids if isinstance(i, int)), default=0)
+    except (ValueError, RecursionError, AttributeError, TypeError):
+        return 0  # `tokenizers` refuses it too
 
 
 def read_text(path: Path, limit: int = MAX_CONFIG) -> str:

@@ -11,7 +11,7 @@ from brolly.card import Header
 from brolly.errors import TokenizerError
 from brolly.media.text import bytelevel, sentencepiece
 from brolly.media.text.bytelevel import Added
-from brolly.media.text.files import read_bytes, read_object, read_text
+from brolly.media.text.files import check_ids, read_bytes, read_object, read_text
 from brolly.media.text.gguf import from_gguf, from_vocabulary
 from brolly.media.text.sentencepiece import CONTROL, Piece
 from brolly.media.text.template import ChatTemplate
@@ -68,7 +68,7 @@ def _from_file(path: Path) -> Tokenizer:
 def _from_json(path: Path) -> Tokenizer:
     from tokenizers import Tokenizer as Backend
 
-    data = read_bytes(path)
+    data = check_ids(read_bytes(path), path)
     with guarded(str(path)):
         backend = Backend.from_buffer(data)
     config = settings(path.parent)
