@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
-
-from jinja2 import TemplateRuntimeError
-from jinja2.exceptions import SecurityError
 
 SECONDS = 1.0  # of this thread's processor time; the longest published template takes some milliseconds
 _BYTES = 32 << 20
@@ -16,10 +15,19 @@ _ITEMS = 200_000
 _DIGITS = re.compile(r"\d{5,}|\*")
 _SPEC = re.compile(r"%(?:\([^)]*\))?[^a-zA-Z%]*")
 _CONTAINERS = (list, tuple, dict)
+_THREAD = threading.local()
 
 
-class Spent(TemplateRuntimeError):
+class Refusal(Exception):
+    """raise_exception: the template's own words."""
+
+
+class Spent(Exception):
     """A template used up what it may; it cannot catch this."""
+
+
+class Forbidden(Exception):
+    """A template reached for what it has no use for."""
 
 
 class Budget:
@@ -146,6 +154,22 @@ class Budget:
             raise Spent(f"it computes a number of {bits:,} bits")
 
 
+def spending() -> Budget:
+    """The budget of what this thread renders now."""
+    return _THREAD.budget
+
+
+@contextmanager
+def spend_from(budget: Budget) -> Iterator[None]:
+    """Make `budget` the one that counts in this thread."""
+    before = getattr(_THREAD, "budget", None)
+    _THREAD.budget = budget
+    try:
+        yield
+    finally:
+        _THREAD.budget = before
+
+
 def _cut(budget: Budget, text: str, sep: Any = None, maxsplit: int = -1) -> None:
     count = text.count(sep) if isinstance(sep, str) and sep else len(text) // 2
     if count > _ITEMS and not 0 <= maxsplit <= _ITEMS:
@@ -167,7 +191,7 @@ def _join(budget: Budget, text: str, values: Any) -> None:
     elif isinstance(values, str):
         budget.spend(len(values) * (1 + len(text)))
     else:
-        raise SecurityError("join takes a list; make one of it with |list")
+        raise Forbidden("join takes a list; make one of it with |list")
 
 
 def _translate(budget: Budget, text: str, table: Any) -> None:
@@ -209,6 +233,6 @@ def check_method(budget: Budget, method: Any, args: tuple[Any, ...], options: Ma
     owner = getattr(method, "__self__", None)
     kind = next((k for k in _METHODS if isinstance(owner, k)), None)
     if isinstance(owner, (bytes, bytearray, complex, type)) or (kind and method.__name__ not in _METHODS[kind]):
-        raise SecurityError(f"{method.__name__} of a {type(owner).__name__} is not for templates")
+        raise Forbidden(f"{method.__name__} of a {type(owner).__name__} is not for templates")
     if kind:
         _METHODS[kind][method.__name__](budget, owner, *args, **options)
