@@ -1,0 +1,81 @@
+"""Logits to the next token, by OpenAI's and transformers' options. Knows no text and no network. V vocabulary."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from brolly.errors import OptionError
+from brolly.verbs import GenerateOptions
+
+
+class Sampler:
+    """Chooses tokens for one sequence; the same options, seed and logits give the same tokens."""
+
+    def __init__(self, options: GenerateOptions, prompt: Sequence[int] = ()) -> None:
+        self.options = options
+        self.written: Counter[int] = Counter()
+        self.seen = set(prompt)
+        self.generator = torch.Generator()
+        if options.seed is None:
+            self.generator.seed()
+        else:
+            self.generator.manual_seed(options.seed % 2**63)
+
+    def choose(self, logits: Tensor) -> int:
+        """The next token after logits (V,), which is added to what the penalties look at."""
+        scores = self._penalised(logits.float().cpu())
+        temperature = 1.0 if self.options.temperature is None else self.options.temperature
+        token = int(scores.argmax()) if temperature == 0 else self._drawn(scores, temperature)
+        self.written[token] += 1
+        self.seen.add(token)
+        return token
+
+    def _penalised(self, scores: Tensor) -> Tensor:
+        """Repetition looks at the prompt too (transformers); presence and frequency at what was written (OpenAI)."""
+        o = self.options
+        scores = torch.nan_to_num(scores, nan=-torch.inf)
+        if o.repetition_penalty not in (None, 1.0) and self.seen:
+            ids = torch.tensor(sorted(self.seen))
+            old = scores[ids]
+            scores[ids] = torch.where(old < 0, old * o.repetition_penalty, old / o.repetition_penalty)
+        if (o.presence_penalty or o.frequency_penalty) and self.written:
+            ids = torch.tensor(list(self.written))
+            counts = torch.tensor([float(n) for n in self.written.values()])
+            scores[ids] -= o.presence_penalty + o.frequency_penalty * counts
+        for token, bias in o.logit_bias.items():
+            if not 0 <= token < len(scores):
+                raise OptionError(f"logit_bias names token {token}; this vocabulary has 0 to {len(scores) - 1}.")
+            scores[token] += bias
+        return scores
+
+    def _drawn(self, scores: Tensor, temperature: float) -> int:
+        """Temperature, then top-k, top-p and min-p, each over what the one before it left; then one draw."""
+        scores, ids = kept(scores / temperature, self.options)
+        shares = torch.softmax(scores, 0)
+        return int(ids[torch.multinomial(shares, 1, generator=self.generator)])
+
+
+def kept(scores: Tensor, options: GenerateOptions) -> tuple[Tensor, Tensor]:
+    """Scores, descending, and ids that top-k, top-p and min-p leave; the likeliest always stays."""
+    k, p, floor = options.top_k or 0, options.top_p, options.min_p
+    if 0 < k < len(scores):
+        scores, ids = scores.topk(k)
+    elif p is not None and p < 1:
+        scores, ids = scores.sort(descending=True)
+    else:
+        ids = torch.arange(len(scores))
+    if p is not None and p < 1:
+        before = torch.softmax(scores, 0).cumsum(0).roll(1)
+        before[0] = 0.0
+        within = before < p
+        within[0] = True
+        scores, ids = scores[within], ids[within]
+    if floor:
+        shares = torch.softmax(scores, 0)
+        likely = shares >= floor * shares.max()
+        scores, ids = scores[likely], ids[likely]
+    return scores, ids

@@ -1,0 +1,140 @@
+"""Model = card + network + processor, and the verbs: the API on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypedDict, Unpack, overload
+
+from torch import nn
+
+from brolly.card import Card
+from brolly.checkpoint import json_object
+from brolly.engine.cache import Causal
+from brolly.engine.runner import Runner
+from brolly.errors import OptionError, UnsupportedTask
+from brolly.media.text import Tokenizer, load_tokenizer
+from brolly.tasks.generate import gather, stream
+from brolly.tasks.score import score
+from brolly.verbs import GenerateOptions, Generation, Piece, Score
+
+
+class Options(TypedDict, total=False):
+    """GenerateOptions as keyword arguments."""
+
+    max_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    repetition_penalty: float | None
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: dict[int, float]
+    seed: int | None
+    stop: str | Sequence[str]
+    logprobs: int | None
+
+
+class Model:
+    """A loaded model. `card` says what it is, `network` computes, `tokenizer` reads and writes text."""
+
+    def __init__(self, card: Card, network: nn.Module) -> None:
+        self.card, self.network = card, network
+        self.runner = Runner(network)
+        self.device, self.dtype = self.runner.device, self.runner.dtype
+
+    def __repr__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"<{self.card.family.name} {self.card.header.path}: {self.card.n_params:,} parameters, {dtype}, {self.device}>"
+
+    @overload
+    def generate(self, prompt: str, **options: Unpack[Options]) -> Generation: ...
+    @overload
+    def generate(self, prompt: list[str], **options: Unpack[Options]) -> list[Generation]: ...
+    def generate(self, prompt: str | list[str], **options: Unpack[Options]) -> Generation | list[Generation]:
+        """Continue a prompt, or each of a list of them. Raises ContextTooLong, OptionError, UnsupportedTask."""
+        if isinstance(prompt, list):
+            return [self.generate(one, **options) for one in prompt]
+        ids = self._prompt_ids(prompt)
+        return gather(self._run("generate", ids, ids, options), len(ids), options.get("logprobs") is not None)
+
+    def stream(self, prompt: str, **options: Unpack[Options]) -> Iterator[Piece]:
+        """The same continuation, piece by piece as it becomes certain."""
+        ids = self._prompt_ids(prompt)
+        return self._run("generate", ids, ids, options)
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[Options]) -> Generation:
+        """Answer a conversation of {"role", "content"} messages by the model's own chat template."""
+        ids = self._chat_ids(messages)
+        return gather(self._run("chat", ids, (), options), len(ids), options.get("logprobs") is not None)
+
+    def stream_chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[Options]) -> Iterator[Piece]:
+        """The same answer, piece by piece."""
+        return self._run("chat", self._chat_ids(messages), (), options)
+
+    def score(self, text: str) -> Score:
+        """Log-probability of each token of a text given those before it."""
+        self._require("score")
+        ids = self.tokenizer.encode(text)
+        texts = [self.tokenizer.token_text(i) for i in ids]
+        config: Any = self.network.config
+        return score(self.network, Causal(config), ids, texts, config.context, self.device)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return load_tokenizer(self.card.header)
+
+    @cached_property
+    def defaults(self) -> dict[str, Any]:
+        """generation_config.json, where there is one."""
+        path: Path = self.card.header.folder / "generation_config.json"
+        return json_object(path) if path.is_file() else {}
+
+    @cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """Tokens that end an answer: the generation config's, the config's and the tokenizer's."""
+        found: set[int] = set()
+        for said in (self.defaults.get("eos_token_id"), self.card.header.config.get("eos_token_id"), self.tokenizer.eos_id):
+            found.update(i for i in (said if isinstance(said, list) else [said]) if type(i) is int)
+        return frozenset(found)
+
+    def options(self, **given: Any) -> GenerateOptions:
+        """What was asked for, then what the checkpoint recommends. Raises OptionError."""
+        names = {f.name for f in fields(GenerateOptions)}
+        if unknown := given.keys() - names:
+            raise OptionError(f"{sorted(unknown)[0]!r} is no option; there are {', '.join(sorted(names))}.")
+        asked = GenerateOptions(**given)
+        said = self.defaults
+        advice = {k: said[k] for k in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty") if k in said}
+        if said.get("do_sample") is False or (said and "do_sample" not in said and "temperature" not in said):
+            advice = {k: v for k, v in advice.items() if k == "repetition_penalty"}
+        usable = {k: v for k, v in advice.items() if getattr(asked, k) is None and isinstance(v, (int, float))}
+        return replace(asked, **usable)
+
+    def _prompt_ids(self, prompt: str) -> list[int]:
+        self._require("generate")
+        ids = self.tokenizer.encode(prompt)
+        if len(ids) > 1 and ids[-1] == self.tokenizer.eos_id and not self.tokenizer.encode(prompt, special=False)[-1:] == ids[-1:]:
+            ids = ids[:-1]  # a post-processor that ends every text would end this one before it began
+        start = self.tokenizer.bos_id if self.tokenizer.bos_id is not None else self.tokenizer.eos_id
+        return ids or ([start] if start is not None else [])
+
+    def _chat_ids(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        self._require("chat")
+        return self.tokenizer.encode_chat([dict(m) for m in messages])
+
+    def _run(self, verb: str, ids: list[int], after: Sequence[int], options: Options) -> Iterator[Piece]:
+        self._require(verb)
+        config: Any = self.network.config
+        return stream(
+            self.runner, self.tokenizer, ids, self.options(**options),
+            context=config.context, stop_ids=self.stop_ids, after=after, device=self.device,
+        )  # fmt: skip
+
+    def _require(self, verb: str) -> None:
+        family = self.card.family
+        if verb not in family.tasks:
+            raise UnsupportedTask(f"{self.card.header.path} is a {family.name} ({', '.join(family.tasks)}); it cannot {verb}.")

@@ -1,0 +1,1 @@
+"""One verb a file: what it needs of a network and a tokenizer, and its loop."""
