@@ -85,8 +85,8 @@ def _read_folder(folder: Path) -> Header:
         return Header(folder, "gguf", tensors, {}, metadata, (folder / name,))
     for name in ending(".pt", ".pth"):
         return _joined(folder, "torch", [name], config, read_torch)
-    for name in ending(".bin"):
-        return _read_file(folder / name)
+    if plain := [n for n in ending(".bin") if not n.startswith("tok")]:
+        return _read_file(folder / plain[0])
     if lost := [n for n in ending(".index.json")]:
         missing = sorted({str(v) for v in _weight_map(folder / lost[0]).values()})
         raise CheckpointError(f"{folder} has {lost[0]} and none of its {len(missing)} files ({missing[0]} …); pull it again.")

@@ -47,7 +47,7 @@ def load_tokenizer(where: Header | Path | str) -> Tokenizer:
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         return _from_pair(folder)
     tables = [p for pattern in ("tok*.bin",) for p in sorted(folder.glob(pattern)) if p.is_file()]
-    if header and header.format == "llama2c" and tables:
+    if header and tables:
         return _from_llama2c(tables, header)
     raise TokenizerError(
         f"{folder} holds no tokenizer; expected tokenizer.json, tokenizer.model, tekken.json, a .tiktoken file, or "

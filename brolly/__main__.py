@@ -1,0 +1,3 @@
+from brolly.cli import main
+
+raise SystemExit(main())
