@@ -71,7 +71,7 @@ def resolve(reference: str | Path) -> Path:
     local = Path(text).expanduser()
     if local.exists():
         return local
-    if _looks_local(text):
+    if looks_local(text):
         raise NotFound(f"{text} does not exist; expected a folder or a file, or a hub name like org/name.")
     if (MINIS / text).is_dir() and text in minis():
         return MINIS / text
@@ -83,7 +83,8 @@ def minis() -> list[str]:
     return sorted(p.parent.name for p in MINIS.glob("*/config.json"))
 
 
-def _looks_local(text: str) -> bool:
+def looks_local(text: str) -> bool:
+    """Whether a reference can only mean a path."""
     return text.startswith(("/", "./", "../", "~", ".\\")) or (text.endswith((*WEIGHTS, ".txt")) and "://" not in text)
 
 

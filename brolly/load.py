@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,7 +29,7 @@ DTYPES = {
 COMPUTE = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load(reference: str, *, device: str | None = None, dtype: str | torch.dtype | None = None) -> Model:
+def load(reference: str | Path, *, device: str | None = None, dtype: str | torch.dtype | None = None) -> Model:
     """The model of a path, a hub name or a URL, ready for its verbs.
 
     `device` is torch's word (default: CUDA, then MPS, then CPU); `dtype` is "float32", "bfloat16" or "float16"

@@ -36,3 +36,7 @@ class Runner:
         cache.begin(positions)
         hidden = self.network(ids, positions, cache)
         return self.network.logits(hidden[:, -1]).float()
+
+    def describe(self) -> str:
+        """Which path steps take here, in a few words."""
+        return f"torch, {torch.get_num_threads()} threads, {str(self.dtype).removeprefix('torch.')} on {self.device}"

@@ -1,0 +1,232 @@
+"""The command line: one row a verb over verbs.py. Torch and the hub are imported when a verb runs, not before."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields
+from typing import Any, get_type_hints
+
+from brolly import __version__
+from brolly.errors import BrollyError, OptionError
+from brolly.verbs import GenerateOptions
+
+EXAMPLES = """examples:
+  brolly run mini-llm "Once upon a time"
+  brolly run org/name "Hello" --max-tokens 100 --temperature 0
+  cat notes.txt | brolly run org/name -s "Summarise"
+  brolly chat org/name
+  brolly pull org/name@main
+"""
+MODEL = "a folder, a file, org/name, org/name@revision, hf://…, a URL, or a bundled model"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code: 0 done, 1 our fault, 2 the user's to mend, 130 interrupted."""
+    args = parser().parse_args(argv)
+    try:
+        return args.action(args) or 0
+    except BrollyError as error:
+        if args.debug:
+            raise
+        print(f"brolly: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        if args.debug:
+            raise
+        print(f"brolly: unexpected {type(error).__name__}: {str(error)[:300]} (--debug shows where)", file=sys.stderr)
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="brolly",
+        description="One runtime for every kind of foundation model.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"brolly {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+
+    def row(name: str, action: Callable[[argparse.Namespace], int | None], help: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=help, description=help)
+        command.set_defaults(action=action)
+        command.add_argument("--debug", action="store_true", help="show where an error came from")
+        return command
+
+    for name, action, help in (
+        ("run", run, "continue a prompt; with -s, follow an instruction"),
+        ("chat", chat, "talk with a model that has a chat template"),
+    ):
+        command = row(name, action, help)
+        command.add_argument("model", help=MODEL)
+        if name == "run":
+            command.add_argument("prompt", nargs="?", help="text to continue (default: standard input)")
+            command.add_argument("--json", action="store_true", help="print one JSON object at the end")
+        command.add_argument("-s", "--system", help="an instruction, given through the model's chat template")
+        command.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best one here)")
+        command.add_argument("--dtype", help="float32, bfloat16 or float16 (default: the checkpoint's, where native)")
+        command.add_argument("-v", "--verbose", action="store_true", help="say which device, dtype and speed")
+        add_options(command)
+    pull = row("pull", pull_model, "download a model into the cache")
+    pull.add_argument("model", help=MODEL)
+    listing = row("list", list_models, "models on this disk")
+    listing.add_argument("--json", action="store_true")
+    remove = row("remove", remove_model, "delete a model from the cache")
+    remove.add_argument("model", help="org/name or a URL")
+    train = row("pretrain", pretrain, "train a model from text by a recipe")
+    train.add_argument("recipe", help="a TOML file; see docs/pretrain.md")
+    train.add_argument("--out", help="folder for checkpoints and the model (default: the recipe's)")
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    doctor = row("doctor", examine, "versions, device, caches, and what would make it faster")
+    doctor.add_argument("--json", action="store_true")
+    return top
+
+
+def add_options(command: argparse.ArgumentParser) -> None:
+    """A flag for each field of GenerateOptions, with its own help and range."""
+    hints = get_type_hints(GenerateOptions)
+    for field in fields(GenerateOptions):
+        flag, help = "--" + field.name.replace("_", "-"), field.metadata["help"]
+        if field.name == "stop":
+            command.add_argument(flag, action="append", metavar="TEXT", help=help)
+        elif field.name == "logit_bias":
+            command.add_argument(flag, type=json.loads, metavar='{"ID": BIAS}', help=help)
+        else:
+            kind = int if int in getattr(hints[field.name], "__args__", (hints[field.name],)) else float
+            command.add_argument(flag, type=kind, metavar="N", help=help)
+
+
+def given(args: argparse.Namespace) -> dict[str, Any]:
+    """The generation options that were set on the command line."""
+    options = {f.name: getattr(args, f.name) for f in fields(GenerateOptions) if getattr(args, f.name) is not None}
+    if isinstance(options.get("logit_bias"), dict):
+        options["logit_bias"] = {int(k): float(v) for k, v in options["logit_bias"].items()}
+    GenerateOptions(**options)  # a wrong number is told before a model is loaded
+    return options
+
+
+def open_model(args: argparse.Namespace) -> Any:
+    from brolly import hub
+    from brolly.load import load
+
+    path = hub.resolve(args.model) if _is_here(args.model) else hub.pull(args.model, quiet=not sys.stderr.isatty())
+    model = load(path, device=args.device, dtype=args.dtype)
+    if args.verbose:
+        print(model, file=sys.stderr)
+        print(model.runner.describe(), file=sys.stderr)
+    return model
+
+
+def _is_here(reference: str) -> bool:
+    from pathlib import Path
+
+    from brolly import hub
+
+    return Path(reference).expanduser().exists() or reference in hub.minis() or hub.looks_local(reference)
+
+
+def run(args: argparse.Namespace) -> int | None:
+    import time
+
+    options = given(args)
+    piped = "" if sys.stdin is None or sys.stdin.isatty() or args.prompt is not None and not args.system else read_stdin()
+    prompt = "\n\n".join(part for part in (args.prompt, piped) if part) if args.system else args.prompt or piped
+    if not prompt and not args.system and args.prompt is None:
+        raise OptionError('there is nothing to continue; give a prompt: brolly run MODEL "Once upon a time".')
+    model = open_model(args)
+    messages = [{"role": "system", "content": args.system}, {"role": "user", "content": prompt}]
+    if args.json:
+        result = model.chat(messages, **options) if args.system else model.generate(prompt, **options)
+        out = asdict(result)
+        out["usage"]["total_tokens"] = result.usage.total_tokens
+        print(json.dumps({k: v for k, v in out.items() if v is not None}, ensure_ascii=False))
+        return 0
+    start, n_tokens = time.perf_counter(), 0
+    for piece in model.stream_chat(messages, **options) if args.system else model.stream(prompt, **options):
+        write(piece.text)
+        n_tokens += len(piece.tokens)
+    write("\n")
+    if args.verbose:
+        print(f"{n_tokens} tokens, {n_tokens / (time.perf_counter() - start):.1f} a second", file=sys.stderr)
+    return 0
+
+
+def read_stdin() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise OptionError(f"standard input is not text ({error.reason} at byte {error.start}).") from None
+    except OSError:
+        return ""
+
+
+def write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def chat(args: argparse.Namespace) -> int | None:
+    from brolly.tasks.chat import Conversation
+
+    options = given(args)
+    return Conversation(open_model(args), options, args.system).talk()
+
+
+def pull_model(args: argparse.Namespace) -> int | None:
+    from brolly import hub
+
+    print(hub.pull(args.model, quiet=not sys.stderr.isatty()))
+    return 0
+
+
+def list_models(args: argparse.Namespace) -> int | None:
+    from brolly import hub
+
+    models = hub.cached()
+    if args.json:
+        print(json.dumps([asdict(m) | {"path": str(m.path)} for m in models]))
+        return 0
+    width = max((len(m.name) for m in models), default=4)
+    for m in models:
+        state = "" if m.complete else "  incomplete: pull it again"
+        print(f"{m.name:{width}}  {m.revision:12}  {m.n_bytes / 1e6:10,.1f} MB{state}")
+    return 0
+
+
+def remove_model(args: argparse.Namespace) -> int | None:
+    from brolly import hub
+
+    print(f"{args.model} is gone; {hub.remove(args.model) / 1e6:,.1f} MB are free again.")
+    return 0
+
+
+def pretrain(args: argparse.Namespace) -> int | None:
+    from pathlib import Path
+
+    from brolly.train import pretrain as train
+
+    print(train(Path(args.recipe), out=Path(args.out) if args.out else None, resume=args.resume))
+    return 0
+
+
+def examine(args: argparse.Namespace) -> int | None:
+    from brolly.doctor import examine as look
+
+    report = look()
+    if args.json:
+        print(json.dumps(report))
+        return 0
+    for title, lines in report.items():
+        print(title)
+        for key, value in lines.items():
+            print(f"  {key:14} {value}")
+    return 0

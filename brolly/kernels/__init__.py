@@ -1,0 +1,1 @@
+"""C beside its torch reference; nobody else imports ctypes."""

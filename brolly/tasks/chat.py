@@ -1,0 +1,145 @@
+"""A conversation at the terminal: history, commands, several lines, and ^C that stops the answer and not the program."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from brolly.errors import BrollyError, OptionError
+from brolly.verbs import GenerateOptions
+
+HELP = """/clear         forget the conversation
+/system TEXT   set the instruction that comes first
+/set NAME N    set an option: /set temperature 0.5
+/undo          take back the last question and its answer
+/save FILE     write the conversation as JSON
+/stats         tokens of the last answer
+/help          this
+/exit          leave (^D too)
+A line that ends in \\ goes on; three double quotes begin and end a longer text. ^C stops an answer."""
+
+
+class Chatty(Protocol):
+    """What a conversation needs of a model."""
+
+    def stream_chat(self, messages: list[dict[str, str]], **options: Any) -> Any: ...
+
+
+class Conversation:
+    """One model, its options, and what has been said."""
+
+    def __init__(
+        self, model: Chatty, options: dict[str, Any], system: str | None, say: Callable[[str], None] | None = None
+    ) -> None:
+        self.model, self.options, self.system = model, options, system
+        self.say = say or self._print
+        self.said: list[dict[str, str]] = []
+        self.n_tokens = 0
+
+    @staticmethod
+    def _print(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def talk(self) -> int:
+        """Read, answer, repeat, until /exit or the end of input."""
+        self._remember_lines()
+        while True:
+            try:
+                text = self._read().strip()
+            except EOFError:
+                self.say("\n")
+                return 0
+            except KeyboardInterrupt:
+                self.say("\n(^D or /exit to leave)\n")
+                continue
+            if text in ("/exit", "/quit", "/bye"):
+                return 0
+            try:
+                if text.startswith("/"):
+                    self.command(text)
+                elif text:
+                    self.answer(text)
+            except BrollyError as error:
+                self.say(f"{error}\n")
+
+    def answer(self, text: str) -> None:
+        """One turn; an error or a ^C before the first word leaves the history as it was."""
+        self.said.append({"role": "user", "content": text})
+        words, self.n_tokens = "", 0
+        first = [{"role": "system", "content": self.system}] if self.system else []
+        try:
+            for piece in self.model.stream_chat(first + self.said, **self.options):
+                self.say(piece.text)
+                words += piece.text
+                self.n_tokens += len(piece.tokens)
+        except KeyboardInterrupt:
+            self.say(" (stopped)")
+        except BaseException:
+            self.said.pop()
+            raise
+        self.say("\n")
+        if words:
+            self.said.append({"role": "assistant", "content": words})
+        else:
+            self.said.pop()
+
+    def command(self, text: str) -> None:
+        """What begins with a slash. Raises OptionError."""
+        name, _, rest = text[1:].partition(" ")
+        match name:
+            case "help" | "?":
+                self.say(HELP + "\n")
+            case "clear":
+                self.said = []
+            case "system":
+                self.system = rest.strip() or None
+            case "undo":
+                del self.said[-2:]
+            case "set":
+                self._set(*rest.split(maxsplit=1))
+            case "save":
+                try:
+                    Path(rest.strip()).expanduser().write_text(json.dumps(self.said, ensure_ascii=False, indent=1))
+                except OSError as error:
+                    raise OptionError(f"{rest.strip()!r} cannot be written ({error.strerror}).") from None
+            case "stats":
+                self.say(f"{self.n_tokens} tokens in the last answer, {len(self.said)} messages\n")
+            case _:
+                raise OptionError(f"/{name} is no command; /help lists them.")
+
+    def _set(self, *words: str) -> None:
+        if len(words) != 2 or words[0] not in GenerateOptions.__dataclass_fields__:
+            raise OptionError(f"/set takes an option and its value; options are {', '.join(GenerateOptions.__dataclass_fields__)}.")
+        try:
+            value = (words[1],) if words[0] == "stop" else json.loads(words[1])
+        except ValueError:
+            raise OptionError(f"{words[1]!r} is not a number.") from None
+        replace(GenerateOptions(), **{words[0]: value})
+        self.options = self.options | {words[0]: value}
+
+    def _read(self) -> str:
+        """A line, or several: continued by a backslash, or between triple quotes."""
+        ask = ">>> " if sys.stdin.isatty() else ""
+        line = input(ask)
+        if line.lstrip().startswith('"""'):
+            lines = [line.lstrip()[3:]]
+            while not lines[-1].rstrip().endswith('"""'):
+                lines.append(input("... " if ask else ""))
+            return "\n".join(lines).rstrip().removesuffix('"""')
+        while line.endswith("\\"):
+            line = line[:-1] + "\n" + input("... " if ask else "")
+        return line
+
+    @staticmethod
+    def _remember_lines() -> None:
+        """Arrow keys and history, where the terminal has them."""
+        if sys.stdin.isatty():
+            try:
+                import readline  # noqa: F401
+            except ImportError:
+                return
