@@ -1,0 +1,173 @@
+"""Text to tokens: documents are read, a tokenizer is learnt, and each source becomes one memory-mapped file of ids.
+
+Which tokens a step sees is a function of the seed and the step alone, so a resumed run needs no position.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import lzma
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from brolly.errors import RecipeError
+from brolly.train.recipe import Recipe
+
+SEPARATOR = "<|endoftext|>"
+
+
+def documents(path: Path) -> Iterator[str | list[dict[str, str]]]:
+    """The documents of a .txt (parted by lines of <|endoftext|>) or .jsonl file, plain, .gz or .xz."""
+    opener: Any = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
+    try:
+        with opener(path, "rt", encoding="utf-8") as file:
+            if ".jsonl" in path.suffixes:
+                for number, line in enumerate(file, 1):
+                    if line.strip():
+                        yield _row(line, f"{path}, line {number}")
+                return
+            lines: list[str] = []
+            for line in file:
+                if line.strip() == SEPARATOR:
+                    yield "".join(lines).strip()
+                    lines = []
+                else:
+                    lines.append(line)
+            if lines:
+                yield "".join(lines).strip()
+    except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError) as error:
+        raise RecipeError(f"{path} cannot be read as text ({str(error)[:100]}).") from None
+
+
+def _row(line: str, where: str) -> str | list[dict[str, str]]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise RecipeError(f"{where} is not JSON ({str(error)[:80]}).") from None
+    if isinstance(row, dict) and isinstance(row.get("text"), str):
+        return row["text"]
+    if isinstance(row, dict) and isinstance(row.get("messages"), list):
+        return row["messages"]
+    if isinstance(row, dict) and isinstance(row.get("prompt"), str) and isinstance(row.get("completion"), str):
+        return [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]
+    raise RecipeError(f"{where} has neither 'text', 'messages' nor 'prompt' and 'completion'.")
+
+
+def prepare(recipe: Recipe) -> Path:
+    """The tokenizer and the tokens of a recipe, made once and kept under a hash of all that they depend on."""
+    seal = hashlib.sha256(repr((recipe.tokenizer, recipe.held_out)).encode())
+    for name, path in sorted(recipe.sources.items()):
+        seal.update(name.encode())
+        with path.open("rb") as file:
+            seal.update(hashlib.file_digest(file, "sha256").digest())
+    folder = recipe.out / "data" / seal.hexdigest()[:16]
+    if (folder / "done").exists():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    rendered = {name: [_text(recipe, d) for d in documents(path)] for name, path in recipe.sources.items()}
+    tokenizer = learn(recipe, rendered)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    wide = recipe.tokenizer.vocab_size > 2**16
+    for name, texts in rendered.items():
+        kept: list[list[int]] = [[], []]
+        n_bytes = 0
+        for start in range(0, len(texts), 256):
+            part = texts[start : start + 256]
+            for text, encoded in zip(part, tokenizer.encode_batch(part), strict=True):
+                aside = held_out(text, recipe.held_out)
+                kept[aside] += encoded.ids
+                n_bytes += len(text.encode()) if aside else 0
+        for ids, kind in zip(kept, ("train", "held"), strict=True):
+            array = torch.tensor(ids, dtype=torch.int32 if wide else torch.uint16)
+            (folder / f"{name}.{kind}").write_bytes(memoryview(array.numpy()).cast("B"))
+        (folder / f"{name}.json").write_text(json.dumps({"held_bytes": n_bytes}))
+    (folder / "done").write_text("")
+    return folder
+
+
+def held_out(text: str, share: float) -> bool:
+    """Whether a document is kept for evaluation: by its own hash, so that order and neighbours do not matter."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") < share * 2**64
+
+
+def _text(recipe: Recipe, document: str | list[dict[str, str]]) -> str:
+    """A document as the model will see it, ended by the first special token; a conversation by the chat template."""
+    if isinstance(document, str):
+        return document + recipe.tokenizer.special[0]
+    from brolly.media.text import ChatTemplate
+
+    if not recipe.tokenizer.chat_template:
+        raise RecipeError(f"{recipe.path}: a source holds conversations, and [tokenizer] has no chat_template.")
+    return ChatTemplate(recipe.tokenizer.chat_template, {}).render(document, add_generation_prompt=False)
+
+
+def learn(recipe: Recipe, rendered: dict[str, list[str]]) -> Any:
+    """Byte-level BPE over the sources, each weighed as in the stages; special tokens first."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=recipe.tokenizer.vocab_size,
+        special_tokens=list(recipe.tokenizer.special),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+
+    def texts() -> Iterator[str]:
+        for all_of_one in rendered.values():
+            for text in all_of_one:
+                for special in recipe.tokenizer.special:
+                    text = text.replace(special, "")
+                yield text
+
+    tokenizer.train_from_iterator(texts(), trainer)
+    return tokenizer
+
+
+class Tokens:
+    """The ids of every source, mapped; batches by step."""
+
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        self.recipe = recipe
+        dtype = torch.int32 if recipe.tokenizer.vocab_size > 2**16 else torch.uint16
+        self.train = {name: self._mapped(folder / f"{name}.train", dtype) for name in recipe.sources}
+        self.held = {name: self._mapped(folder / f"{name}.held", dtype) for name in recipe.sources}
+        self.held_bytes = {name: json.loads((folder / f"{name}.json").read_text())["held_bytes"] for name in recipe.sources}
+        for name, ids in self.train.items():
+            if len(ids) < 2:
+                raise RecipeError(f"{recipe.path}: source {name!r} has {len(ids)} tokens to train on; give it more text.")
+
+    @staticmethod
+    def _mapped(path: Path, dtype: torch.dtype) -> Tensor:
+        n = os.path.getsize(path) // dtype.itemsize
+        return torch.from_file(str(path), shared=False, size=n, dtype=dtype) if n else torch.empty(0, dtype=dtype)
+
+    def batch(self, step: int, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Inputs and targets (len(rows), context) of some rows of a step's batch."""
+        inputs, length = [], self.recipe.model.context
+        mix = self._mix(step)
+        for row in rows:
+            draw = torch.Generator().manual_seed((self.recipe.train.seed * 1_000_003 + step) * 4096 + row)
+            source = list(mix)[int(torch.multinomial(torch.tensor(list(mix.values())), 1, generator=draw))]
+            ids = self.train[source]
+            start = int(torch.randint(max(len(ids) - length, 1), (1,), generator=draw))
+            window = ids[start : start + length + 1].long()
+            if len(window) <= length:
+                window = window.repeat(length // len(window) + 1)[: length + 1]
+            inputs.append(window)
+        both = torch.stack(inputs)
+        return both[:, :-1].contiguous(), both[:, 1:].contiguous()
+
+    def _mix(self, step: int) -> dict[str, float]:
+        share = step / self.recipe.train.steps
+        stage = next((s for s in self.recipe.stages if share < s.until), self.recipe.stages[-1])
+        return {name: weight for name, weight in stage.mix.items() if weight > 0}

@@ -1,0 +1,181 @@
+"""A training run in one TOML file: model, tokenizer, sources, stages, numbers. Unknown keys are mistakes. No torch."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+from brolly.configs import LlamaConfig, Rope
+from brolly.errors import RecipeError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The network's numbers; the head is tied to the embedding."""
+
+    dim: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    hidden_dim: int
+    context: int
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-5
+
+    def config(self, vocab_size: int) -> LlamaConfig:
+        return LlamaConfig(
+            vocab_size=vocab_size, dim=self.dim, n_layers=self.n_layers, n_heads=self.n_heads, n_kv_heads=self.n_kv_heads,
+            head_dim=self.dim // self.n_heads, hidden_dim=self.hidden_dim, norm_eps=self.norm_eps, context=self.context,
+            rope=Rope(self.rope_theta), windows=(None,) * self.n_layers, tied_head=True,
+            qkv_bias=False, o_bias=False, mlp_bias=False, qk_norm=False,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Words:
+    """The tokenizer: byte-level BPE of this size; the first special token ends every document."""
+
+    vocab_size: int
+    special: tuple[str, ...] = ("<|end|>",)
+    chat_template: str = ""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """From where the stage before ended until this share of the steps, sources are drawn by these weights."""
+
+    until: float
+    mix: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The loop's numbers. `batch` counts sequences a step over all processes; lr falls linearly from `decay_from`."""
+
+    steps: int
+    batch: int
+    lr: float
+    accumulate: int = 1
+    optimizer: str = "adamw"
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    warmup: int = 50
+    schedule: str = "cosine"
+    decay_from: float = 0.5
+    floor: float = 0.02
+    dtype: str = "bfloat16"
+    compile: bool = True
+    seed: int = 0
+    eval_every: int = 200
+    save_every: int = 200
+    sample_every: int = 0
+    sample_prompt: str = "Once upon a time"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All of it, with the folder to work in."""
+
+    name: str
+    model: Shape
+    tokenizer: Words
+    sources: Mapping[str, Path]
+    held_out: float
+    stages: tuple[Stage, ...]
+    train: Run
+    generation: Mapping[str, Any]
+    card: str
+    out: Path
+    path: Path
+
+
+KEYS = ("name", "out", "model", "tokenizer", "data", "stage", "train", "generation", "card")
+
+
+def read_recipe(path: Path, out: Path | None = None) -> Recipe:
+    """A recipe, checked before anything is computed; paths in it are relative to its file. Raises RecipeError."""
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path} cannot be read ({error.strerror}).") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not valid TOML: {error}.") from None
+    _known(raw, KEYS, path, "the recipe")
+    data = raw.get("data") or {}
+    _known(data, ("sources", "held_out"), path, "[data]")
+    sources = {name: (path.parent / str(where)).resolve() for name, where in (data.get("sources") or {}).items()}
+    if not sources:
+        raise RecipeError(f"{path}: [data] names no sources; expected sources = {{ name = 'file.txt' }}.")
+    for name, where in sources.items():
+        if not where.is_file():
+            raise RecipeError(f"{path}: source {name!r} is {where}, which does not exist.")
+    stages = tuple(_made(Stage, part, path, "[[stage]]") for part in raw.get("stage") or [])
+    stages = stages or (Stage(1.0, {name: 1.0 for name in sources}),)
+    for stage in stages:
+        _known(stage.mix, tuple(sources), path, "a stage's mix")
+    ends = [s.until for s in stages]
+    if ends != sorted(ends) or ends[-1] != 1.0:
+        raise RecipeError(f"{path}: the stages end at {ends}; expected rising shares that end at 1.0.")
+    run = _made(Run, raw.get("train") or {}, path, "[train]")
+    words = _made(Words, raw.get("tokenizer") or {}, path, "[tokenizer]")
+    words = replace(words, special=tuple(words.special))
+    _sane(run, words, path)
+    folder = out or path.parent / str(raw.get("out") or f"../runs/{path.stem}")
+    card = path.parent / str(raw["card"]) if raw.get("card") else None
+    if card and not card.is_file():
+        raise RecipeError(f"{path}: card is {card}, which does not exist.")
+    return Recipe(
+        name=str(raw.get("name") or path.stem),
+        model=_made(Shape, raw.get("model") or {}, path, "[model]"),
+        tokenizer=words,
+        sources=sources,
+        held_out=float(data.get("held_out", 0.02)),
+        stages=stages,
+        train=run,
+        generation=raw.get("generation") or {},
+        card=card.read_text("utf-8") if card else "",
+        out=folder.resolve(),
+        path=path.resolve(),
+    )
+
+
+def _sane(run: Run, words: Words, path: Path) -> None:
+    choices = {"optimizer": ("adamw", "muon"), "schedule": ("cosine", "linear"), "dtype": ("bfloat16", "float32")}
+    for key, allowed in choices.items():
+        if getattr(run, key) not in allowed:
+            raise RecipeError(f"{path}: [train] {key} is {getattr(run, key)!r}; expected {' or '.join(allowed)}.")
+    if run.steps < 1 or run.batch < 1 or run.accumulate < 1 or run.batch % run.accumulate:
+        raise RecipeError(f"{path}: steps and batch must be positive, and batch a multiple of accumulate.")
+    if not words.special or words.vocab_size < 256 + len(words.special) or words.vocab_size > 2**20:
+        raise RecipeError(f"{path}: vocab_size is {words.vocab_size}; bytes and special tokens alone need more.")
+
+
+def _known(raw: Mapping[str, Any], keys: tuple[str, ...], path: Path, where: str) -> None:
+    if not isinstance(raw, Mapping):
+        raise RecipeError(f"{path}: {where} is {str(raw)[:60]!r}; expected a table.")
+    for key in raw:
+        if key not in keys:
+            close = get_close_matches(key, keys, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"expected {', '.join(keys)}."
+            raise RecipeError(f"{path}: {where} has an unknown key {key!r}; {hint}")
+
+
+def _made(kind: type[T], raw: Any, path: Path, where: str) -> T:
+    """A dataclass from a table, with each value's type checked against its default or annotation."""
+    names = {f.name: str(f.type) for f in fields(kind)}  # type: ignore[arg-type]
+    _known(raw, tuple(names), path, where)
+    for key, value in raw.items():
+        expected = {"int": int, "float": (int, float), "str": str, "bool": bool}.get(names[key])
+        if expected and (not isinstance(value, expected) or isinstance(value, bool) != (names[key] == "bool")):
+            raise RecipeError(f"{path}: {where} {key} is {value!r}; expected {names[key]}.")
+    try:
+        return kind(**raw)
+    except TypeError as error:
+        missing = str(error).partition(": ")[2]
+        raise RecipeError(f"{path}: {where} lacks {missing}.") from None
