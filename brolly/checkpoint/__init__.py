@@ -67,14 +67,18 @@ def _read_folder(folder: Path) -> Header:
     for group in (usual, native):
         if not group:
             continue
-        index = next((n for n in ending(".safetensors.index.json") if n.startswith("consolidated") == (group is native)), "")
+        index = next(
+            (n for n in ending(".safetensors.index.json") if n.startswith("consolidated") == (group is native)), ""
+        )
         settings = _params(folder) or config if group is native else config
         if index:
             return Header(folder, "safetensors", _indexed(folder / index), settings, {}, _index_files(folder / index))
         chosen = ["model.safetensors"] if "model.safetensors" in group else group
         return _joined(folder, "safetensors", chosen, settings, lambda p: read_safetensors(p)[0])
     if meta := [n for n in ending(".pth") if n.startswith("consolidated.")]:
-        return Header(folder, "meta", _ranks(folder, meta), _params(folder) or config, {}, tuple(folder / n for n in meta))
+        return Header(
+            folder, "meta", _ranks(folder, meta), _params(folder) or config, {}, tuple(folder / n for n in meta)
+        )
     if index := next(iter(ending(".bin.index.json")), ""):
         return Header(folder, "torch", _indexed(folder / index), config, {}, _index_files(folder / index))
     pickled = [n for n in ending(".bin", ".pt", ".pth") if n.startswith(("pytorch_model", "model", "consolidated"))]
@@ -89,7 +93,9 @@ def _read_folder(folder: Path) -> Header:
         return _read_file(folder / plain[0])
     if lost := [n for n in ending(".index.json")]:
         missing = sorted({str(v) for v in _weight_map(folder / lost[0]).values()})
-        raise CheckpointError(f"{folder} has {lost[0]} and none of its {len(missing)} files ({missing[0]} …); pull it again.")
+        raise CheckpointError(
+            f"{folder} has {lost[0]} and none of its {len(missing)} files ({missing[0]} …); pull it again."
+        )
     found = ", ".join(names[:5]) + (" …" if len(names) > 5 else "") if names else "nothing"
     raise CheckpointError(f"{folder} holds {found}, and no weights; {EXPECTED}.")
 
@@ -126,7 +132,9 @@ def _index_files(path: Path) -> tuple[Path, ...]:
             raise CheckpointError(f"{path} points at {name[:100]!r}; a shard must be a file beside its index.")
         files.append(path.parent / name)
     if missing := [f.name for f in files if not f.is_file()]:
-        raise CheckpointError(f"{path} needs {len(missing)} more of its {len(files)} files ({missing[0]} …); pull it again.")
+        raise CheckpointError(
+            f"{path} needs {len(missing)} more of its {len(files)} files ({missing[0]} …); pull it again."
+        )
     return tuple(files)
 
 
@@ -137,7 +145,9 @@ def _indexed(path: Path) -> dict[str, TensorInfo]:
         tensors |= read_safetensors(file)[0] if file.suffix == ".safetensors" else read_torch(file)
     for name, file in weight_map.items():
         if name not in tensors or tensors[name].file.name != file:
-            raise CheckpointError(f"{path} says that {name[:100]!r} is in {str(file)[:80]}, and it is not; pull it again.")
+            raise CheckpointError(
+                f"{path} says that {name[:100]!r} is in {str(file)[:80]}, and it is not; pull it again."
+            )
     return tensors
 
 

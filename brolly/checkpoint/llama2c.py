@@ -22,14 +22,18 @@ def read_llama2c(path: Path) -> tuple[dict[str, TensorInfo], dict[str, Any]]:
             raise CheckpointError(f"{path} has {size} bytes; a llama2.c file begins with seven numbers (28 bytes).")
         numbers = struct.unpack("<7i", exactly(file, 28, path))
     if numbers[0] == 0x616B3432:
-        raise CheckpointError(f"{path} is a llama2.c file of version {numbers[1]}; export it as version 0 or as safetensors.")
+        raise CheckpointError(
+            f"{path} is a llama2.c file of version {numbers[1]}; export it as version 0 or as safetensors."
+        )
     config: dict[str, Any] = dict(zip(FIELDS, numbers, strict=True))
     tied, config["vocab_size"] = config["vocab_size"] > 0, abs(config["vocab_size"])
     for key, limit in zip(FIELDS, LIMITS, strict=True):
         if not 0 < config[key] <= limit:
             raise CheckpointError(f"{path} is no llama2.c file: it says {key} = {config[key]}; expected 1 to {limit}.")
     if config["dim"] % config["n_heads"] or config["n_heads"] % config["n_kv_heads"]:
-        raise CheckpointError(f"{path} is no llama2.c file: {config['dim']} is not shared by {config['n_heads']} heads.")
+        raise CheckpointError(
+            f"{path} is no llama2.c file: {config['dim']} is not shared by {config['n_heads']} heads."
+        )
     tensors: dict[str, TensorInfo] = {}
     offset = 28
     for name, shape in _order(config, tied):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import mmap
+from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 
 from brolly.card import Header, TensorInfo
+from brolly.checkpoint.bounded import opened
 from brolly.errors import CheckpointError
 
 
@@ -17,14 +20,38 @@ class Mapped:
         self._maps: dict[Path, mmap.mmap] = {}
 
     def buffer(self, info: TensorInfo) -> memoryview:
-        """The bytes of one tensor: writable to satisfy torch, copied on write, so that the file never changes."""
+        """The bytes of one tensor: writable to satisfy torch, copied on write, so that the file never changes.
+
+        Read-only where the system will not promise memory for so large a private mapping. Raises CheckpointError.
+        """
+        if info.nbytes == 0:
+            return memoryview(bytearray())
         if info.file not in self._maps:
-            try:
-                with info.file.open("rb") as file:
-                    self._maps[info.file] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-            except (OSError, ValueError) as error:
-                raise CheckpointError(f"{info.file} cannot be mapped ({error}).") from None
+            self._maps[info.file] = _map(info.file)
         whole = self._maps[info.file]
-        if info.offset < 0 or info.offset + info.nbytes > len(whole):
+        if info.offset < 0 or info.nbytes < 0 or info.offset + info.nbytes > len(whole):
             raise CheckpointError(f"{info.file} became shorter than its header says; download it again.")
         return memoryview(whole)[info.offset : info.offset + info.nbytes]
+
+    def close(self) -> None:
+        """Unmap what nobody holds; what a buffer still shows goes with the last such buffer."""
+        for mapping in self._maps.values():
+            with suppress(BufferError):
+                mapping.close()
+        self._maps.clear()
+
+    def __enter__(self) -> Mapped:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def _map(path: Path) -> mmap.mmap:
+    with opened(path) as (file, size):
+        if size == 0:
+            raise CheckpointError(f"{path} became empty; download it again.")
+        try:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        except OSError:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

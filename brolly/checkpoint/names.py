@@ -1,4 +1,4 @@
-"""The rename machine: a checkpoint's names to the network's, by a table of patterns; the first row that matches wins."""
+"""The rename machine: a checkpoint's names to the network's, by a table of patterns; the first match wins."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from brolly.card import Rename
 
 def rename(names: Iterable[str], table: Iterable[Rename]) -> dict[str, tuple[str | None, str]]:
     """Each source name's target (None: dropped on purpose) and what happens to its numbers; no row: unchanged."""
-    rows = [(re.compile(row.pattern), row.to, row.how) for row in table]
+    rows = [(re.compile(row.pattern).fullmatch, row.to, row.how) for row in table]
     out: dict[str, tuple[str | None, str]] = {}
     for name in names:
         out[name] = (name, "")
-        for pattern, to, how in rows:
-            if matched := pattern.fullmatch(name):
+        for matches, to, how in rows:
+            if matched := matches(name):
                 out[name] = (None if to is None else matched.expand(to), how)
                 break
     return out

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from brolly.card import BITS, TensorInfo
-from brolly.checkpoint.bounded import MAX_TENSORS, exactly, opened, parse_json, shape_of
+from brolly.checkpoint.bounded import MAX_JSON, exactly, opened, parse_json, shape_of, shown
 from brolly.errors import CheckpointError, DiskFull
-
-MAX_HEADER = 100_000_000  # bytes, the format's own bound
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
@@ -24,35 +24,40 @@ def read_safetensors(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]
         if size < 10:
             raise CheckpointError(f"{path} has {size} bytes; a safetensors file begins with its header's length.")
         length = struct.unpack("<Q", exactly(file, 8, path))[0]
-        if not 2 <= length <= min(MAX_HEADER, size - 8):
-            raise CheckpointError(f"{path}: the header claims {length} bytes of a file of {size}; download it again.")
+        if length < 2 or length > size - 8:
+            raise CheckpointError(
+                f"{path}: the header claims {length:,} bytes of a file of {size:,}; download it again."
+            )
+        if length > MAX_JSON:
+            raise CheckpointError(f"{path}: the header claims {length:,} bytes; at most {MAX_JSON:,} are read.")
         raw = exactly(file, length, path)
-    header = parse_json(raw, f"{path}: the header") if raw[:1] == b"{" else None
-    if not isinstance(header, dict):
+    if raw[:1] != b"{":
         raise CheckpointError(f"{path} is not a safetensors file: its header is no JSON object.")
+    header = parse_json(raw, f"{path}: the header", unique=True)
     metadata = header.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise CheckpointError(f"{path}: __metadata__ must map text to text.")
-    if len(header) > MAX_TENSORS:
-        raise CheckpointError(f"{path} lists {len(header)} tensors; at most {MAX_TENSORS} are read.")
-    tensors = {name: _tensor(name, entry, path, 8 + length) for name, entry in header.items()}
-    _check_layout(tensors, path, 8 + length, size)
+    start = 8 + length
+    tensors = {name: _tensor(name, entry, path, start) for name, entry in header.items()}
+    _check_layout(tensors, path, start, size)
     return tensors, metadata
 
 
 def _tensor(name: str, entry: Any, path: Path, start: int) -> TensorInfo:
-    where = f"{path}: tensor {name[:100]!r}"
+    where = f"{path}: tensor {shown(name)}"
     if not isinstance(entry, dict):
-        raise CheckpointError(f"{where} is described by a {type(entry).__name__}; expected dtype, shape, data_offsets.")
+        raise CheckpointError(f"{where} is described by {shown(entry)}; expected dtype, shape and data_offsets.")
     dtype, offsets = entry.get("dtype"), entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in BITS:
-        raise CheckpointError(f"{where} has dtype {str(dtype)[:40]!r}; expected one of {', '.join(BITS)}.")
+        raise CheckpointError(f"{where} has dtype {shown(dtype)}; expected one of {', '.join(BITS)}.")
     shape = shape_of(entry.get("shape"), where)
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(n) is int and n >= 0 for n in offsets):
-        raise CheckpointError(f"{where} has data_offsets {str(offsets)[:80]}; expected [begin, end].")
+        raise CheckpointError(f"{where} has data_offsets {shown(offsets)}; expected [begin, end].")
     begin, end = offsets
-    if end - begin != prod(shape) * BITS[dtype] // 8:
-        raise CheckpointError(f"{where} is {dtype} {list(shape)}, and its bytes are {begin} to {end}; they do not agree.")
+    if (end - begin) * 8 != prod(shape) * BITS[dtype]:
+        raise CheckpointError(
+            f"{where} is {dtype} {shown(shape)}, and its bytes are {shown(offsets)}; they do not agree."
+        )
     return TensorInfo(name, dtype, shape, path, start + begin, end - begin)
 
 
@@ -62,12 +67,12 @@ def _check_layout(tensors: dict[str, TensorInfo], path: Path, start: int, size: 
     for info in sorted(tensors.values(), key=lambda t: (t.offset, t.nbytes)):
         if info.offset != end:
             fault = "overlaps the one before it" if info.offset < end else "leaves a hole before it"
-            raise CheckpointError(f"{path}: tensor {info.name[:100]!r} {fault}; the file is damaged or made up.")
+            raise CheckpointError(f"{path}: tensor {shown(info.name)} {fault}; the file is damaged or made up.")
         end = info.offset + info.nbytes
     if end > size:
-        raise CheckpointError(f"{path} has {size} bytes, and its tensors need {end}: it is incomplete; download it again.")
+        raise CheckpointError(f"{path} has {size:,} bytes, and its tensors need {end:,}: download it again.")
     if end < size:
-        raise CheckpointError(f"{path} has {size - end} bytes after its last tensor; the file is damaged or made up.")
+        raise CheckpointError(f"{path} has {size - end:,} bytes after its last tensor; the file is damaged or made up.")
 
 
 def write_safetensors(
@@ -75,30 +80,68 @@ def write_safetensors(
     tensors: Iterable[tuple[str, str, tuple[int, ...], Any]],
     metadata: dict[str, str] | None = None,
 ) -> None:
-    """Write (name, dtype, shape, bytes-like) rows; the file appears under its name only when it is whole and on disk."""
-    rows = [(name, dtype, tuple(shape), memoryview(data).cast("B")) for name, dtype, shape, data in tensors]
+    """Write (name, dtype, shape, data) rows; the file appears under its name only when it is whole and on disk.
+
+    `data` is bytes-like, or a function that returns it when its turn comes, so that no two tensors need be in memory
+    at once. Raises DiskFull, CheckpointError; whatever goes wrong, a file that was there stays as it was.
+    """
+    path = Path(path)
     # Widest first keeps every tensor aligned to its own element.
-    rows.sort(key=lambda row: (-BITS[row[1]], row[0]))
+    rows = sorted(tensors, key=lambda row: (-BITS[row[1]], row[0]))
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
-    offset = 0
-    for name, dtype, shape, data in rows:
-        assert len(data) == prod(shape) * BITS[dtype] // 8, f"{name}: {len(data)} bytes for {dtype} {shape}"
+    end = 0
+    for name, dtype, shape, _ in rows:
         assert name not in header, f"{name} twice"
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + len(data)]}
-        offset += len(data)
+        nbytes, rest = divmod(prod(shape) * BITS[dtype], 8)
+        assert not rest, f"{name}: {dtype} {shape} does not end on a byte"
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [end, end + nbytes]}
+        end += nbytes
     raw = json.dumps(header, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as file:
-        try:
-            file.write(struct.pack("<Q", len(raw)) + raw)
-            for *_, data in rows:
-                file.write(data)
+
+    def chunks() -> Iterable[bytes | memoryview]:
+        yield struct.pack("<Q", len(raw)) + raw
+        for name, dtype, shape, data in rows:
+            chunk = memoryview(data() if callable(data) else data)
+            chunk = chunk.cast("B") if chunk.nbytes else chunk[:0]
+            assert chunk.nbytes * 8 == prod(shape) * BITS[dtype], f"{name}: {chunk.nbytes} bytes for {dtype} {shape}"
+            yield chunk
+
+    _write_whole(path, chunks, end)
+
+
+def _write_whole(path: Path, chunks: Callable[[], Iterable[bytes | memoryview]], n_bytes: int) -> None:
+    """Write beside the target, bring it to the disk, then rename: a reader sees the old file or the new one."""
+    part = ""
+    try:
+        descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        with open(descriptor, "wb") as file:
+            for chunk in chunks():
+                file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException as error:
-            os.unlink(file.name)
-            if isinstance(error, OSError) and error.errno == 28:
-                raise DiskFull(f"{path} needs {offset} bytes, and the disk is full; nothing was changed.") from None
-            raise
+        # mkstemp keeps others out; a checkpoint has the rights of any new file.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(part, 0o666 & ~mask)
+        os.replace(part, path)
+        part = ""
+        _sync_folder(path.parent)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"{path} needs {n_bytes:,} bytes, and the disk is full; nothing was changed.") from None
+        raise CheckpointError(f"{path} cannot be written ({error.strerror or error}).") from None
+    finally:
+        if part:
+            with suppress(OSError):
+                os.unlink(part)
+
+
+def _sync_folder(folder: Path) -> None:
+    """The rename itself survives a power cut; systems without folder handles go without."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -10,23 +10,32 @@ import io
 import pickletools
 import struct
 import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from brolly.card import BITS, TensorInfo
-from brolly.checkpoint.bounded import MAX_DEPTH, MAX_TENSORS, exactly, opened, shape_of
+from brolly.checkpoint.bounded import MAX_DEPTH, MAX_TENSORS, exactly, opened, shape_of, shown
 from brolly.errors import CheckpointError, UnsafeCheckpoint
 
-MAX_PICKLE = 16 * 2**20  # bytes; a real one takes about 200 a tensor
-MAX_OPCODES = 1_000_000
+MAX_PICKLE = 8 * 2**20  # bytes; a real one takes about 200 a tensor
+MAX_OPCODES = 500_000  # about 40 a tensor
+MAX_DIRECTORY = 4 * 2**20  # bytes; a storage takes about 80
+MAX_NAMES = 16 * 2**20  # characters, of all tensors together
+MAX_REPEATED = 2**26  # bytes that a tensor may claim beyond its storage, by a stride of nought
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 WRAPPERS = ("model", "state_dict", "model_state_dict", "module")
 STORAGES = {
-    "FloatStorage": "F32", "DoubleStorage": "F64", "HalfStorage": "F16", "BFloat16Storage": "BF16", "LongStorage": "I64",
-    "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8", "BoolStorage": "BOOL",
-    "UntypedStorage": "U8",
+    "FloatStorage": "F32", "DoubleStorage": "F64", "HalfStorage": "F16", "BFloat16Storage": "BF16",
+    "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8",
+    "ByteStorage": "U8", "BoolStorage": "BOOL", "UntypedStorage": "U8",
+}  # fmt: skip
+PLAIN = {
+    "INT", "LONG", "LONG1", "LONG4", "BININT", "BININT1", "BININT2", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
+    "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES",
+    "BINBYTES8",
 }  # fmt: skip
 DTYPES = {
     "float32": "F32", "float64": "F64", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
@@ -39,7 +48,7 @@ REBUILDERS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Name:
     """A global that the pickle mentions and that we know."""
 
@@ -51,14 +60,14 @@ class _Name:
         return STORAGES.get(leaf) or DTYPES.get(leaf)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Storage:
     key: str
     dtype: str
     n_elements: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Tensor:
     storage: _Storage
     dtype: str
@@ -74,20 +83,34 @@ def read_torch(path: Path) -> dict[str, TensorInfo]:
             if exactly(file, 4, path) == b"PK\x03\x04":
                 return _read_zip(file, path, size)
             return _read_legacy(file, path, size)
-        except (zipfile.BadZipFile, struct.error, NotImplementedError, KeyError, EOFError) as error:
-            raise CheckpointError(f"{path} is not a whole PyTorch file ({str(error)[:80]}); download it again.") from None
+        except (
+            zipfile.BadZipFile,
+            struct.error,
+            RuntimeError,
+            LookupError,
+            EOFError,
+            ValueError,
+            MemoryError,
+        ) as error:
+            raise CheckpointError(
+                f"{path} is not a whole PyTorch file ({str(error)[:80]}); download it again."
+            ) from None
 
 
 def _read_zip(file: BinaryIO, path: Path, size: int) -> dict[str, TensorInfo]:
     file.seek(0)
-    with zipfile.ZipFile(file) as archive:
+    with zipfile.ZipFile(_Sparing(file, path)) as archive:
         members = {member.filename: member for member in archive.infolist()}
+        if len(members) != len(archive.infolist()):
+            raise CheckpointError(f"{path} lists a member twice; the file is damaged or made up.")
     pickles = [name for name in members if name.count("/") <= 1 and name.endswith("data.pkl")]
     if len(pickles) != 1:
         raise CheckpointError(f"{path} is a zip archive without a data.pkl; expected a PyTorch checkpoint.")
     root = pickles[0].removesuffix("data.pkl")
     if f"{root}constants.pkl" in members:
-        raise UnsafeCheckpoint(f"{path} is a TorchScript program, not a checkpoint of tensors; use its safetensors file.")
+        raise UnsafeCheckpoint(
+            f"{path} is a TorchScript program, not a checkpoint of tensors; use its safetensors file."
+        )
     order = members.get(f"{root}byteorder")
     if order and order.file_size <= 16 and _member(file, order, path, size)[1] != b"little":
         raise CheckpointError(f"{path} was written on a big-endian machine; expected little-endian.")
@@ -100,17 +123,34 @@ def _read_zip(file: BinaryIO, path: Path, size: int) -> dict[str, TensorInfo]:
         if storage.key not in starts:
             member = members.get(f"{root}data/{storage.key}")
             if member is None:
-                raise CheckpointError(f"{path} lacks the data of storage {storage.key[:40]!r}; download it again.")
+                raise CheckpointError(f"{path} lacks the data of storage {shown(storage.key)}; download it again.")
             starts[storage.key] = _member(file, member, path, size, read=False)[0], member.file_size
         return starts[storage.key]
 
     return _collect(found, locate, path)
 
 
+class _Sparing:
+    """A file that never gives more at once than a zip directory of honest length."""
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self.seek, self.tell, self.seekable, self._file, self._path = file.seek, file.tell, file.seekable, file, path
+
+    def read(self, n_bytes: int = -1) -> bytes:
+        raw = self._file.read(n_bytes if 0 <= n_bytes <= MAX_DIRECTORY else MAX_DIRECTORY + 1)
+        if len(raw) > MAX_DIRECTORY:
+            raise UnsafeCheckpoint(
+                f"{self._path}: its zip directory exceeds {MAX_DIRECTORY:,} bytes, as no real one does."
+            )
+        return raw
+
+
 def _member(file: BinaryIO, member: zipfile.ZipInfo, path: Path, size: int, read: bool = True) -> tuple[int, bytes]:
     """Where a stored member's bytes begin, and the bytes. A compressed one is refused: it could be a bomb."""
     if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
-        raise UnsafeCheckpoint(f"{path}: {member.filename[:80]!r} is compressed; PyTorch stores its members as they are.")
+        raise UnsafeCheckpoint(
+            f"{path}: {shown(member.filename)} is compressed; PyTorch stores its members as they are."
+        )
     if not 0 <= member.header_offset <= size - 30:
         raise CheckpointError(f"{path}: the zip directory points outside the file.")
     file.seek(member.header_offset)
@@ -120,7 +160,9 @@ def _member(file: BinaryIO, member: zipfile.ZipInfo, path: Path, size: int, read
     name_length, extra_length = struct.unpack("<HH", local[26:30])
     start = member.header_offset + 30 + name_length + extra_length
     if start + member.file_size > size:
-        raise CheckpointError(f"{path} has {size} bytes, and {member.filename[:80]!r} ends beyond them: it is incomplete.")
+        raise CheckpointError(
+            f"{path} has {size} bytes, and {shown(member.filename)} ends beyond them: it is incomplete."
+        )
     if not read:
         return start, b""
     file.seek(start)
@@ -133,20 +175,19 @@ def _read_legacy(file: BinaryIO, path: Path, size: int) -> dict[str, TensorInfo]
     head = io.BytesIO(file.read(MAX_PICKLE))
     if head.getbuffer()[:1] != b"\x80":
         raise CheckpointError(f"{path} is neither a zip archive nor a pickle; expected a PyTorch checkpoint.")
-    magic, _, _, found, keys = (_Machine(head, path).run() for _ in range(5))
+    steps = iter(range(MAX_OPCODES))
+    storages: dict[str, _Storage] = {}
+    magic, _, _, found, keys = (_Machine(head, path, steps, storages).run() for _ in range(5))
     if magic != LEGACY_MAGIC or not isinstance(keys, list):
         raise CheckpointError(f"{path} is a pickle and no PyTorch checkpoint (its magic number is missing).")
-    sizes: dict[str, _Storage] = {}
-    for tensor in _walk(found, path):
-        sizes[tensor[1].storage.key] = tensor[1].storage
     starts: dict[str, tuple[int, int]] = {}
     at = head.tell()
-    for key in keys[:MAX_TENSORS]:
-        if key not in sizes:
-            raise CheckpointError(f"{path}: storage {str(key)[:40]!r} belongs to no tensor; the file is damaged.")
+    for key in keys:
+        if not isinstance(key, str) or key not in storages or key in starts:
+            raise CheckpointError(f"{path}: storage {shown(key)} belongs to no tensor; the file is damaged.")
         file.seek(at)
         count = struct.unpack("<q", exactly(file, 8, path))[0]
-        nbytes = count * BITS[sizes[key].dtype] // 8
+        nbytes = count * BITS[storages[key].dtype] // 8
         if count < 0 or at + 8 + nbytes > size:
             raise CheckpointError(f"{path} has {size} bytes, and a storage needs {nbytes} from {at}: it is incomplete.")
         starts[key] = at + 8, nbytes
@@ -154,7 +195,7 @@ def _read_legacy(file: BinaryIO, path: Path, size: int) -> dict[str, TensorInfo]
 
     def locate(storage: _Storage) -> tuple[int, int]:
         if storage.key not in starts:
-            raise CheckpointError(f"{path} lacks the data of storage {storage.key[:40]!r}; download it again.")
+            raise CheckpointError(f"{path} lacks the data of storage {shown(storage.key)}; download it again.")
         return starts[storage.key]
 
     return _collect(found, locate, path)
@@ -168,6 +209,7 @@ def _walk(found: Any, path: Path) -> list[tuple[str, _Tensor]]:
             found = inner[0]
     out: list[tuple[str, _Tensor]] = []
     seen: set[int] = set()
+    letters = 0
     todo: list[tuple[str, Any, int]] = [("", found, 0)]
     while todo:
         name, value, depth = todo.pop()
@@ -176,23 +218,38 @@ def _walk(found: Any, path: Path) -> list[tuple[str, _Tensor]]:
         elif isinstance(value, (dict, list, tuple)) and id(value) not in seen and depth < MAX_DEPTH:
             seen.add(id(value))
             pairs = value.items() if isinstance(value, dict) else enumerate(value)
-            rows = [(f"{name}.{k}" if name else str(k), v, depth + 1) for k, v in pairs if isinstance(k, (str, int))]
+            rows = [(_joined(name, k), v, depth + 1) for k, v in pairs if isinstance(k, (str, int))]
             todo += reversed(rows)
+            letters += sum(len(row[0]) for row in rows)
+            if letters > MAX_NAMES:
+                raise UnsafeCheckpoint(f"{path}: the names in it have more than {MAX_NAMES:,} letters.")
         if len(out) + len(todo) > MAX_TENSORS:
             raise UnsafeCheckpoint(f"{path} holds more than {MAX_TENSORS} values; no real checkpoint does.")
     return out
 
 
-def _collect(found: Any, locate: Any, path: Path) -> dict[str, TensorInfo]:
+def _joined(name: str, key: str | int) -> str:
+    if len(key) > 1000 if isinstance(key, str) else abs(key) >= 2**63:
+        raise ValueError(f"a key is {shown(key)}")
+    return f"{name}.{key}" if name else str(key)
+
+
+def _collect(found: Any, locate: Callable[[_Storage], tuple[int, int]], path: Path) -> dict[str, TensorInfo]:
     tensors: dict[str, TensorInfo] = {}
     for name, tensor in _walk(found, path):
-        where = f"{path}: tensor {name[:100]!r}"
+        where = f"{path}: tensor {shown(name)}"
+        if name in tensors:
+            raise CheckpointError(f"{where} occurs twice; the file is damaged or made up.")
         begin, nbytes = locate(tensor.storage)
         item = BITS[tensor.dtype] // 8
         last = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides, strict=True))
         span = 0 if 0 in tensor.shape else (last + 1) * item
         if tensor.start * item + span > nbytes:
-            raise CheckpointError(f"{where} reaches beyond its storage of {nbytes} bytes; the file is damaged or made up.")
+            raise CheckpointError(
+                f"{where} reaches beyond its storage of {nbytes} bytes; the file is damaged or made up."
+            )
+        if prod(tensor.shape) * item > max(nbytes, MAX_REPEATED):
+            raise UnsafeCheckpoint(f"{where} is {shown(tensor.shape)} of a storage of {nbytes:,} bytes; not loaded.")
         plain = tuple(prod(tensor.shape[i + 1 :]) for i in range(len(tensor.shape)))
         strides = None if tensor.strides == plain or prod(tensor.shape) <= 1 else tensor.strides
         if strides is None:
@@ -209,17 +266,25 @@ _MARK = object()
 class _Machine:
     """A stack, a memo and the opcodes of data; it builds descriptions and calls nothing."""
 
-    def __init__(self, raw: bytes | io.BytesIO, path: Path) -> None:
+    def __init__(
+        self,
+        raw: bytes | io.BytesIO,
+        path: Path,
+        steps: Iterator[int] | None = None,
+        storages: dict[str, _Storage] | None = None,
+    ) -> None:
         self.raw, self.path = raw, path
+        self.steps = iter(range(MAX_OPCODES)) if steps is None else steps
+        self.storages = {} if storages is None else storages
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
         """The one object that the pickle describes."""
         try:
-            for count, (opcode, argument, _) in enumerate(pickletools.genops(self.raw)):
-                if count > MAX_OPCODES:
-                    raise UnsafeCheckpoint(f"{self.path}: its pickle has more than {MAX_OPCODES} steps.")
+            for opcode, argument, _ in pickletools.genops(self.raw):
+                if next(self.steps, None) is None:
+                    raise UnsafeCheckpoint(f"{self.path}: its pickle has more than {MAX_OPCODES:,} steps.")
                 self._step(opcode.name, argument)
             return self.stack.pop()
         except (ValueError, IndexError, KeyError, TypeError, AttributeError, MemoryError, OverflowError) as error:
@@ -262,11 +327,11 @@ class _Machine:
                 stack.append(self._pairs(self._marked()))
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 n = int(op[-1])
-                values = tuple(stack[-n:])
-                if len(values) < n or _MARK in values:
+                last = tuple(stack[-n:])
+                if len(last) < n or any(v is _MARK for v in last):
                     raise ValueError("the stack is empty")
                 del stack[-n:]
-                stack.append(values)
+                stack.append(last)
             case "APPEND":
                 value = stack.pop()
                 stack[-1].append(value)
@@ -295,6 +360,8 @@ class _Machine:
                 stack.append(self._name(arg.replace(" ", ".")))
             case "STACK_GLOBAL":
                 leaf, module = stack.pop(), stack.pop()
+                if not isinstance(leaf, str) or not isinstance(module, str):
+                    raise ValueError("a global has no name")
                 stack.append(self._name(f"{module}.{leaf}"))
             case "BINPERSID":
                 stack.append(self._storage(stack.pop()))
@@ -305,10 +372,12 @@ class _Machine:
                 stack.pop()  # attributes of a dictionary (_metadata): nothing that a reader needs
                 if not isinstance(stack[-1], dict):
                     raise UnsafeCheckpoint(f"{self.path}: its pickle sets an object's state; only tensors are read.")
-            case _:
-                if arg is None or isinstance(arg, (dict, list)):
-                    raise UnsafeCheckpoint(f"{self.path}: its pickle uses {op}, which data does not need; not loaded.")
+            case _ if op in PLAIN:
                 stack.append(arg)
+            case _:
+                raise UnsafeCheckpoint(
+                    f"{self.path}: its pickle uses {op} {shown(arg)}, which data does not need; not loaded."
+                )
 
     @staticmethod
     def _pairs(values: list[Any]) -> dict[Any, Any]:
@@ -319,32 +388,36 @@ class _Machine:
 
     def _name(self, path: str) -> _Name:
         module, _, leaf = path.rpartition(".")
-        known = path in REBUILDERS or (module in ("torch", "torch.storage") and leaf in {**STORAGES, **DTYPES})
+        known = path in REBUILDERS or (module in ("torch", "torch.storage") and (leaf in STORAGES or leaf in DTYPES))
         if not known:
             raise UnsafeCheckpoint(
-                f"{self.path} asks for {path[:100]!r}, which is not a tensor; nothing was executed. "
+                f"{self.path} asks for {shown(path)}, which is not a tensor; nothing was executed. "
                 "Use a safetensors file of the same model."
             )
         return _Name(path)
 
     def _storage(self, reference: Any) -> _Storage:
         kind, name, key, _, count = reference[:5]
-        if kind != "storage" or not isinstance(name, _Name) or name.dtype is None or not isinstance(key, (str, int)):
-            raise UnsafeCheckpoint(f"{self.path}: its pickle refers to {str(kind)[:40]!r}; expected a tensor's storage.")
+        if kind != "storage" or not isinstance(name, _Name) or name.dtype is None or not isinstance(key, str):
+            raise UnsafeCheckpoint(f"{self.path}: its pickle refers to {shown(kind)}; expected a tensor's storage.")
         if len(reference) > 5 and reference[5] is not None:
             raise CheckpointError(f"{self.path}: views of storages (PyTorch before 0.4) are not read; save it again.")
         if type(count) is not int or not 0 <= count < 2**48:
-            raise CheckpointError(f"{self.path}: a storage claims {str(count)[:30]} elements.")
-        return _Storage(str(key), name.dtype, count)
+            raise CheckpointError(f"{self.path}: a storage claims {shown(count)} elements.")
+        return self.storages.setdefault(key, _Storage(key, name.dtype, count))
 
     def _rebuild(self, function: Any, arguments: Any) -> Any:
         if not isinstance(function, _Name) or not isinstance(arguments, tuple):
             raise UnsafeCheckpoint(f"{self.path}: its pickle calls something that is no function of tensors.")
         match function.path.rpartition(".")[2]:
             case "OrderedDict":
-                return dict(arguments[0]) if arguments else {}
+                # Python 2 wrote its pairs as an argument; each pair is taken out, so that no copy can be made twice.
+                pairs = arguments[0] if arguments else []
+                found = self._pairs([item for pair in pairs for item in (pair[0], pair[1])])
+                pairs.clear()
+                return found
             case "Size":
-                return tuple(arguments[0])
+                return shape_of(arguments[0], f"{self.path}: a torch.Size")
             case "_rebuild_parameter" if arguments and isinstance(arguments[0], _Tensor):
                 return arguments[0]
             case "_rebuild_tensor" | "_rebuild_tensor_v2" | "_rebuild_tensor_v3" if len(arguments) >= 4:
@@ -352,7 +425,10 @@ class _Machine:
                 if isinstance(storage, _Storage) and type(start) is int and 0 <= start < 2**48:
                     named = arguments[6] if function.path.endswith("v3") and len(arguments) > 6 else None
                     dtype = named.dtype if isinstance(named, _Name) and named.dtype else storage.dtype
-                    shape, strides = shape_of(shape, f"{self.path}: a tensor"), shape_of(strides, f"{self.path}: strides")
+                    shape, strides = (
+                        shape_of(shape, f"{self.path}: a tensor"),
+                        shape_of(strides, f"{self.path}: strides"),
+                    )
                     if len(shape) == len(strides):
                         return _Tensor(storage, dtype, start, shape, strides)
         raise UnsafeCheckpoint(f"{self.path}: its pickle calls {function.path!r} with something other than a tensor.")
