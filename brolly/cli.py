@@ -138,7 +138,9 @@ def run(args: argparse.Namespace) -> int | None:
     import time
 
     options = given(args)
-    piped = "" if sys.stdin is None or sys.stdin.isatty() or args.prompt is not None and not args.system else read_stdin()
+    piped = (
+        "" if sys.stdin is None or sys.stdin.isatty() or args.prompt is not None and not args.system else read_stdin()
+    )
     prompt = "\n\n".join(part for part in (args.prompt, piped) if part) if args.system else args.prompt or piped
     if not prompt and not args.system and args.prompt is None:
         raise OptionError('there is nothing to continue; give a prompt: brolly run MODEL "Once upon a time".')

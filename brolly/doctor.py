@@ -38,7 +38,8 @@ def examine() -> dict[str, dict[str, str]]:
             "chosen": str(choose_device(None)),
             "cuda": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none",
             "cpu": f"{os.cpu_count()} cores, {torch.get_num_threads()} threads",
-            "has": ", ".join(f for f in ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16") if f in flags) or "-",
+            "has": ", ".join(f for f in ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16") if f in flags)
+            or "-",
         },
         "on the cpu": compute,
         "kernels": kernels(),

@@ -26,7 +26,18 @@ SMALL = (
     "*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt", "tokenizer.model.v*",
     "LICENSE*", "README.md", "USE_POLICY*", "NOTICE*", "additional_chat_templates/*.jinja",
 )  # fmt: skip
-NEEDLESS = ("onnx/*", "openvino/*", "*.onnx", "*.msgpack", "*.h5", "*.ot", "*.mlmodel", "runs/*", "original/*", "metal/*")
+NEEDLESS = (
+    "onnx/*",
+    "openvino/*",
+    "*.onnx",
+    "*.msgpack",
+    "*.h5",
+    "*.ot",
+    "*.mlmodel",
+    "runs/*",
+    "original/*",
+    "metal/*",
+)
 _NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
 
 
@@ -110,7 +121,9 @@ def parse(text: str) -> Reference | str:
 def _checked(ref: Reference, text: str) -> Reference:
     steps = (ref.file or "").split("/")
     if not _NAME.fullmatch(ref.repo) or ".." in ref.repo or ".." in steps or ref.revision.startswith("-"):
-        raise OptionError(f"{text[:200]!r} is neither a path here nor a hub name; expected org/name or org/name@revision.")
+        raise OptionError(
+            f"{text[:200]!r} is neither a path here nor a hub name; expected org/name or org/name@revision."
+        )
     return ref
 
 
@@ -277,7 +290,9 @@ def _room(n_bytes: int, reference: str) -> None:
     place.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(place).free
     if n_bytes > free:
-        raise DiskFull(f"{reference} needs {n_bytes / 1e9:.2f} GB, and {place} has {free / 1e9:.2f} GB free; make room.")
+        raise DiskFull(
+            f"{reference} needs {n_bytes / 1e9:.2f} GB, and {place} has {free / 1e9:.2f} GB free; make room."
+        )
 
 
 def _atomic(path: Path, text: str) -> None:

@@ -97,7 +97,11 @@ class Model:
     def stop_ids(self) -> frozenset[int]:
         """Tokens that end an answer: the generation config's, the config's and the tokenizer's."""
         found: set[int] = set()
-        for said in (self.defaults.get("eos_token_id"), self.card.header.config.get("eos_token_id"), self.tokenizer.eos_id):
+        for said in (
+            self.defaults.get("eos_token_id"),
+            self.card.header.config.get("eos_token_id"),
+            self.tokenizer.eos_id,
+        ):
             found.update(i for i in (said if isinstance(said, list) else [said]) if type(i) is int)
         return frozenset(found)
 
@@ -117,7 +121,11 @@ class Model:
     def _prompt_ids(self, prompt: str) -> list[int]:
         self._require("generate")
         ids = self.tokenizer.encode(prompt)
-        if len(ids) > 1 and ids[-1] == self.tokenizer.eos_id and not self.tokenizer.encode(prompt, special=False)[-1:] == ids[-1:]:
+        if (
+            len(ids) > 1
+            and ids[-1] == self.tokenizer.eos_id
+            and not self.tokenizer.encode(prompt, special=False)[-1:] == ids[-1:]
+        ):
             ids = ids[:-1]  # a post-processor that ends every text would end this one before it began
         start = self.tokenizer.bos_id if self.tokenizer.bos_id is not None else self.tokenizer.eos_id
         return ids or ([start] if start is not None else [])
@@ -137,4 +145,6 @@ class Model:
     def _require(self, verb: str) -> None:
         family = self.card.family
         if verb not in family.tasks:
-            raise UnsupportedTask(f"{self.card.header.path} is a {family.name} ({', '.join(family.tasks)}); it cannot {verb}.")
+            raise UnsupportedTask(
+                f"{self.card.header.path} is a {family.name} ({', '.join(family.tasks)}); it cannot {verb}."
+            )

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from brolly.card import Header, TensorInfo
-from brolly.checkpoint.bounded import exactly, json_object, opened
+from brolly.checkpoint.bounded import exactly, json_object, opened, shown
 from brolly.checkpoint.gguf import read_gguf
 from brolly.checkpoint.llama2c import read_llama2c
 from brolly.checkpoint.mapped import Mapped
 from brolly.checkpoint.safetensors import read_safetensors, write_safetensors
 from brolly.checkpoint.torchfile import read_torch
-from brolly.errors import CheckpointError, NotFound
+from brolly.errors import CheckpointError, NotFound, UnsafeCheckpoint
 
 __all__ = ["Mapped", "json_object", "read_header", "read_index", "write_safetensors"]
 
@@ -23,16 +25,18 @@ EXPECTED = "expected a model: a folder with weights, or a .safetensors, .gguf, .
 def read_header(path: Path) -> Header:
     """What a file or a folder of any known format says. Raises NotFound, CheckpointError."""
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # os.path says no where Path would raise: names too long, loops of links
         return _read_folder(path)
-    if not path.exists():
+    if not os.path.lexists(path):
         raise NotFound(f"{path} does not exist; {EXPECTED}.")
     return _read_file(path)
 
 
 def _read_file(path: Path) -> Header:
     if path.name.endswith(".index.json"):
-        return Header(path, "safetensors", _indexed(path), _config(path.parent), files=_index_files(path))
+        tensors, files = _indexed(path)
+        form = "safetensors" if files[0].suffix == ".safetensors" else "torch"
+        return Header(path, form, tensors, _config(path.parent), files=files)
     with opened(path) as (file, size):
         head = exactly(file, min(size, 16), path)
     if head[:4] == b"GGUF":
@@ -72,7 +76,8 @@ def _read_folder(folder: Path) -> Header:
         )
         settings = _params(folder) or config if group is native else config
         if index:
-            return Header(folder, "safetensors", _indexed(folder / index), settings, {}, _index_files(folder / index))
+            tensors, files = _indexed(folder / index)
+            return Header(folder, "safetensors", tensors, settings, {}, files)
         chosen = ["model.safetensors"] if "model.safetensors" in group else group
         return _joined(folder, "safetensors", chosen, settings, lambda p: read_safetensors(p)[0])
     if meta := [n for n in ending(".pth") if n.startswith("consolidated.")]:
@@ -80,7 +85,8 @@ def _read_folder(folder: Path) -> Header:
             folder, "meta", _ranks(folder, meta), _params(folder) or config, {}, tuple(folder / n for n in meta)
         )
     if index := next(iter(ending(".bin.index.json")), ""):
-        return Header(folder, "torch", _indexed(folder / index), config, {}, _index_files(folder / index))
+        tensors, files = _indexed(folder / index)
+        return Header(folder, "torch", tensors, config, {}, files)
     pickled = [n for n in ending(".bin", ".pt", ".pth") if n.startswith(("pytorch_model", "model", "consolidated"))]
     if pickled:
         return _joined(folder, "torch", pickled, config, read_torch)
@@ -92,11 +98,13 @@ def _read_folder(folder: Path) -> Header:
     if plain := [n for n in ending(".bin") if not n.startswith("tok")]:
         return _read_file(folder / plain[0])
     if lost := [n for n in ending(".index.json")]:
-        missing = sorted({str(v) for v in _weight_map(folder / lost[0]).values()})
+        missing = sorted(set(_weight_map(folder / lost[0]).values()))
         raise CheckpointError(
-            f"{folder} has {lost[0]} and none of its {len(missing)} files ({missing[0]} …); pull it again."
+            f"{folder} has {lost[0]} and none of its {len(missing)} files ({shown(missing[0])} …); pull it again."
         )
-    found = ", ".join(names[:5]) + (" …" if len(names) > 5 else "") if names else "nothing"
+    if not names:
+        raise CheckpointError(f"{folder} is empty; {EXPECTED}.")
+    found = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
     raise CheckpointError(f"{folder} holds {found}, and no weights; {EXPECTED}.")
 
 
@@ -107,7 +115,7 @@ def _joined(
     for name in names:
         for key, info in read(folder / name).items():
             if key in tensors:
-                raise CheckpointError(f"{folder}: {tensors[key].file.name} and {name} both hold {key[:100]!r}.")
+                raise CheckpointError(f"{folder}: {tensors[key].file.name} and {name} both hold {shown(key)}.")
             tensors[key] = info
     return Header(folder, form, tensors, config, {}, tuple(folder / n for n in names))
 
@@ -117,38 +125,30 @@ def read_index(path: Path) -> list[str]:
     return list(_weight_map(path))
 
 
-def _weight_map(path: Path) -> dict[str, Any]:
+def _weight_map(path: Path) -> dict[str, str]:
     found = json_object(path).get("weight_map")
-    if not isinstance(found, dict) or not found:
+    if not isinstance(found, dict) or not found or not all(isinstance(v, str) for v in found.values()):
         raise CheckpointError(f"{path} has no weight_map; expected tensor names and the files that hold them.")
     return found
 
 
-def _index_files(path: Path) -> tuple[Path, ...]:
-    """The shards of an index, each a plain name beside it."""
-    files = []
-    for name in sorted({str(v) for v in _weight_map(path).values()}):
-        if not name or "/" in name or "\\" in name or name.startswith(".") or "\0" in name:
-            raise CheckpointError(f"{path} points at {name[:100]!r}; a shard must be a file beside its index.")
-        files.append(path.parent / name)
-    if missing := [f.name for f in files if not f.is_file()]:
-        raise CheckpointError(
-            f"{path} needs {len(missing)} more of its {len(files)} files ({missing[0]} …); pull it again."
-        )
-    return tuple(files)
-
-
-def _indexed(path: Path) -> dict[str, TensorInfo]:
+def _indexed(path: Path) -> tuple[dict[str, TensorInfo], tuple[Path, ...]]:
+    """What an index promises, held against its shards, each a plain name beside it; and the shards."""
     weight_map = _weight_map(path)
+    names = sorted(set(weight_map.values()))
+    for name in names:
+        if not re.fullmatch(r"[\w-][\w. +=-]{0,200}", name, re.ASCII):
+            raise UnsafeCheckpoint(f"{path} points at {shown(name)}; a shard must be a file beside its index.")
+    files = tuple(path.parent / name for name in names)
+    if missing := [f.name for f in files if not os.path.exists(f)]:
+        raise CheckpointError(f"{path} lacks {len(missing)} of its {len(files)} files ({missing[0]} …); pull it again.")
     tensors: dict[str, TensorInfo] = {}
-    for file in _index_files(path):
+    for file in files:
         tensors |= read_safetensors(file)[0] if file.suffix == ".safetensors" else read_torch(file)
-    for name, file in weight_map.items():
-        if name not in tensors or tensors[name].file.name != file:
-            raise CheckpointError(
-                f"{path} says that {name[:100]!r} is in {str(file)[:80]}, and it is not; pull it again."
-            )
-    return tensors
+    for name, shard in weight_map.items():
+        if name not in tensors or tensors[name].file.name != shard:
+            raise CheckpointError(f"{path} says that {shown(name)} is in {shard}, and it is not; pull it again.")
+    return tensors, files
 
 
 def _ranks(folder: Path, names: list[str]) -> dict[str, TensorInfo]:
@@ -171,9 +171,9 @@ def _ranks(folder: Path, names: list[str]) -> dict[str, TensorInfo]:
 def _config(folder: Path) -> dict[str, Any]:
     """config.json, or else params.json, or nothing."""
     path = folder / "config.json"
-    return json_object(path) if path.exists() else _params(folder)
+    return json_object(path) if os.path.exists(path) else _params(folder)
 
 
 def _params(folder: Path) -> dict[str, Any]:
     path = folder / "params.json"
-    return json_object(path) if path.exists() else {}
+    return json_object(path) if os.path.exists(path) else {}

@@ -114,7 +114,9 @@ class Conversation:
 
     def _set(self, *words: str) -> None:
         if len(words) != 2 or words[0] not in GenerateOptions.__dataclass_fields__:
-            raise OptionError(f"/set takes an option and its value; options are {', '.join(GenerateOptions.__dataclass_fields__)}.")
+            raise OptionError(
+                f"/set takes an option and its value; options are {', '.join(GenerateOptions.__dataclass_fields__)}."
+            )
         try:
             value = (words[1],) if words[0] == "stop" else json.loads(words[1])
         except ValueError:

@@ -47,7 +47,9 @@ def stream(
     if not prompt:
         raise OptionError("the prompt is empty and this model has no token to begin with; give it at least one word.")
     if len(prompt) >= context:
-        raise ContextTooLong(f"the prompt has {len(prompt)} tokens; this model holds {context}, answer included. Shorten it.")
+        raise ContextTooLong(
+            f"the prompt has {len(prompt)} tokens; this model holds {context}, answer included. Shorten it."
+        )
     room = context - len(prompt)
     most = min(options.max_tokens or room, room)
     sampler, stops, words = Sampler(options, prompt), set(stop_ids), text.stream(after=after)
@@ -76,7 +78,9 @@ def stream(
         place = torch.tensor([[len(prompt) + n]], device=device)
         logits = steps.forward(torch.tensor([[token]], device=device), place, cache)[0]
     tail, stopped = hold.push(words.finish())
-    yield Piece(out + tail + ("" if stopped else hold.rest("")), tuple(tokens), tuple(details), "stop" if stopped else "length")
+    yield Piece(
+        out + tail + ("" if stopped else hold.rest("")), tuple(tokens), tuple(details), "stop" if stopped else "length"
+    )
 
 
 def _prefill(steps: Steps, prompt: Sequence[int], cache: Any, device: torch.device | None) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import json
 import lzma
 import os
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from brolly.errors import RecipeError
-from brolly.train.recipe import Recipe
+from brolly.train.recipe import Recipe, Words
 
 SEPARATOR = "<|endoftext|>"
 
@@ -71,23 +72,19 @@ def prepare(recipe: Recipe) -> Path:
     if (folder / "done").exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    rendered = {name: [_text(recipe, d) for d in documents(path)] for name, path in recipe.sources.items()}
-    tokenizer = learn(recipe, rendered)
+    tokenizer = learn(recipe)
     tokenizer.save(str(folder / "tokenizer.json"))
-    wide = recipe.tokenizer.vocab_size > 2**16
-    for name, texts in rendered.items():
-        kept: list[list[int]] = [[], []]
-        n_bytes = 0
-        for start in range(0, len(texts), 256):
-            part = texts[start : start + 256]
-            for text, encoded in zip(part, tokenizer.encode_batch(part), strict=True):
-                aside = held_out(text, recipe.held_out)
-                kept[aside] += encoded.ids
-                n_bytes += len(text.encode()) if aside else 0
-        for ids, kind in zip(kept, ("train", "held"), strict=True):
-            array = torch.tensor(ids, dtype=torch.int32 if wide else torch.uint16)
-            (folder / f"{name}.{kind}").write_bytes(memoryview(array.numpy()).cast("B"))
-        (folder / f"{name}.json").write_text(json.dumps({"held_bytes": n_bytes}))
+    dtype = torch.int32 if recipe.tokenizer.vocab_size > 2**16 else torch.uint16
+    for name in recipe.sources:
+        with (folder / f"{name}.train").open("wb") as train, (folder / f"{name}.held").open("wb") as held:
+            rest = texts(recipe, name)
+            while part := list(itertools.islice(rest, 256)):
+                for text, encoded in zip(part, tokenizer.encode_batch(part), strict=True):
+                    ids = torch.tensor(encoded.ids, dtype=dtype).numpy().tobytes()
+                    (held if held_out(text, recipe.held_out) else train).write(ids)
+            for written in (train, held):
+                written.flush()
+                os.fsync(written.fileno())
     (folder / "done").write_text("")
     return folder
 
@@ -97,19 +94,24 @@ def held_out(text: str, share: float) -> bool:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") < share * 2**64
 
 
-def _text(recipe: Recipe, document: str | list[dict[str, str]]) -> str:
-    """A document as the model will see it, ended by the first special token; a conversation by the chat template."""
-    if isinstance(document, str):
-        return document + recipe.tokenizer.special[0]
+def texts(recipe: Recipe, name: str) -> Iterator[str]:
+    """A source's documents as the model will see them: the first special token ends them, or the chat template does."""
     from brolly.media.text import ChatTemplate
 
-    if not recipe.tokenizer.chat_template:
-        raise RecipeError(f"{recipe.path}: a source holds conversations, and [tokenizer] has no chat_template.")
-    return ChatTemplate(recipe.tokenizer.chat_template, {}).render(document, add_generation_prompt=False)
+    template = ChatTemplate(recipe.tokenizer.chat_template, {}) if recipe.tokenizer.chat_template else None
+    for document in documents(recipe.sources[name]):
+        if isinstance(document, str):
+            yield document + recipe.tokenizer.special[0]
+        elif template:
+            yield template.render(document, add_generation_prompt=False)
+        else:
+            raise RecipeError(
+                f"{recipe.path}: source {name!r} holds conversations, and [tokenizer] has no chat_template."
+            )
 
 
-def learn(recipe: Recipe, rendered: dict[str, list[str]]) -> Any:
-    """Byte-level BPE over the sources, each weighed as in the stages; special tokens first."""
+def learn(recipe: Recipe) -> Any:
+    """Byte-level BPE over the sources as they are; special tokens first, and never learnt from."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -122,15 +124,24 @@ def learn(recipe: Recipe, rendered: dict[str, list[str]]) -> Any:
         show_progress=False,
     )
 
-    def texts() -> Iterator[str]:
-        for all_of_one in rendered.values():
-            for text in all_of_one:
+    def bare() -> Iterator[str]:
+        for name in recipe.sources:
+            for text in texts(recipe, name):
                 for special in recipe.tokenizer.special:
                     text = text.replace(special, "")
                 yield text
 
-    tokenizer.train_from_iterator(texts(), trainer)
+    tokenizer.train_from_iterator(bare(), trainer)
     return tokenizer
+
+
+def bytes_of_each(tokenizer: Path, words: Words) -> Tensor:
+    """Bytes of text that each id (V,) stands for: a byte-level token has a character a byte, a special token none."""
+    vocabulary: dict[str, int] = json.loads(tokenizer.read_text("utf-8"))["model"]["vocab"]
+    out = torch.zeros(max(words.vocab_size, *(i + 1 for i in vocabulary.values())), dtype=torch.int64)
+    for token, index in vocabulary.items():
+        out[index] = 0 if token in words.special else len(token)
+    return out
 
 
 class Tokens:
@@ -141,10 +152,12 @@ class Tokens:
         dtype = torch.int32 if recipe.tokenizer.vocab_size > 2**16 else torch.uint16
         self.train = {name: self._mapped(folder / f"{name}.train", dtype) for name in recipe.sources}
         self.held = {name: self._mapped(folder / f"{name}.held", dtype) for name in recipe.sources}
-        self.held_bytes = {name: json.loads((folder / f"{name}.json").read_text())["held_bytes"] for name in recipe.sources}
+        self.n_bytes = bytes_of_each(folder / "tokenizer.json", recipe.tokenizer)
         for name, ids in self.train.items():
             if len(ids) < 2:
-                raise RecipeError(f"{recipe.path}: source {name!r} has {len(ids)} tokens to train on; give it more text.")
+                raise RecipeError(
+                    f"{recipe.path}: source {name!r} has {len(ids)} tokens to train on; give it more text."
+                )
 
     @staticmethod
     def _mapped(path: Path, dtype: torch.dtype) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ def export(recipe: Recipe, network: nn.Module, tokenizer: Path) -> Path:
         "num_attention_heads": shape.n_heads, "num_key_value_heads": shape.n_kv_heads,
         "head_dim": shape.dim // shape.n_heads, "intermediate_size": shape.hidden_dim, "hidden_act": "silu",
         "rms_norm_eps": shape.norm_eps, "rope_theta": shape.rope_theta, "max_position_embeddings": shape.context,
-        "tie_word_embeddings": True, "eos_token_id": 0, "bos_token_id": None, "attention_bias": False, "mlp_bias": False,
+        "tie_word_embeddings": True, "eos_token_id": 0, "bos_token_id": None, "attention_bias": False,
+        "mlp_bias": False,
     }  # fmt: skip
     texts: dict[str, Any] = {
         "config.json": config,
@@ -57,29 +59,55 @@ def write_whole(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
-def plot(log: Path, picture: Path, width: int = 720, height: int = 360) -> None:
-    """The loss over the steps as an SVG: training in grey, held-out sources as points."""
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
-    steps = [(r["step"], r["loss"]) for r in rows if "loss" in r]
-    held = [(r["step"], v["loss"]) for r in rows if "held" in r for v in r["held"].values()]
-    if not steps:
+def read_log(log: Path) -> list[dict[str, Any]]:
+    """The rows of log.jsonl; a line cut short by a kill is left out."""
+    rows = []
+    for line in log.read_text("utf-8").splitlines() if log.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+    return rows
+
+
+def plot(log: Path, picture: Path, title: str, width: int = 760, height: int = 400) -> None:
+    """The loss over the steps as an SVG: training in grey, each held-out source in a colour of its own."""
+    rows = read_log(log)
+    lines: dict[str, list[tuple[int, float]]] = {"training": [(r["step"], r["loss"]) for r in rows if "loss" in r]}
+    for row in rows:
+        for name, found in row.get("held", {}).items():
+            lines.setdefault(f"{name}, held out", []).append((row["step"], found["loss"]))
+    points = [p for line in lines.values() for p in line]
+    if not lines["training"]:
         return
-    low, high = min(y for _, y in steps + held), max(y for _, y in steps + held)
-    last = max(x for x, _ in steps)
+    low, high, last = min(y for _, y in points), max(y for _, y in points), max(x for x, _ in points)
+    left, top, right, bottom = 50, 40, width - 20, height - 40
+    colours = ("#aaaaaa", "#c0392b", "#2471a3", "#1e8449", "#9a7d0a", "#7d3c98", "#117a65", "#a04000")
 
-    def at(x: float, y: float) -> str:
-        return f"{50 + (width - 70) * x / last:.1f},{20 + (height - 60) * (high - y) / (high - low or 1):.1f}"
+    def across(x: float) -> float:
+        return left + (right - left) * x / last
 
-    line = " ".join(at(*p) for p in steps)
-    dots = "".join(f'<circle cx="{p.split(",")[0]}" cy="{p.split(",")[1]}" r="3" fill="#c0392b"/>' for p in (at(*h) for h in held))
-    ticks = "".join(
-        f'<text x="44" y="{at(0, y).split(",")[1]}" text-anchor="end">{y:.2f}</text>'
-        for y in (low, (low + high) / 2, high)
-    )
-    write_whole(
-        picture,
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">'
-        f'<rect width="100%" height="100%" fill="white"/><polyline points="{line}" fill="none" stroke="#555"/>{dots}{ticks}'
-        f'<text x="{width / 2}" y="{height - 10}" text-anchor="middle">steps to {last}; loss (nats a token), held out in red</text>'
-        "</svg>\n",
-    )
+    def down(y: float) -> float:
+        return top + (bottom - top) * (high - y) / (high - low or 1)
+
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif" font-size="12">',
+        '<rect width="100%" height="100%" fill="white"/>',
+        f'<text x="{left}" y="22" font-size="15">{escape(title)}: loss, nats a token</text>',
+    ]
+    for part in range(5):
+        y, x = low + (high - low) * part / 4, round(last * part / 4)
+        out.append(f'<path d="M{left} {down(y):.1f}H{right}" stroke="#eeeeee"/>')
+        out.append(f'<text x="{left - 6}" y="{down(y) + 4:.1f}" text-anchor="end">{y:.2f}</text>')
+        out.append(f'<text x="{across(x):.1f}" y="{bottom + 20}" text-anchor="middle">{x:,}</text>')
+    for n, (name, line) in enumerate(lines.items()):
+        colour, thin = colours[n % len(colours)], line[:: max(1, len(line) // 2000)]
+        way = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in thin)
+        out.append(f'<polyline points="{way}" fill="none" stroke="{colour}" stroke-width="{1 if n == 0 else 2}"/>')
+        out.append(f'<text x="{right - 8}" y="{top + 16 + 16 * n}" fill="{colour}" text-anchor="end">')
+        out.append(f"{escape(name)} {line[-1][1]:.3f}</text>")
+    out.append(f'<text x="{width / 2}" y="{height - 5}" text-anchor="middle">steps</text></svg>')
+    write_whole(picture, "\n".join(out) + "\n")

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,38 +24,45 @@ from brolly.checkpoint import Mapped, read_header, write_safetensors
 from brolly.engine.cache import Causal
 from brolly.errors import CheckpointError, RecipeError
 from brolly.train.data import Tokens, prepare
-from brolly.train.export import export, plot
+from brolly.train.export import export, plot, read_log, write_whole
 from brolly.train.recipe import Recipe, Run
 
 
 def train(recipe: Recipe, *, resume: bool = False) -> Path:
-    """Train to the end and export a Hugging Face folder, whose path is returned. Under torchrun, one of many processes."""
+    """Train to the end and export a Hugging Face folder, whose path is returned; under torchrun, one of many."""
     world, rank = join_world()
     run = recipe.train
     recipe.out.mkdir(parents=True, exist_ok=True)
+    if run.batch % (run.accumulate * world):
+        raise RecipeError(
+            f"batch {run.batch} is not shared evenly by {world} processes and accumulate {run.accumulate}."
+        )
+    if not resume and checkpoints(recipe.out):
+        raise RecipeError(
+            f"{recipe.out} holds checkpoints of an earlier run; go on with --resume, or give another --out."
+        )
     if rank == 0:
         prepare(recipe)
     barrier(world)
     folder = prepare(recipe)
     tokens = Tokens(recipe, folder)
-    if run.batch % (run.accumulate * world):
-        raise RecipeError(f"batch {run.batch} is not shared evenly by {world} processes and accumulate {run.accumulate}.")
 
     torch.manual_seed(run.seed)
     config = recipe.model.config(recipe.tokenizer.vocab_size)
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+    device = (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+    )
     network = models.build(config).to(device)
     initialise(network, config.n_layers)
     optimizers = make_optimizers(network, run)
-    start = restore(recipe, network, optimizers) if resume else 0
-    if not resume and checkpoints(recipe.out):
-        raise RecipeError(f"{recipe.out} holds checkpoints of an earlier run; go on with --resume, or give another --out.")
+    start = restore(recipe, network, optimizers, folder.name) if resume else 0
     step_loss = make_loss(network, config, recipe, device)
 
     rows = [r for r in range(run.batch) if r % world == rank]
     size = len(rows) // run.accumulate
     log = Log(recipe, start, quiet=rank != 0)
     for step in range(start, run.steps):
+        log.clock = time.perf_counter()
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = run.lr * pace(step, run)
@@ -66,28 +74,33 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
             total += loss.detach()
         total = share_gradients(network, total, world)
         norm = nn.utils.clip_grad_norm_(network.parameters(), run.clip)
+        if not math.isfinite(float(total)) or not math.isfinite(float(norm)):
+            raise RecipeError(
+                f"{recipe.path}: the loss is {float(total)} and its gradient {float(norm)} at step {step + 1}; "
+                "lower [train] lr or lengthen warmup, and go on with --resume."
+            )
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         log.step(step, float(total), float(norm), run.lr * pace(step, run), run.batch * config.context)
         done = step + 1
         if rank == 0 and (done % run.eval_every == 0 or done == run.steps):
-            log.held(done, evaluate(tokens, step_loss, recipe))
+            log.held(done, evaluate(tokens, step_loss, recipe, device))
         if rank == 0 and run.sample_every and done % run.sample_every == 0:
-            log.sample(done, sample(network, folder, run.sample_prompt))
+            log.sample(done, sample(network, folder, run.sample_prompt, config.context))
         if rank == 0 and (done % run.save_every == 0 or done == run.steps):
-            save(recipe, network, optimizers, done)
+            save(recipe, network, optimizers, done, folder.name)
     log.close()
     barrier(world)
     if rank == 0:
-        plot(recipe.out / "log.jsonl", recipe.out / "loss.svg")
+        plot(recipe.out / "log.jsonl", recipe.out / "loss.svg", recipe.name)
         export(recipe, network, folder / "tokenizer.json")
     leave_world(world)
     return recipe.out / "model"
 
 
 def initialise(network: nn.Module, n_layers: int) -> None:
-    """Normal weights of 0.02, the residual projections smaller by √(2 n_layers) (Radford et al. 2019); norms are one."""
+    """Normal weights of 0.02, the residual projections smaller by √(2 n_layers) (Radford et al. 2019); norms 1."""
     for name, parameter in network.named_parameters():
         if parameter.dim() == 2:
             last = name.endswith(("o_proj.weight", "down_proj.weight"))
@@ -110,7 +123,7 @@ def make_optimizers(network: nn.Module, run: Run) -> list[torch.optim.Optimizer]
 
 
 def pace(step: int, run: Run) -> float:
-    """The learning rate's share at a step: up over `warmup`, then by cosine, or level and from decay_from down a line."""
+    """The learning rate's share at a step: up over `warmup`, then down by cosine, or level and from decay_from linear."""
     rise = min(1.0, (step + 1) / max(run.warmup, 1))
     at = step / run.steps
     if run.schedule == "cosine":
@@ -135,34 +148,39 @@ def make_loss(
 
 
 @torch.no_grad()
-def evaluate(tokens: Tokens, loss: Callable[[Tensor, Tensor], Tensor], recipe: Recipe, most: int = 64) -> dict[str, Any]:
-    """Held-out loss a token and bits a byte of each source, over its first `most` windows."""
+def evaluate(
+    tokens: Tokens, loss: Callable[[Tensor, Tensor], Tensor], recipe: Recipe, device: torch.device, most: int = 64
+) -> dict[str, Any]:
+    """Held-out loss a token and bits a byte of text of each source, over its first `most` windows."""
     length, out = recipe.model.context, {}
     for name, ids in tokens.held.items():
         n = min((len(ids) - 1) // length, most)
         if n < 1:
             continue
-        total = 0.0
+        total, n_bytes = 0.0, 0
         for i in range(n):
             window = ids[i * length : (i + 1) * length + 1].long()[None]
-            total += float(loss(window[:, :-1].contiguous(), window[:, 1:].contiguous()))
-        bytes_each = tokens.held_bytes[name] / len(ids)
-        out[name] = {"loss": total / n, "bits_per_byte": total / n / math.log(2) / bytes_each}
+            inputs, targets = window[:, :-1].contiguous(), window[:, 1:].contiguous()
+            total += float(loss(inputs.to(device), targets.to(device))) * length
+            n_bytes += int(tokens.n_bytes[targets].sum())
+        out[name] = {"loss": total / (n * length), "bits_per_byte": total / math.log(2) / max(n_bytes, 1)}
     return out
 
 
 @torch.no_grad()
-def sample(network: nn.Module, folder: Path, prompt: str, n_tokens: int = 80) -> str:
+def sample(network: nn.Module, folder: Path, prompt: str, context: int) -> str:
     """What the network would write now, at temperature 0.8."""
     from brolly.engine.runner import Runner
     from brolly.engine.sampler import Sampler
     from brolly.media.text import load_tokenizer
     from brolly.verbs import GenerateOptions
 
-    tokenizer, runner = load_tokenizer(folder), Runner(network)
-    ids = tokenizer.encode(prompt)
+    tokenizer, runner, n_tokens, most = load_tokenizer(folder), Runner(network), min(80, context // 2), context // 2
+    ids = tokenizer.encode(prompt)[:most] or [0]
     sampler, cache = Sampler(GenerateOptions(temperature=0.8, seed=0), ids), runner.new_cache(1, 256)
-    logits = runner.forward(torch.tensor([ids], device=runner.device), torch.arange(len(ids), device=runner.device)[None], cache)
+    logits = runner.forward(
+        torch.tensor([ids], device=runner.device), torch.arange(len(ids), device=runner.device)[None], cache
+    )
     for n in range(n_tokens):
         ids.append(sampler.choose(logits[0]))
         place = torch.tensor([[len(ids) - 1]], device=runner.device)
@@ -176,7 +194,7 @@ def sample(network: nn.Module, folder: Path, prompt: str, n_tokens: int = 80) ->
 
 def checkpoints(out: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
-    return sorted(p for p in out.glob("step-*") if (p / "state.json").is_file())
+    return sorted(p for p in out.glob("step-" + "[0-9]" * 8) if (p / "state.json").is_file())
 
 
 def state_of(network: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
@@ -188,43 +206,59 @@ def state_of(network: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dic
     return out
 
 
-def save(recipe: Recipe, network: nn.Module, optimizers: list[torch.optim.Optimizer], step: int) -> None:
+def save(recipe: Recipe, network: nn.Module, optimizers: list[torch.optim.Optimizer], step: int, data: str) -> None:
     """Write a checkpoint and delete all but the last two."""
     final = recipe.out / f"step-{step:08d}"
     part = recipe.out / f".{final.name}.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
-    rows = [(n, "F32", tuple(t.shape), t.float().cpu().contiguous().numpy()) for n, t in state_of(network, optimizers).items()]
+    rows = [
+        (n, "F32", tuple(t.shape), t.float().cpu().contiguous().numpy())
+        for n, t in state_of(network, optimizers).items()
+    ]
     write_safetensors(part / "state.safetensors", rows)
-    (part / "state.json").write_text(json.dumps({"step": step, "shape": repr(recipe.model), "seed": recipe.train.seed}))
+    said = {"step": step, "shape": repr(recipe.model), "seed": recipe.train.seed, "data": data}
+    with (part / "state.json").open("w") as file:
+        file.write(json.dumps(said))
+        file.flush()
+        os.fsync(file.fileno())
     shutil.rmtree(final, ignore_errors=True)
     os.replace(part, final)
     for old in checkpoints(recipe.out)[:-2]:
+        (old / "state.json").unlink()  # first: what is half deleted is no checkpoint
         shutil.rmtree(old)
 
 
-def restore(recipe: Recipe, network: nn.Module, optimizers: list[torch.optim.Optimizer]) -> int:
+def restore(recipe: Recipe, network: nn.Module, optimizers: list[torch.optim.Optimizer], data: str) -> int:
     """Take up the last checkpoint, where there is one; the number of steps behind it."""
     found = checkpoints(recipe.out)
     if not found:
         return 0
-    said = json.loads((found[-1] / "state.json").read_text())
-    if said["shape"] != repr(recipe.model) or said["seed"] != recipe.train.seed:
-        raise CheckpointError(f"{found[-1]} was made by another recipe ({said['shape']}); give another --out.")
+    try:
+        said = json.loads((found[-1] / "state.json").read_text())
+        step, made_by = int(said["step"]), (said["shape"], said["seed"], said.get("data", data))
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(
+            f"{found[-1]}/state.json is broken; delete the folder to go on from the one before."
+        ) from None
+    if made_by != (repr(recipe.model), recipe.train.seed, data):
+        raise CheckpointError(f"{found[-1]} was made by another model, seed, tokenizer or text; give another --out.")
     for optimizer in optimizers:  # one step on zero gradients makes the state's shape; its numbers are replaced below
         for group in optimizer.param_groups:
             for p in group["params"]:
                 p.grad = torch.zeros_like(p)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    header = read_header(found[-1] / "state.safetensors")
-    mapped, expected = Mapped(header), state_of(network, optimizers)
-    if header.tensors.keys() != expected.keys():
-        raise CheckpointError(f"{found[-1]} does not fit this recipe's optimiser; give another --out.")
+    header, expected = read_header(found[-1] / "state.safetensors"), state_of(network, optimizers)
+    stored = {name: (info.dtype, tuple(info.shape)) for name, info in header.tensors.items()}
+    if stored != {name: ("F32", tuple(tensor.shape)) for name, tensor in expected.items()}:
+        raise CheckpointError(f"{found[-1]} does not fit this recipe's network and optimizer; give another --out.")
+    mapped = Mapped(header)
     for name, tensor in expected.items():
-        stored = torch.frombuffer(mapped.buffer(header.tensors[name]), dtype=torch.float32)
-        tensor.copy_(stored.view(tensor.shape))
-    return int(said["step"])
+        numbers = torch.frombuffer(bytearray(mapped.buffer(header.tensors[name])), dtype=torch.float32)
+        tensor.copy_(numbers.view(tensor.shape))
+    mapped.close()
+    return step
 
 
 class Log:
@@ -236,15 +270,13 @@ class Log:
         self.quiet = quiet
         path = recipe.out / "log.jsonl"
         if not quiet:
-            kept = [x for x in path.read_text().splitlines() if json.loads(x)["step"] <= start] if path.exists() else []
-            path.write_text("".join(line + "\n" for line in kept))
+            write_whole(path, "".join(json.dumps(row) + "\n" for row in read_log(path) if row["step"] <= start))
         self.file = path.open("a") if not quiet else None
         self.bar = tqdm(total=recipe.train.steps, initial=start, unit="step", disable=quiet or None, mininterval=1)
         self.clock = time.perf_counter()
 
     def step(self, step: int, loss: float, norm: float, lr: float, n_tokens: int) -> None:
-        now = time.perf_counter()
-        speed, self.clock = n_tokens / (now - self.clock), now
+        speed = n_tokens / (time.perf_counter() - self.clock)
         self._write({"step": step + 1, "loss": loss, "norm": norm, "lr": lr, "tokens_per_s": round(speed)})
         self.bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} tokens/s", refresh=False)
         self.bar.update()
@@ -254,7 +286,8 @@ class Log:
 
     def sample(self, step: int, text: str) -> None:
         self._write({"step": step, "sample": text})
-        self.bar.write(f"[{step}] {text}")
+        if not self.bar.disable:
+            self.bar.write(f"[{step}] {text}", file=sys.stderr)
 
     def _write(self, row: dict[str, Any]) -> None:
         if self.file:
