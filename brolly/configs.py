@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Rope:
     """Rotary position embedding (Su et al. 2021) and the published ways to stretch it.
 
-    kind: "default", "linear" (Chen et al. 2023), "dynamic" (NTK-aware), "llama3" (Llama 3.1), "yarn" (Peng et al. 2023).
+    kind: "default", "linear" (Chen et al. 2023), "dynamic" (NTK), "llama3" (Llama 3.1), "yarn" (Peng et al. 2023).
     `original_context` is the length that the model was first trained on; the other numbers are each kind's own.
     """
 
@@ -31,7 +31,7 @@ class Rope:
 class LlamaConfig:
     """Pre-norm decoder with rotary attention and SwiGLU: Llama, Mistral, Qwen2, Qwen3, SmolLM, TinyLlama.
 
-    `context` is the longest sequence in tokens; `windows` is each layer's attention window (None: all that came before).
+    `context` is the longest sequence in tokens; `windows` is each layer's attention window (None: everything before).
     """
 
     vocab_size: int

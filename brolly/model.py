@@ -48,7 +48,8 @@ class Model:
 
     def __repr__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
-        return f"<{self.card.family.name} {self.card.header.path}: {self.card.n_params:,} parameters, {dtype}, {self.device}>"
+        size = f"{self.card.n_params:,} parameters"
+        return f"<{self.card.family.name} {self.card.header.path}: {size}, {dtype}, {self.device}>"
 
     @overload
     def generate(self, prompt: str, **options: Unpack[Options]) -> Generation: ...
@@ -112,10 +113,10 @@ class Model:
             raise OptionError(f"{sorted(unknown)[0]!r} is no option; there are {', '.join(sorted(names))}.")
         asked = GenerateOptions(**given)
         said = self.defaults
-        advice = {k: said[k] for k in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty") if k in said}
+        advice: dict[str, Any] = {k: said[k] for k in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty") if k in said}
         if said.get("do_sample") is False or (said and "do_sample" not in said and "temperature" not in said):
             advice = {k: v for k, v in advice.items() if k == "repetition_penalty"}
-        usable = {k: v for k, v in advice.items() if getattr(asked, k) is None and isinstance(v, (int, float))}
+        usable: dict[str, Any] = {k: v for k, v in advice.items() if getattr(asked, k) is None and isinstance(v, (int, float))}
         return replace(asked, **usable)
 
     def _prompt_ids(self, prompt: str) -> list[int]:
@@ -124,7 +125,7 @@ class Model:
         if (
             len(ids) > 1
             and ids[-1] == self.tokenizer.eos_id
-            and not self.tokenizer.encode(prompt, special=False)[-1:] == ids[-1:]
+            and self.tokenizer.encode(prompt, special=False)[-1:] != ids[-1:]
         ):
             ids = ids[:-1]  # a post-processor that ends every text would end this one before it began
         start = self.tokenizer.bos_id if self.tokenizer.bos_id is not None else self.tokenizer.eos_id

@@ -1,4 +1,4 @@
-"""Where attention finds its past: `Causal` keeps nothing (training, scoring), `DenseCache` keeps one stretch a sequence.
+"""Where attention finds its past: `Causal` keeps nothing (training, scoring), `DenseCache` one stretch a sequence.
 
 B batch, H heads, KV key-value heads, T new tokens, S tokens so far, D head_dim. Masks are True where a query may look.
 """

@@ -1,11 +1,10 @@
-"""A conversation at the terminal: history, commands, several lines, and ^C that stops the answer and not the program."""
+"""A conversation at the terminal: history, commands, several lines; ^C stops the answer and not the program."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -118,10 +117,10 @@ class Conversation:
                 f"/set takes an option and its value; options are {', '.join(GenerateOptions.__dataclass_fields__)}."
             )
         try:
-            value = (words[1],) if words[0] == "stop" else json.loads(words[1])
+            value: Any = (words[1],) if words[0] == "stop" else json.loads(words[1])
         except ValueError:
             raise OptionError(f"{words[1]!r} is not a number.") from None
-        replace(GenerateOptions(), **{words[0]: value})
+        GenerateOptions(**{words[0]: value})
         self.options = self.options | {words[0]: value}
 
     def _read(self) -> str:

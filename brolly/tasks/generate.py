@@ -124,7 +124,9 @@ def _logprob(logits: Tensor, token: int, n_top: int, text: Text) -> TokenLogprob
 
 def gather(pieces: Iterable[Piece], n_prompt: int, with_logprobs: bool) -> Generation:
     """All pieces as one result."""
-    text, tokens, details, reason = "", [], [], "length"
+    text, reason = "", "length"
+    tokens: list[int] = []
+    details: list[TokenLogprob] = []
     for piece in pieces:
         text += piece.text
         tokens += piece.tokens

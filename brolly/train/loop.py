@@ -123,7 +123,7 @@ def make_optimizers(network: nn.Module, run: Run) -> list[torch.optim.Optimizer]
 
 
 def pace(step: int, run: Run) -> float:
-    """The learning rate's share at a step: up over `warmup`, then down by cosine, or level and from decay_from linear."""
+    """The learning rate's share at a step: up over `warmup`, then down by cosine or, from decay_from, a line."""
     rise = min(1.0, (step + 1) / max(run.warmup, 1))
     at = step / run.steps
     if run.schedule == "cosine":

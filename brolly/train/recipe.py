@@ -33,7 +33,8 @@ class Shape:
     def config(self, vocab_size: int) -> LlamaConfig:
         return LlamaConfig(
             vocab_size=vocab_size, dim=self.dim, n_layers=self.n_layers, n_heads=self.n_heads,
-            n_kv_heads=self.n_kv_heads, head_dim=self.dim // self.n_heads, hidden_dim=self.hidden_dim, norm_eps=self.norm_eps, context=self.context,
+            n_kv_heads=self.n_kv_heads, head_dim=self.dim // self.n_heads,
+            hidden_dim=self.hidden_dim, norm_eps=self.norm_eps, context=self.context,
             rope=Rope(self.rope_theta), windows=(None,) * self.n_layers, tied_head=True,
             qkv_bias=False, o_bias=False, mlp_bias=False, qk_norm=False,
         )  # fmt: skip
@@ -227,7 +228,8 @@ def _made(kind: type[T], raw: Any, path: Path, where: str) -> T:
     names = {f.name: str(f.type) for f in fields(kind)}  # type: ignore[arg-type]
     _known(raw, tuple(names), path, where)
     for key, value in raw.items():
-        expected = {"int": int, "float": (int, float), "str": str, "bool": bool}.get(names[key])
+        types: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "bool": bool}
+        expected = types.get(names[key])
         if expected and (not isinstance(value, expected) or isinstance(value, bool) != (names[key] == "bool")):
             raise RecipeError(f"{path}: {where} {key} is {value!r}; expected {names[key]}.")
     try:
