@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from brolly.errors import OptionError
+from brolly.errors import CheckpointError, OptionError
 from brolly.verbs import GenerateOptions
 
 
@@ -27,17 +27,29 @@ class Sampler:
 
     def choose(self, logits: Tensor) -> int:
         """The next token after logits (V,), which is added to what the penalties look at."""
-        scores = self._penalised(logits.float().cpu())
-        temperature = 1.0 if self.options.temperature is None else self.options.temperature
-        token = int(scores.argmax()) if temperature == 0 else self._drawn(scores, temperature)
+        if self.options.temperature == 0:
+            token = int(self._penalised(logits).argmax())
+        else:
+            shares, ids = self.distribution(logits)
+            token = int(ids[torch.multinomial(shares, 1, generator=self.generator)])
         self.written[token] += 1
         self.seen.add(token)
         return token
 
-    def _penalised(self, scores: Tensor) -> Tensor:
+    def distribution(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Shares and ids of the tokens that may come next: penalties, temperature, then top-k, top-p and min-p."""
+        scores = self._penalised(logits)
+        temperature = 1.0 if self.options.temperature is None else self.options.temperature
+        # the likeliest at 0, so that a tiny temperature cannot overflow
+        scores, ids = kept((scores - scores.max()) / max(temperature, 1e-30), self.options)
+        return torch.softmax(scores, 0), ids
+
+    def _penalised(self, logits: Tensor) -> Tensor:
         """Repetition looks at the prompt too (transformers); presence and frequency at what was written (OpenAI)."""
         o = self.options
-        scores = torch.nan_to_num(scores, nan=-torch.inf)
+        scores = torch.nan_to_num(logits.float().cpu(), nan=-torch.inf, neginf=-torch.inf)
+        if scores.max() == -torch.inf:
+            raise CheckpointError("the model computed no number for any token; try --dtype float32, or pull it again.")
         if o.repetition_penalty not in (None, 1.0) and self.seen:
             ids = torch.tensor(sorted(self.seen))
             old = scores[ids]
@@ -52,15 +64,9 @@ class Sampler:
             scores[token] += bias
         return scores
 
-    def _drawn(self, scores: Tensor, temperature: float) -> int:
-        """Temperature, then top-k, top-p and min-p, each over what the one before it left; then one draw."""
-        scores, ids = kept(scores / temperature, self.options)
-        shares = torch.softmax(scores, 0)
-        return int(ids[torch.multinomial(shares, 1, generator=self.generator)])
-
 
 def kept(scores: Tensor, options: GenerateOptions) -> tuple[Tensor, Tensor]:
-    """Scores, descending, and ids that top-k, top-p and min-p leave; the likeliest always stays."""
+    """Scores and ids that top-k, top-p and min-p leave, each of what the one before it left; never none."""
     k, p, floor = options.top_k or 0, options.top_p, options.min_p
     if 0 < k < len(scores):
         scores, ids = scores.topk(k)
