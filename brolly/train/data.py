@@ -11,6 +11,7 @@ import itertools
 import json
 import lzma
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def documents(path: Path) -> Iterator[str | list[dict[str, str]]]:
                     lines.append(line)
             if lines:
                 yield "".join(lines).strip()
-    except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError, zlib.error) as error:
         raise RecipeError(f"{path} cannot be read as text ({str(error)[:100]}).") from None
 
 
@@ -100,6 +101,8 @@ def texts(recipe: Recipe, name: str) -> Iterator[str]:
 
     template = ChatTemplate(recipe.tokenizer.chat_template, {}) if recipe.tokenizer.chat_template else None
     for document in documents(recipe.sources[name]):
+        if not document:
+            continue
         if isinstance(document, str):
             yield document + recipe.tokenizer.special[0]
         elif template:
@@ -170,7 +173,9 @@ class Tokens:
         mix = self._mix(step)
         for row in rows:
             draw = torch.Generator().manual_seed((self.recipe.train.seed * 1_000_003 + step) * 4096 + row)
-            source = list(mix)[int(torch.multinomial(torch.tensor(list(mix.values())), 1, generator=draw))]
+            source = list(mix)[
+                int(torch.multinomial(torch.tensor(list(mix.values()), dtype=torch.float32), 1, generator=draw))
+            ]
             ids = self.train[source]
             start = int(torch.randint(max(len(ids) - length, 1), (1,), generator=draw))
             window = ids[start : start + length + 1].long()

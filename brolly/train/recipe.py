@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from brolly.configs import LlamaConfig, Rope
-from brolly.errors import RecipeError
+from brolly.errors import OptionError, RecipeError
+from brolly.verbs import GenerateOptions
 
 T = TypeVar("T")
 
@@ -98,6 +99,7 @@ class Recipe:
     path: Path
 
 
+ADVICE = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "do_sample")
 KEYS = ("name", "out", "model", "tokenizer", "data", "stage", "train", "generation", "card")
 
 
@@ -122,12 +124,16 @@ def read_recipe(path: Path, out: Path | None = None) -> Recipe:
     shape = _made(Shape, raw.get("model") or {}, path, "[model]")
     run = _made(Run, raw.get("train") or {}, path, "[train]")
     words = _made(Words, raw.get("tokenizer") or {}, path, "[tokenizer]")
-    if not isinstance(words.special, list | tuple) or not all(isinstance(s, str) and s for s in words.special):
-        raise RecipeError(f"{path}: [tokenizer] special is {words.special!r}; expected a list of texts.")
+    if not _are_texts(words.special) or len(set(words.special)) != len(words.special):
+        raise RecipeError(f"{path}: [tokenizer] special is {words.special!r}; expected a list of different texts.")
     words = replace(words, special=tuple(words.special))
     _sane(shape, run, words, path)
     generation = raw.get("generation") or {}
-    _known(generation, tuple(generation), path, "[generation]")
+    _known(generation, ADVICE, path, "[generation]")
+    try:
+        GenerateOptions(**{key: value for key, value in generation.items() if key != "do_sample"})
+    except OptionError as error:
+        raise RecipeError(f"{path}: [generation] {error}") from None
     folder = out or path.parent / str(raw.get("out") or f"../runs/{path.stem}")
     card = path.parent / str(raw["card"]) if raw.get("card") else None
     if card and not card.is_file():
@@ -170,9 +176,13 @@ def _stages(raw: Any, sources: tuple[str, ...], path: Path) -> tuple[Stage, ...]
                 f"{path}: a stage's mix is {dict(stage.mix)}; expected weights from 0 up, not all of them 0."
             )
     ends = [s.until for s in stages]
-    if ends != sorted(ends) or ends[0] <= 0 or ends[-1] != 1.0:
+    if not all(map(math.isfinite, ends)) or ends != sorted(ends) or ends[0] <= 0 or ends[-1] != 1.0:
         raise RecipeError(f"{path}: the stages end at {ends}; expected rising shares that end at 1.0.")
     return stages
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(s, str) and s for s in value)
 
 
 def _is_number(value: Any) -> bool:
@@ -181,7 +191,7 @@ def _is_number(value: Any) -> bool:
 
 MOST = {  # the largest value of each whole number: a slip of the finger is told before it is allocated
     "dim": 2**16, "n_layers": 1024, "n_heads": 1024, "n_kv_heads": 1024, "hidden_dim": 2**20, "context": 2**20,
-    "batch": 4096, "accumulate": 4096, "seed": 2**31,
+    "batch": 4096, "accumulate": 4096, "seed": 2**31, "steps": 10**8 - 1,
 }  # fmt: skip
 MAY_BE_ZERO = ("seed", "warmup", "sample_every", "weight_decay", "floor", "decay_from")
 
