@@ -14,7 +14,7 @@ from brolly.card import Card
 from brolly.checkpoint import json_object
 from brolly.engine.cache import Causal
 from brolly.engine.runner import Runner
-from brolly.errors import OptionError, UnsupportedTask
+from brolly.errors import OptionError, TokenizerError, UnsupportedTask
 from brolly.media.text import Tokenizer, load_tokenizer
 from brolly.tasks.generate import gather, stream
 from brolly.tasks.score import score
@@ -79,10 +79,10 @@ class Model:
     def score(self, text: str) -> Score:
         """Log-probability of each token of a text given those before it."""
         self._require("score")
-        ids = self.tokenizer.encode(text)
+        ids = self._known(self.tokenizer.encode(text))
         texts = [self.tokenizer.token_text(i) for i in ids]
-        config: Any = self.network.config
-        return score(self.network, Causal(config), ids, texts, config.context, self.device)
+        network: Any = self.network
+        return score(network, Causal(network.config), ids, texts, network.config.context, self.device)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -113,11 +113,11 @@ class Model:
             raise OptionError(f"{sorted(unknown)[0]!r} is no option; there are {', '.join(sorted(names))}.")
         asked = GenerateOptions(**given)
         said = self.defaults
-        advice: dict[str, Any] = {k: said[k] for k in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty") if k in said}
+        known = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+        advice: dict[str, Any] = {k: said[k] for k in known if type(said.get(k)) in (int, float)}
         if said.get("do_sample") is False or (said and "do_sample" not in said and "temperature" not in said):
             advice = {k: v for k, v in advice.items() if k == "repetition_penalty"}
-        usable: dict[str, Any] = {k: v for k, v in advice.items() if getattr(asked, k) is None and isinstance(v, (int, float))}
-        return replace(asked, **usable)
+        return replace(asked, **{k: v for k, v in advice.items() if getattr(asked, k) is None})
 
     def _prompt_ids(self, prompt: str) -> list[int]:
         self._require("generate")
@@ -129,11 +129,21 @@ class Model:
         ):
             ids = ids[:-1]  # a post-processor that ends every text would end this one before it began
         start = self.tokenizer.bos_id if self.tokenizer.bos_id is not None else self.tokenizer.eos_id
-        return ids or ([start] if start is not None else [])
+        return self._known(ids or ([start] if start is not None else []))
 
     def _chat_ids(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         self._require("chat")
-        return self.tokenizer.encode_chat([dict(m) for m in messages])
+        return self._known(self.tokenizer.encode_chat([dict(m) for m in messages]))
+
+    def _known(self, ids: list[int]) -> list[int]:
+        """The same ids, if the network has a row for each."""
+        config: Any = self.network.config
+        if max(ids, default=0) >= config.vocab_size:
+            raise TokenizerError(
+                f"{self.tokenizer.source} makes token {max(ids)}, and the network has {config.vocab_size}; put this "
+                "model's own tokenizer beside it."
+            )
+        return ids
 
     def _run(self, verb: str, ids: list[int], after: Sequence[int], options: Options) -> Iterator[Piece]:
         self._require(verb)

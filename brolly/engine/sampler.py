@@ -67,7 +67,7 @@ class Sampler:
 
 def kept(scores: Tensor, options: GenerateOptions) -> tuple[Tensor, Tensor]:
     """Scores and ids that top-k, top-p and min-p leave, each of what the one before it left; never none."""
-    k, p, floor = options.top_k or 0, options.top_p, options.min_p
+    k, p, floor = int(options.top_k or 0), options.top_p, options.min_p
     if 0 < k < len(scores):
         scores, ids = scores.topk(k)
     elif p is not None and p < 1:

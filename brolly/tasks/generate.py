@@ -60,11 +60,11 @@ def stream(
     details: list[TokenLogprob] = []
     for n in range(most):
         token = sampler.choose(logits)
-        if options.logprobs is not None:
-            details.append(_logprob(logits, token, options.logprobs, text))
         if token in stops:
             yield Piece(hold.rest(words.finish()), tuple(tokens), tuple(details), "stop")
             return
+        if options.logprobs is not None:
+            details.append(_logprob(logits, token, options.logprobs, text))
         tokens.append(token)
         out, stopped = hold.push(words.push(token))
         if stopped:
