@@ -42,9 +42,12 @@ def _read_file(path: Path) -> Header:
     if head[:4] == b"GGUF":
         tensors, metadata = read_gguf(path)
         return Header(path, "gguf", tensors, metadata=metadata, files=(path,))
-    if head[:4] == b"PK\x03\x04" or (head[:1] == b"\x80" and path.suffix in (".pt", ".pth", ".bin", ".ckpt")):
+    # A llama2.c file may begin with 0x80 too (dim 128), and have a brace where safetensors has one (123 layers);
+    # the bytes after either are nought there, and in no file of the others.
+    pickled = head[:1] == b"\x80" and head[2:4] != b"\0\0" and path.suffix in (".pt", ".pth", ".bin", ".ckpt")
+    if head[:4] == b"PK\x03\x04" or pickled:
         return Header(path, "torch", read_torch(path), _config(path.parent), files=(path,))
-    if path.suffix == ".safetensors" or head[8:9] == b"{":
+    if path.suffix == ".safetensors" or (head[8:9] == b"{" and head[9:10] != b"\0"):
         tensors, metadata = read_safetensors(path)
         return Header(path, "safetensors", tensors, _config(path.parent), metadata, (path,))
     if path.suffix == ".bin":

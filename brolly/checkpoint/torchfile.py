@@ -31,6 +31,7 @@ STORAGES = {
     "FloatStorage": "F32", "DoubleStorage": "F64", "HalfStorage": "F16", "BFloat16Storage": "BF16",
     "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8",
     "ByteStorage": "U8", "BoolStorage": "BOOL", "UntypedStorage": "U8",
+    "ComplexFloatStorage": "C64", "ComplexDoubleStorage": "C128",
 }  # fmt: skip
 PLAIN = {
     "INT", "LONG", "LONG1", "LONG4", "BININT", "BININT1", "BININT2", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
@@ -422,6 +423,9 @@ class _Machine:
                 return arguments[0]
             case "_rebuild_tensor" | "_rebuild_tensor_v2" | "_rebuild_tensor_v3" if len(arguments) >= 4:
                 storage, start, shape, strides = arguments[:4]
+                lazily = arguments[6] if function.path.endswith("v2") and len(arguments) > 6 else None
+                if lazily:  # "conj" and "neg": the numbers in the file are not yet those of the tensor
+                    raise CheckpointError(f"{self.path}: a tensor awaits its negation or conjugate; save it without.")
                 if isinstance(storage, _Storage) and type(start) is int and 0 <= start < 2**48:
                     named = arguments[6] if function.path.endswith("v3") and len(arguments) > 6 else None
                     dtype = named.dtype if isinstance(named, _Name) and named.dtype else storage.dtype
