@@ -20,6 +20,8 @@ def export(recipe: Recipe, network: nn.Module, tokenizer: Path) -> Path:
     """Write out/model/: config, bfloat16 weights, tokenizer, chat template, generation config, card."""
     folder, words, shape = recipe.out / "model", recipe.tokenizer, recipe.model
     folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob("*.part"):  # of an export that was killed
+        stale.unlink()
     rows = []
     for name, parameter in network.named_parameters():
         half = parameter.detach().to(torch.bfloat16).cpu().contiguous()

@@ -93,6 +93,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
     log.close()
     barrier(world)
     if rank == 0:
+        forget(recipe.out)
         plot(recipe.out / "log.jsonl", recipe.out / "loss.svg", recipe.name)
         export(recipe, network, folder / "tokenizer.json")
     leave_world(world)
@@ -207,7 +208,7 @@ def state_of(network: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dic
 
 
 def save(recipe: Recipe, network: nn.Module, optimizers: list[torch.optim.Optimizer], step: int, data: str) -> None:
-    """Write a checkpoint and delete all but the last two."""
+    """Write a checkpoint, then delete all but the last two."""
     final = recipe.out / f"step-{step:08d}"
     part = recipe.out / f".{final.name}.part"
     shutil.rmtree(part, ignore_errors=True)
@@ -224,8 +225,14 @@ def save(recipe: Recipe, network: nn.Module, optimizers: list[torch.optim.Optimi
         os.fsync(file.fileno())
     shutil.rmtree(final, ignore_errors=True)
     os.replace(part, final)
-    for old in checkpoints(recipe.out)[:-2]:
-        (old / "state.json").unlink()  # first: what is half deleted is no checkpoint
+    forget(recipe.out)
+
+
+def forget(out: Path) -> None:
+    """Delete all checkpoints but the last two, and what a kill left half deleted."""
+    keep = checkpoints(out)[-2:]
+    for old in sorted(p for p in out.glob("step-" + "[0-9]" * 8) if p not in keep):
+        (old / "state.json").unlink(missing_ok=True)  # first: what is half deleted is no checkpoint
         shutil.rmtree(old)
 
 
