@@ -186,7 +186,7 @@ def chat(args: argparse.Namespace) -> int | None:
 def pull_model(args: argparse.Namespace) -> int | None:
     from brolly import hub
 
-    print(hub.pull(args.model, quiet=not sys.stderr.isatty()))
+    print(hub.resolve(args.model, quiet=not sys.stderr.isatty()))
     return 0
 
 

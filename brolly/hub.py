@@ -1,24 +1,29 @@
-"""A name, a URL or a path to files on this disk, in the ecosystem's cache; huggingface_hub does the moving.
+"""A name, a URL or a path to files on this disk, in the ecosystem's cache and over huggingface_hub's connections.
 
 Cache and endpoint follow HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE, read when they are needed.
+A file gets its name in the cache only when it is whole and has the size and the hash that the hub says.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import Path
+from threading import Event
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from brolly.errors import CheckpointError, DiskFull, Gated, HubError, NotFound, Offline, OptionError
+from brolly.errors import BrollyError, DiskFull, Gated, HubError, NotFound, Offline, OptionError
 
 MINIS = Path(__file__).parent / "minis"
 WEIGHTS = (".safetensors", ".gguf", ".pt", ".pth", ".bin")
@@ -39,6 +44,8 @@ NEEDLESS = (
     "metal/*",
 )
 _NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
+_COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,24 @@ class CachedModel:
     bundled: bool = False
 
 
+@dataclass(frozen=True)
+class _File:
+    """A file of a repository: its size, and its SHA-256 (64 digits) or Git's SHA-1 (40), where the hub says them."""
+
+    name: str
+    n_bytes: int | None
+    digest: str
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What brolly knows of one revision in the cache: the files asked for, and those that it found to be right."""
+
+    wanted: list[str] = field(default_factory=list)
+    verified: list[str] = field(default_factory=list)
+    whole: bool = False
+
+
 def cache_folder() -> Path:
     """Where the ecosystem keeps repositories."""
     home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
@@ -76,7 +101,7 @@ def endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
 
 
-def resolve(reference: str | Path) -> Path:
+def resolve(reference: str | Path, *, quiet: bool = True) -> Path:
     """The folder or file of a path, a bundled mini's name, a hub name or a URL, downloaded if it must be."""
     text = str(reference)
     local = Path(text).expanduser()
@@ -86,7 +111,7 @@ def resolve(reference: str | Path) -> Path:
         raise NotFound(f"{text} does not exist; expected a folder or a file, or a hub name like org/name.")
     if (MINIS / text).is_dir() and text in minis():
         return MINIS / text
-    return pull(text)
+    return pull(text, quiet=quiet)
 
 
 def minis() -> list[str]:
@@ -119,8 +144,8 @@ def parse(text: str) -> Reference | str:
 
 
 def _checked(ref: Reference, text: str) -> Reference:
-    steps = (ref.file or "").split("/")
-    if not _NAME.fullmatch(ref.repo) or ".." in ref.repo or ".." in steps or ref.revision.startswith("-"):
+    safe = all(_safe(part) for part in (ref.repo, ref.revision, ref.file or ""))
+    if not safe or not _NAME.fullmatch(ref.repo) or ".." in ref.repo or ref.revision.startswith("-"):
         raise OptionError(
             f"{text[:200]!r} is neither a path here nor a hub name; expected org/name or org/name@revision."
         )
@@ -134,44 +159,155 @@ def pull(reference: str, *, quiet: bool = True) -> Path:
         return _pull_url(target, quiet)
     if target.repo in minis():
         return MINIS / target.repo
-    cached_path = _in_cache(target)
+    found = _in_cache(target)
     if offline():
-        if cached_path:
-            return cached_path
+        if found:
+            return found
         raise Offline(f"{reference} is not in the cache ({cache_folder()}), and HF_HUB_OFFLINE is set; {_known()}")
-    os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
+    folder = _folder(target.repo)
+    if found and _COMMIT.fullmatch(target.revision) and _record(folder, target.revision):
+        return found  # a commit never changes
     from huggingface_hub import HfApi, get_token
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
-    api = HfApi(endpoint=endpoint(), token=os.environ.get("HF_TOKEN") or get_token() or False)
-    (disable_progress_bars if quiet else enable_progress_bars)()
-    with _told_apart(reference, target.repo):
+    api = HfApi(endpoint=endpoint(), token=get_token() or False)
+    with _told_apart(reference, target):
         try:
             info = api.model_info(target.repo, revision=target.revision, files_metadata=True, timeout=20)
         except Exception as error:
-            if cached_path and _unreachable(error):
-                return cached_path
+            if found and (_unreachable(error) or _status(error) in (401, 403)):
+                return found
             raise
-        sizes = {s.rfilename: s.size or 0 for s in info.siblings or [] if _safe(s.rfilename)}
-        hashes = {s.rfilename: s.lfs.sha256 for s in info.siblings or [] if s.lfs}
-        wanted = [target.file] if target.file in sizes else needed(list(sizes))
-        if target.file and target.file not in sizes:
-            raise NotFound(f"{target.repo} has no file {target.file!r}; it has {', '.join(sorted(sizes)[:6])} …")
-        commit = info.sha or target.revision
-        folder = cache_folder() / f"models--{target.repo.replace('/', '--')}"
-        missing = [n for n in wanted if not (folder / "snapshots" / commit / n).exists()]
-        _room(sum(sizes[n] for n in missing), reference)
-        root = Path(
-            api.snapshot_download(
-                target.repo, revision=commit, allow_patterns=[_literal(n) for n in wanted], cache_dir=cache_folder(),
-                max_workers=4,
-            )
-        )  # fmt: skip
-        _verify(root, missing, sizes, hashes)
+        commit = info.sha or ""
+        if not _COMMIT.fullmatch(commit):
+            raise HubError(f"{endpoint()} names no commit for {reference}; check HF_ENDPOINT.")
+        files = {s.rfilename: _described(s) for s in info.siblings or [] if _safe(s.rfilename)}
+        if target.file and target.file not in files:
+            raise NotFound(f"{target.repo} has no file {target.file!r}; it has {', '.join(sorted(files)[:6])} …")
+        wanted = [target.file] if target.file else needed(list(files))
+        if not wanted:
+            raise NotFound(f"{target.repo} has no file that brolly reads; expected {', '.join(WEIGHTS)}.")
+        root = folder / "snapshots" / commit
+        _fetch_files(api, target.repo, root, [files[name] for name in wanted], not target.file, quiet)
         if target.revision != commit:
             _atomic(folder / "refs" / target.revision, commit)
-        _atomic(folder / "brolly" / commit, "\n".join(wanted))
     return root / target.file if target.file else root
+
+
+def _fetch_files(api: Any, repo: str, root: Path, files: Sequence[_File], whole: bool, quiet: bool) -> None:
+    """Bring files into a snapshot, at most four at a time; the record says before and after which of them are right."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, tqdm
+
+    folder, commit = root.parent.parent, root.name
+    names = [f.name for f in files]
+    old = _record(folder, commit) or _Record()
+    missing = [f for f in files if f.name not in old.verified or not (root / f.name).exists()]
+    wanted = names if whole else sorted({*old.wanted, *names})
+    verified = {name for name in old.verified if name not in {f.name for f in missing}}
+    absent = [f for f in missing if not (root / f.name).exists()]
+    _room(sum((f.n_bytes or 0) - _have(_part(folder, f)) for f in absent), repo)
+    _write_record(folder, commit, _Record(wanted, sorted(verified), whole or old.whole))
+    headers, stop = build_hf_headers(token=api.token), Event()
+    bar = tqdm(
+        total=sum(f.n_bytes or 0 for f in absent), initial=sum(_have(_part(folder, f)) for f in absent),
+        unit="B", unit_scale=True, desc=repo, disable=quiet or not absent,
+    )  # fmt: skip
+    with bar, ThreadPoolExecutor(4) as pool:
+        urls = [hf_hub_url(repo, f.name, revision=commit, endpoint=endpoint()) for f in missing]
+        jobs = [pool.submit(_bring, url, headers, root, f, bar, stop) for url, f in zip(urls, missing, strict=True)]
+        try:
+            for job in as_completed(jobs):
+                job.result()
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    verified |= {f.name for f in missing}
+    _write_record(folder, commit, _Record(wanted, sorted(verified), whole or old.whole))
+
+
+def _bring(url: str, headers: dict[str, str], root: Path, file: _File, bar: Any, stop: Event) -> None:
+    """One file into the cache: what is there is checked, what is missing is fetched, only the right one is named."""
+    from huggingface_hub.utils import WeakFileLock
+
+    folder, pointer = root.parent.parent, root / file.name
+    part = _part(folder, file)
+    blob = part.with_suffix("")
+    lock = cache_folder() / ".locks" / folder.name / f"{blob.name}.lock"
+    for place in (lock, blob):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(lock):
+        for place in (pointer, blob):
+            if place.exists() and _fault(place, file):
+                place.unlink()
+        if pointer.exists():
+            return
+        pointer.unlink(missing_ok=True)  # a link to what is gone
+        if not blob.exists():
+            if file.n_bytes is not None and _have(part) > file.n_bytes:
+                part.unlink()
+            _stream(url, part, headers, file.n_bytes, bar, stop)
+            if fault := _fault(part, file):
+                part.unlink()
+                raise HubError(f"{file.name} {fault}; it was deleted. Pull it again.")
+            os.replace(part, blob)
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.symlink(os.path.relpath(blob, pointer.parent), pointer)
+        except OSError:  # a file system without links
+            os.replace(blob, pointer)
+
+
+def _stream(
+    url: str, part: Path, headers: dict[str, str], n_bytes: int | None, bar: Any, stop: Event, tag: Path | None = None
+) -> None:
+    """Append a URL's bytes to a part, going on by Range where it broke off, as long as that moves forward.
+
+    `tag` keeps the version that the part is of, for a URL whose content may change.
+    """
+    from huggingface_hub.utils import get_session, hf_raise_for_status
+
+    idle = 0
+    part.touch()
+    while (have := _have(part)) != n_bytes:
+        version = tag.read_text() if tag and tag.is_file() else ""
+        asked = {"Accept-Encoding": "identity"}
+        if have and (version or not tag):
+            asked |= {"Range": f"bytes={have}-"} | ({"If-Range": version} if version else {})
+        try:
+            with get_session().stream("GET", url, headers=headers | asked, timeout=30) as answer:
+                if answer.status_code == 416 and have:
+                    part.write_bytes(b"")
+                    continue
+                if answer.is_error:
+                    answer.read()
+                hf_raise_for_status(answer)
+                resumed = answer.status_code == 206
+                if resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+                    raise HubError(f"{url} sent another range than asked; try again, or download it by hand.")
+                if n_bytes is None:
+                    if not any(name in answer.headers for name in ("Content-Length", "Transfer-Encoding")):
+                        raise HubError(f"{url} does not say how long it is; download it by hand and give its path.")
+                    bar.total = int(answer.headers.get("Content-Length") or 0) + have * resumed
+                    _room(bar.total - have * resumed, url)
+                if tag and not resumed:
+                    etag = answer.headers.get("ETag", "W/")
+                    _atomic(tag, answer.headers.get("Last-Modified", "") if etag.startswith("W/") else etag)
+                bar.update(0 if resumed else -have)
+                with part.open("ab" if resumed else "wb") as file:
+                    for chunk in answer.iter_bytes():
+                        if stop.is_set():
+                            raise HubError(f"{url} was not fetched to its end, because another file failed.")
+                        file.write(chunk)
+                        bar.update(len(chunk))
+                        if n_bytes is not None and file.tell() > n_bytes:
+                            return
+            return
+        except Exception as error:
+            idle = 0 if _have(part) > have else idle + 1
+            if not _unreachable(error) or idle == 3:
+                raise
+            stop.wait(0.2 * 3**idle if idle else 0)
 
 
 def needed(files: Sequence[str]) -> list[str]:
@@ -199,57 +335,93 @@ def _plainness(name: str) -> tuple[int, str]:
     return next((i for i, mark in enumerate(marks) if mark in name.lower()), len(marks)), name
 
 
-def _literal(name: str) -> str:
-    return re.sub(r"([*?\[])", r"[\1]", name)
-
-
 def _safe(name: str) -> bool:
     return not name.startswith(("/", "\\")) and ".." not in name.split("/") and "\\" not in name and "\0" not in name
 
 
-def _verify(root: Path, names: Sequence[str], sizes: dict[str, int], hashes: dict[str, str]) -> None:
-    """Size and SHA-256 of what was just fetched; a wrong file is deleted before anyone can read it."""
-    for name in names:
-        path = root / name
-        if sizes[name] and path.stat().st_size != sizes[name]:
-            fault = f"has {path.stat().st_size} bytes; the hub says {sizes[name]}"
-        elif name in hashes and _sha256(path) != hashes[name]:
-            fault = "does not have the hash that the hub says"
-        else:
-            continue
-        path.resolve().unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
-        raise HubError(f"{name} {fault}; it was deleted. Pull it again.")
+def _described(sibling: Any) -> _File:
+    """What the hub says about a file; digests that are not hexadecimal are not believed."""
+    digest = (sibling.lfs.sha256 if sibling.lfs else sibling.blob_id) or ""
+    n_bytes = sibling.lfs.size if sibling.lfs else sibling.size
+    return _File(sibling.rfilename, n_bytes, digest if _COMMIT.fullmatch(digest) else "")
 
 
-def _sha256(path: Path) -> str:
+def _fault(path: Path, file: _File) -> str:
+    """What is wrong with a file of this description, or nothing."""
+    if file.n_bytes is not None and _have(path) != file.n_bytes:
+        return f"has {_have(path)} bytes; the hub says {file.n_bytes}"
+    if file.digest and _digest(path, git=len(file.digest) == 40) != file.digest:
+        return "does not have the hash that the hub says"
+    return ""
+
+
+def _digest(path: Path, git: bool) -> str:
+    """SHA-256, or Git's SHA-1 of a blob: of its length and its bytes."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        if not git:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        sha = hashlib.sha1(b"blob %d\0" % _have(path), usedforsecurity=False)
+        return hashlib.file_digest(file, lambda: sha).hexdigest()
+
+
+def _have(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _folder(repo: str) -> Path:
+    return cache_folder() / f"models--{repo.replace('/', '--')}"
+
+
+def _part(folder: Path, file: _File) -> Path:
+    """Where a file grows; named as its bytes are, so that any later pull goes on with it."""
+    name = file.digest or hashlib.sha256(f"{folder.name}/{file.name}/{file.n_bytes}".encode()).hexdigest()
+    return folder / "blobs" / f"{name}.incomplete"
+
+
+def _record(folder: Path, commit: str) -> _Record | None:
+    try:
+        return _Record(**json.loads((folder / "brolly" / commit).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _write_record(folder: Path, commit: str, record: _Record) -> None:
+    if record != _record(folder, commit):
+        _atomic(folder / "brolly" / commit, json.dumps(vars(record)))
 
 
 def _in_cache(ref: Reference) -> Path | None:
     """A revision that an earlier pull finished, or that other tools left with weights in it."""
-    folder = cache_folder() / f"models--{ref.repo.replace('/', '--')}"
+    folder = _folder(ref.repo)
     named = folder / "refs" / ref.revision
     commit = named.read_text().strip() if named.is_file() else ref.revision
     root = folder / "snapshots" / commit
     if not re.fullmatch(r"[\w.-]+", commit) or not root.is_dir():
         return None
+    record = _record(folder, commit)
     if ref.file:
-        return root / ref.file if (root / ref.file).is_file() else None
-    return root if _complete(folder, root) else None
+        known = not record or ref.file in record.verified
+        return root / ref.file if known and (root / ref.file).is_file() else None
+    return root if _complete(folder, root) and (not record or record.whole) else None
 
 
 def _complete(folder: Path, root: Path) -> bool:
-    listed = folder / "brolly" / root.name
-    if listed.is_file():
-        return all((root / name).exists() for name in listed.read_text().splitlines())
-    unfinished = any((folder / "blobs").glob("*.incomplete")) if (folder / "blobs").is_dir() else False
-    return not unfinished and any(p.suffix in WEIGHTS and p.exists() for p in root.iterdir())
+    """Whether a snapshot has all that was asked for; without a record, all that its own index of shards names."""
+    if record := _record(folder, root.name):
+        return all(name in record.verified and (root / name).exists() for name in record.wanted)
+    unfinished = any((folder / "blobs").glob("*.incomplete"))
+    shards: set[str] = set()
+    for index in root.glob("*.index.json"):
+        try:
+            shards |= set(json.loads(index.read_text())["weight_map"].values())
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            return False
+    weights = any(p.suffix in WEIGHTS and p.exists() for p in root.iterdir())
+    return weights and not unfinished and all((root / name).exists() for name in shards)
 
 
 def cached() -> list[CachedModel]:
-    """Bundled minis, then every revision in the cache, without asking the network."""
+    """Bundled minis, then every revision in the cache and every file of a URL, without asking the network."""
     found = [
         CachedModel(name, "bundled", _size(MINIS / name), MINIS / name, complete=True, bundled=True) for name in minis()
     ]
@@ -257,6 +429,11 @@ def cached() -> list[CachedModel]:
         for root in sorted((folder / "snapshots").glob("*")):
             name = folder.name.removeprefix("models--").replace("--", "/", 1)
             found.append(CachedModel(name, root.name[:12], _size(root), root, _complete(folder, root)))
+    for source in sorted(_urls().glob("*/url")):
+        files = [p for p in source.parent.iterdir() if p.suffix in WEIGHTS]
+        n_bytes = sum(_have(p) for p in (files or source.parent.glob("*.part")))
+        path = files[0] if files else source.parent
+        found.append(CachedModel(source.read_text(), "url", n_bytes, path, complete=bool(files)))
     return found
 
 
@@ -271,12 +448,19 @@ def remove(reference: str) -> int:
         folder = _url_folder(target)
     elif target.repo in minis():
         raise OptionError(f"{target.repo} comes with brolly and cannot be removed.")
+    elif target.file or "@" in reference:
+        raise OptionError(f"every revision of a model is removed at once; say `brolly remove {target.repo}`.")
     else:
-        folder = cache_folder() / f"models--{target.repo.replace('/', '--')}"
+        folder = _folder(target.repo)
     if not folder.is_dir() or folder.is_symlink():
         raise NotFound(f"{reference} is not in the cache; {_known()}")
     freed = sum(p.lstat().st_size for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
-    shutil.rmtree(folder)
+    try:
+        if (folder / "snapshots").is_dir():  # what is half removed is found by nobody
+            os.replace(folder / "snapshots", folder / f"removed.{os.getpid()}")
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise HubError(f"{folder} could not be removed ({error.strerror}); remove it by hand.") from None
     return freed
 
 
@@ -302,88 +486,92 @@ def _atomic(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
+def _urls() -> Path:
+    return cache_folder().parent / "brolly" / "urls"
+
+
 def _url_folder(url: str) -> Path:
-    return cache_folder().parent / "brolly" / "urls" / hashlib.sha256(url.encode()).hexdigest()[:24]
+    return _urls() / hashlib.sha256(url.encode()).hexdigest()[:24]
 
 
 def _pull_url(url: str, quiet: bool) -> Path:
     """One file from anywhere, resumed by Range; it gets its name only when it is whole."""
     name = unquote(urlsplit(url).path.rpartition("/")[2])
-    if not name.endswith(WEIGHTS) or not re.fullmatch(r"[\w.+ -]+", name):
+    if not name.endswith(WEIGHTS) or not re.fullmatch(r"[\w+ -][\w.+ -]*", name):
         raise OptionError(f"{url[:200]} does not name a model file; expected one that ends in {', '.join(WEIGHTS)}.")
-    path = _url_folder(url) / name
+    folder = _url_folder(url)
+    path, part, tag = folder / name, folder / f"{name}.part", folder / "version"
     if path.is_file():
         return path
     if offline():
         raise Offline(f"{url} is not in the cache, and HF_HUB_OFFLINE is set; {_known()}")
-    from urllib.error import HTTPError, URLError
-    from urllib.request import Request, urlopen
+    from huggingface_hub.utils import WeakFileLock, tqdm
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(name + ".part")
-    for attempt in range(5):
-        have = part.stat().st_size if part.exists() else 0
-        try:
-            with urlopen(Request(url, headers={"Range": f"bytes={have}-"} if have else {}), timeout=30) as answer:
-                resumed = answer.status == 206
-                rest = int(answer.headers.get("Content-Length") or 0)
-                total = rest + (have if resumed else 0)
-                _room(rest, url)
-                with part.open("ab" if resumed else "wb") as file:
-                    shutil.copyfileobj(answer, file, 2**20)
-            if part.stat().st_size >= total:
+    with _told_apart(url, None):
+        _atomic(folder / "url", url)
+        with WeakFileLock(folder / "lock"):
+            if not path.is_file():
+                with tqdm(initial=_have(part), unit="B", unit_scale=True, desc=name, disable=quiet) as bar:
+                    _stream(url, part, {}, None, bar, Event(), tag)
                 os.replace(part, path)
-                return path
-        except HTTPError as error:
-            if error.code == 416 and have:
-                part.unlink()
-                continue
-            kind = NotFound if error.code in (404, 410) else Gated if error.code in (401, 403) else HubError
-            raise kind(f"{url} answered {error.code} {error.reason}.") from None
-        except (URLError, TimeoutError, ConnectionError) as error:
-            if attempt == 4:
-                raise Offline(f"{url} could not be reached ({getattr(error, 'reason', error)}); try again.") from None
-        except OSError as error:
-            if error.errno == 28:
-                raise DiskFull(f"{path.parent} is full; what was fetched is kept, make room and pull again.") from None
-            raise
-    raise Offline(f"{url} broke off five times; what was fetched is kept, pull it again to go on.")
+    return path
 
 
 def _unreachable(error: BaseException) -> bool:
-    words = ("Connect", "Timeout", "OfflineMode", "LocalEntryNotFound", "RemoteProtocol", "ReadError", "ProxyError")
+    """Whether this is the network's or the server's bad moment, and no answer."""
+    words = ("Connect", "Timeout", "OfflineMode", "RemoteProtocol", "ReadError", "ProxyError")
     kinds = {k.__name__ for k in type(error).__mro__}
-    return any(word in kind for word in words for kind in kinds)
+    status = _status(error)
+    return status in (408, 429) or status >= 500 or any(word in kind for word in words for kind in kinds)
+
+
+def _status(error: BaseException) -> int:
+    return getattr(getattr(error, "response", None), "status_code", 0)
 
 
 @contextmanager
-def _told_apart(reference: str, repo: str) -> Iterator[None]:
-    """huggingface_hub's exceptions as ours: not found, gated, offline and disk full are four different things."""
+def _told_apart(reference: str, target: Reference | None) -> Iterator[None]:
+    """Other libraries' exceptions as ours: not found, gated, offline and disk full are four different things."""
     try:
         yield
-    except (HubError, CheckpointError, OptionError):
+    except BrollyError:
         raise
-    except OSError as error:
-        if error.errno == 28:
-            raise DiskFull(f"{cache_folder()} is full; what was fetched is kept, make room and pull again.") from None
-        raise _translated(error, reference, repo) from None
     except Exception as error:
-        raise _translated(error, reference, repo) from None
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise DiskFull(
+                f"{cache_folder()} is full ({error.strerror}); what was fetched is kept, make room and pull again."
+            ) from None
+        if isinstance(error, OSError) and error.errno and error.filename:
+            raise HubError(
+                f"{error.filename} cannot be written ({error.strerror}); set HF_HOME to a folder that can."
+            ) from None
+        raise _translated(error, reference, target) from None
 
 
-def _translated(error: Any, reference: str, repo: str) -> HubError:
+def _translated(error: Any, reference: str, target: Reference | None) -> HubError:
     kinds = {k.__name__ for k in type(error).__mro__}
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    page = f"{endpoint()}/{repo}"
-    if "GatedRepoError" in kinds or status == 403:
-        return Gated(f"{repo} is gated: agree to its terms at {page}, then set HF_TOKEN (or run `hf auth login`).")
-    if "RevisionNotFoundError" in kinds:
-        return NotFound(f"{repo} exists, and has no revision {reference.partition('@')[2]!r}.")
-    if "RepositoryNotFoundError" in kinds or status in (401, 404):
-        names = sorted({m.name for m in cached()})
-        close = get_close_matches(repo, names, n=1)
-        hint = f"did you mean {close[0]}?" if close else "if it is private, set HF_TOKEN."
-        return NotFound(f"{repo} is not on {endpoint()}, and no such path is here; {hint}")
+    status = _status(error)
+    site = endpoint() if target else urlsplit(reference).netloc
     if _unreachable(error):
-        return Offline(f"{endpoint()} could not be reached for {reference} ({type(error).__name__}); {_known()}")
-    return HubError(f"{reference} could not be pulled ({type(error).__name__}: {str(error).splitlines()[0][:160]}).")
+        reason = f"answered {status}" if status else f"could not be reached ({type(error).__name__})"
+        return Offline(f"{site} {reason} for {reference}; what was fetched is kept, try again. Without it, {_known()}")
+    if target is None:
+        if status in (401, 403):
+            return Gated(f"{reference} asks for a login ({status}); download it by hand and give its path.")
+        if status in (404, 410):
+            return NotFound(f"{reference} is not there ({status}); check the address.")
+    elif "GatedRepoError" in kinds or status == 403:
+        page = f"{site}/{target.repo}"
+        return Gated(
+            f"{target.repo} is gated: agree to its terms at {page}, then set HF_TOKEN (or run `hf auth login`)."
+        )
+    elif "RevisionNotFoundError" in kinds:
+        return NotFound(f"{target.repo} exists, and has no revision {target.revision!r}; look at {site}/{target.repo}.")
+    elif "RepositoryNotFoundError" in kinds or status == 404:
+        close = get_close_matches(target.repo, sorted({m.name for m in cached()}), n=1)
+        hint = f"did you mean {close[0]}?" if close else "if it is private, set HF_TOKEN."
+        return NotFound(f"{target.repo} is not on {site}, and no such path is here; {hint}")
+    elif status == 401:
+        return Gated(f"{site} refuses the token for {target.repo}; set HF_TOKEN to a valid one, or unset it.")
+    words = (str(error).splitlines() or [""])[0][:160]
+    return HubError(f"{reference} could not be pulled ({type(error).__name__}: {words}); try again.")
