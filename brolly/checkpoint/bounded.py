@@ -35,10 +35,15 @@ def shown(value: Any) -> str:
     return repr(value) if isinstance(value, (int, float, type(None))) else f"a {type(value).__name__}"
 
 
+def fault(error: BaseException) -> str:
+    """What another library says, for a message: short, on one line, with nothing that a terminal would obey."""
+    return str(error)[:MAX_SHOWN].encode("unicode_escape").decode()
+
+
 def parse_json(raw: bytes, source: str, *, unique: bool = False) -> Any:
     """JSON of bounded depth and size, whose only surprise is a CheckpointError naming `source`.
 
-    `unique` refuses an object that has a key twice.
+    `unique` refuses an object that has a key twice, or text that no UTF-8 can hold.
     """
     if len(raw) > MAX_JSON or weight(raw) > MAX_PARSED:
         raise CheckpointError(f"{source}: its {len(raw):,} bytes of JSON are more than any real file's.")
@@ -47,7 +52,7 @@ def parse_json(raw: bytes, source: str, *, unique: bool = False) -> Any:
     try:
         return json.loads(raw.decode("utf-8"), object_pairs_hook=_unique if unique else None)
     except (ValueError, RecursionError, MemoryError) as error:
-        raise CheckpointError(f"{source} is not valid JSON ({str(error)[:100]}); download it again.") from None
+        raise CheckpointError(f"{source} is not valid JSON ({fault(error)}); download it again.") from None
 
 
 def weight(raw: bytes) -> int:
@@ -73,6 +78,8 @@ def too_deep(raw: bytes) -> bool:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    for text in (text for pair in pairs for text in pair if isinstance(text, str)):
+        text.encode()  # half of a surrogate pair, which JSON can spell, would break whoever prints it
     found = dict(pairs)
     if len(found) != len(pairs):
         seen: set[str] = set()
@@ -100,8 +107,8 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
     except FileNotFoundError:
         raise NotFound(f"{path} does not exist.") from None
     except (OSError, ValueError) as error:
-        fault = getattr(error, "strerror", None) or error
-        raise CheckpointError(f"{path} cannot be read ({fault}); expected a regular file.") from None
+        said = getattr(error, "strerror", None) or fault(error)
+        raise CheckpointError(f"{path} cannot be read ({said}); expected a regular file.") from None
     with file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):

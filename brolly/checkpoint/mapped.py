@@ -33,6 +33,14 @@ class Mapped:
             raise CheckpointError(f"{info.file} became shorter than its header says; download it again.")
         return memoryview(whole)[info.offset : info.offset + info.nbytes]
 
+    def release(self, info: TensorInfo) -> None:
+        """Give back the memory that holds these bytes; whoever looks at them again reads the file again."""
+        for piece in info.shards or (info,):
+            start = -(-piece.offset // mmap.PAGESIZE) * mmap.PAGESIZE
+            end = (piece.offset + piece.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+            if end > start and piece.file in self._maps and hasattr(mmap, "MADV_DONTNEED"):
+                self._maps[piece.file].madvise(mmap.MADV_DONTNEED, start, end - start)
+
     def close(self) -> None:
         """Unmap what nobody holds; what a buffer still shows goes with the last such buffer."""
         for mapping in self._maps.values():

@@ -34,7 +34,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]
     if raw[:1] != b"{":
         raise CheckpointError(f"{path} is not a safetensors file: its header is no JSON object.")
     header = parse_json(raw, f"{path}: the header", unique=True)
-    metadata = header.pop("__metadata__", None) or {}
+    metadata = header.pop("__metadata__", None)
+    metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise CheckpointError(f"{path}: __metadata__ must map text to text.")
     start = 8 + length

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from brolly.card import BITS, TensorInfo
-from brolly.checkpoint.bounded import MAX_DEPTH, MAX_TENSORS, exactly, opened, shape_of, shown
+from brolly.checkpoint.bounded import MAX_DEPTH, MAX_TENSORS, exactly, fault, opened, shape_of, shown
 from brolly.errors import CheckpointError, UnsafeCheckpoint
 
 MAX_PICKLE = 8 * 2**20  # bytes; a real one takes about 200 a tensor
@@ -93,9 +93,7 @@ def read_torch(path: Path) -> dict[str, TensorInfo]:
             ValueError,
             MemoryError,
         ) as error:
-            raise CheckpointError(
-                f"{path} is not a whole PyTorch file ({str(error)[:80]}); download it again."
-            ) from None
+            raise CheckpointError(f"{path} is not a whole PyTorch file ({fault(error)}); download it again.") from None
 
 
 def _read_zip(file: BinaryIO, path: Path, size: int) -> dict[str, TensorInfo]:
@@ -232,6 +230,8 @@ def _walk(found: Any, path: Path) -> list[tuple[str, _Tensor]]:
 def _joined(name: str, key: str | int) -> str:
     if len(key) > 1000 if isinstance(key, str) else abs(key) >= 2**63:
         raise ValueError(f"a key is {shown(key)}")
+    if isinstance(key, str):
+        key.encode()  # half of a surrogate pair, which a pickle can hold, would break whoever prints it
     return f"{name}.{key}" if name else str(key)
 
 
@@ -288,8 +288,9 @@ class _Machine:
                     raise UnsafeCheckpoint(f"{self.path}: its pickle has more than {MAX_OPCODES:,} steps.")
                 self._step(opcode.name, argument)
             return self.stack.pop()
-        except (ValueError, IndexError, KeyError, TypeError, AttributeError, MemoryError, OverflowError) as error:
-            raise CheckpointError(f"{self.path}: the pickle is damaged ({str(error)[:80]}).") from None
+        # A Warning is one under `python -W error`: pickletools warns of odd escapes.
+        except (LookupError, ValueError, TypeError, AttributeError, MemoryError, OverflowError, Warning) as error:
+            raise CheckpointError(f"{self.path}: the pickle is damaged ({fault(error)}).") from None
 
     def _marked(self) -> list[Any]:
         at = len(self.stack) - 1

@@ -135,7 +135,7 @@ def _write_legacy(path: Path) -> None:
 
 
 def _write_gguf(path: Path) -> None:
-    write_gguf(path, {"a": numbers(3, 4), "b": numbers(5, dtype=torch.bfloat16)})
+    write_gguf(path, {"a": numbers(3, 4), "b": numbers(16, dtype=torch.bfloat16)})
 
 
 def _write_llama2c(path: Path) -> None:
