@@ -40,9 +40,10 @@ def load(reference: str | Path, *, device: str | None = None, dtype: str | torch
     card = recognise(read_header(hub.resolve(reference)))
     place = choose_device(device)
     kind = choose_dtype(dtype, card.header, place)
-    network = fill(card, place, kind)
+    mapped = Mapped(card.header)
+    network, sources = fill(card, mapped, place, kind)
     log.info("%s on %s in %s", card.header.path, place, str(kind).removeprefix("torch."))
-    return Model(card, network)
+    return Model(card, network, release=lambda name: mapped.release(sources[name]))
 
 
 def choose_device(device: str | None) -> torch.device:
@@ -83,20 +84,20 @@ def native_bf16() -> bool:
     return any(check() for check in checks if check)
 
 
-def fill(card: Card, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """The card's network with every parameter taken from the checkpoint; on a CPU they stay mapped where they can."""
+def fill(
+    card: Card, mapped: Mapped, device: torch.device, dtype: torch.dtype
+) -> tuple[nn.Module, dict[str, TensorInfo]]:
+    """The card's network, and where each parameter came from; on a CPU they stay mapped where they can."""
     with torch.device("meta"):
         network = models.build(card.config)
-    header = card.header
     sources = places(card, dict(network.named_parameters()))
-    mapped = Mapped(header)
     for target, (info, how) in sources.items():
         owner, _, leaf = target.rpartition(".")
         module = network.get_submodule(owner)
         parameter = getattr(module, leaf)
         tensor = read(mapped, info, parameter.shape, how, card.config.head_dim)
         setattr(module, leaf, nn.Parameter(tensor.to(device, dtype), requires_grad=False))
-    return network.eval()
+    return network.eval(), {target: info for target, (info, _) in sources.items()}
 
 
 def places(card: Card, expected: dict[str, Tensor]) -> dict[str, tuple[TensorInfo, str]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, overload
 
@@ -41,9 +42,9 @@ class Options(TypedDict, total=False):
 class Model:
     """A loaded model. `card` says what it is, `network` computes, `tokenizer` reads and writes text."""
 
-    def __init__(self, card: Card, network: nn.Module) -> None:
+    def __init__(self, card: Card, network: nn.Module, release: Callable[[str], None] | None = None) -> None:
         self.card, self.network = card, network
-        self.runner = Runner(network)
+        self.runner = Runner(network, release)
         self.device, self.dtype = self.runner.device, self.runner.dtype
 
     def __repr__(self) -> str:
@@ -111,7 +112,15 @@ class Model:
         names = {f.name for f in fields(GenerateOptions)}
         if unknown := given.keys() - names:
             raise OptionError(f"{sorted(unknown)[0]!r} is no option; there are {', '.join(sorted(names))}.")
-        asked = GenerateOptions(**given)
+        asked = GenerateOptions(**{k: v for k, v in given.items() if v is not None})
+        for name in ("max_tokens", "top_k", "seed", "logprobs"):
+            if type(value := getattr(asked, name)) not in (int, type(None)):
+                raise OptionError(f"{name} is {value!r}; it must be a whole number.")
+        if not isinstance(asked.logit_bias, Mapping):
+            raise OptionError(f"logit_bias is {asked.logit_bias!r:.80}; it must map token ids to numbers.")
+        for token, bias in asked.logit_bias.items():
+            if type(token) is not int or type(bias) not in (int, float) or not isfinite(bias):
+                raise OptionError(f"logit_bias is {{{token!r}: {bias!r}}}; it must map token ids to finite numbers.")
         said = self.defaults
         known = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
         advice: dict[str, Any] = {k: said[k] for k in known if type(said.get(k)) in (int, float)}

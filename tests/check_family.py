@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from brolly.checkpoint import read_header
+from brolly.checkpoint import Mapped, read_header
 from brolly.engine.cache import Causal
 from brolly.engine.runner import Runner
 from brolly.families import families, recognise
@@ -30,7 +30,7 @@ def check_language_model(
     others = [f.name for f in families() if f.match(header) and f is not card.family and f is not card.family.narrows]
     assert others == [], f"{folder} is also a {others}"
 
-    network = fill(card, CPU, torch.float32)
+    network, _ = fill(card, Mapped(header), CPU, torch.float32)
     ids = torch.arange(3, 15)[None] % card.config.vocab_size
     positions = torch.arange(ids.shape[1])[None]
     expected = reference(ids).logits

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from brolly.engine import settle
 from brolly.engine.cache import DenseCache
+from brolly.engine.fuse import fuse
+from brolly.kernels.decoder import Decoder
 from brolly.layers.attention import Cache
+
+BLOCK = 512  # tokens of a prompt that pass through the fused kernel together
 
 
 class CausalLM(Protocol):
@@ -22,21 +29,64 @@ class CausalLM(Protocol):
 class Runner:
     """One network and the fastest way to step it that this machine has."""
 
-    def __init__(self, network: torch.nn.Module) -> None:
-        self.network = network
+    def __init__(self, network: torch.nn.Module, release: Callable[[str], None] | None = None) -> None:
+        """`release(name)` gives back what a parameter was read from, once it stands elsewhere."""
+        self.network: Any = network
         weight = next(network.parameters())
         self.device, self.dtype = weight.device, weight.dtype
+        self._release, self._settled = release, release is None
+
+    @cached_property
+    def fused(self) -> Decoder | str:
+        """The kernel for this network, or why there is none; made when first needed."""
+        try:
+            return fuse(self.network)
+        except ValueError as error:
+            return str(error)
 
     def new_cache(self, batch: int = 1, capacity: int = 256) -> DenseCache:
+        capacity = (capacity + 31) // 32 * 32
         return DenseCache(self.network.config, batch, capacity, self.dtype, self.device)
 
     @torch.inference_mode()
     def forward(self, ids: Tensor, positions: Tensor, cache: DenseCache) -> Tensor:
         """Logits (B, V) float32 after the last of ids (B, T), standing at positions (B, T)."""
         cache.begin(positions)
+        fused = self.fused
+        if isinstance(fused, Decoder) and len(ids) == 1 and (ids.shape[1] == 1 or fused.takes_blocks):
+            return self._step(fused, ids[0], int(positions[0, 0]), cache)[None]
         hidden = self.network(ids, positions, cache)
         return self.network.logits(hidden[:, -1]).float()
 
+    def _step(self, fused: Decoder, ids: Tensor, position: int, cache: DenseCache) -> Tensor:
+        if len(ids) == 1:
+            self._settle(fused)
+            return fused.step(int(ids[0]), position, cache.keys, cache.values)
+        for start in range(0, len(ids), BLOCK):
+            logits = fused.block(ids[start : start + BLOCK], position + start, cache.keys, cache.values)
+        return logits
+
+    def _settle(self, fused: Decoder) -> None:
+        """With the first step, begin to move the weights to faster memory."""
+        if self._settled:
+            return
+        self._settled = True
+        if not settle.pays(self.network):
+            return
+
+        def moved(name: str, old: Tensor, new: Tensor) -> None:
+            fused.move(old, new)
+            if self._release:
+                self._release(name)
+
+        settle.Settler(self.network, moved).start()
+
     def describe(self) -> str:
         """Which path steps take here, in a few words."""
-        return f"torch, {torch.get_num_threads()} threads, {str(self.dtype).removeprefix('torch.')} on {self.device}"
+        fused = self.fused
+        if isinstance(fused, str):
+            path = f"torch ({fused})"
+        else:
+            path = "fused C for prompts and steps" if fused.takes_blocks else "fused C for steps, torch for prompts"
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{path}, {torch.get_num_threads()} threads, {dtype} on {self.device}"

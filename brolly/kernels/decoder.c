@@ -1,35 +1,14 @@
-// One token through a pre-norm decoder (Llama's or GPT-2's diagram) in a single call, on a team of threads.
+// Llama's and GPT-2's diagram (a pre-norm decoder) in single calls: one token (here), a block of tokens (prompt.h).
 //
 // Weights stay where torch has them, row-major (out, in), float32 or bfloat16; activations and sums are float32.
-// The reference is brolly/models run by torch; tests/kernels compares the two. brolly/kernels/decode.py mirrors the structs.
-// Vectors are GCC's and clang's own, so that one text serves AVX-512, AVX2, NEON and machines with none.
+// The reference is brolly/models run by torch; tests/kernels compares the two. decoder.py mirrors the structs.
 
 #define _GNU_SOURCE
-#include <errno.h>
-#include <math.h>
-#include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
-#include <unistd.h>
+#include "vectors.h"
 
-#if defined(__AVX512F__)
-#define LANES 16
-#elif defined(__AVX2__)
-#define LANES 8
-#else
-#define LANES 4
-#endif
-typedef float floats __attribute__((vector_size(4 * LANES)));
-typedef int32_t ints __attribute__((vector_size(4 * LANES)));
-typedef uint32_t words __attribute__((vector_size(4 * LANES)));
-typedef uint16_t halves __attribute__((vector_size(2 * LANES)));
-#define INLINE static inline __attribute__((always_inline))
+#include "team.h"
 
-enum { MAX_THREADS = 256, MAX_HEAD = 1024, CHUNK_BYTES = 65536 };
+enum { MAX_HEAD = 1024, CHUNK_BYTES = 65536 };
 
 typedef struct {
     const void *q, *k, *v, *o, *gate, *up, *down;  // matrices; no gate: up alone through GELU
@@ -46,161 +25,19 @@ typedef struct {
     const Layer *layers;
 } Network;
 
-// ---- numbers ----
-
-INLINE float one(const void *p, int64_t i, int bf16) {
-    if (!bf16) return ((const float *)p)[i];
-    uint32_t bits = (uint32_t)((const uint16_t *)p)[i] << 16;
-    float value;
-    memcpy(&value, &bits, 4);
-    return value;
-}
-
-INLINE floats load(const void *p, int64_t i, int bf16) {
-    floats value;
-    if (!bf16) {
-        memcpy(&value, (const float *)p + i, sizeof value);
-        return value;
-    }
-    halves half;
-    memcpy(&half, (const uint16_t *)p + i, sizeof half);
-    return (floats)(__builtin_convertvector(half, words) << 16);
-}
-
-INLINE floats loadf(const float *p) { return load(p, 0, 0); }
-INLINE void storef(float *p, floats value) { memcpy(p, &value, sizeof value); }
-
-INLINE float total(floats v) {
-    float sum = 0;
-    for (int i = 0; i < LANES; i++) sum += v[i];
-    return sum;
-}
-
-// Nearest, ties to even, as torch rounds; a NaN stays one.
-INLINE uint16_t to_bf16(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, 4);
-    if (value != value) return 0x7fc0;
-    return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-// e^x within 2 ulp: x = n ln 2 + r, a polynomial in r, n into the exponent (Cephes' expf).
-INLINE floats exps(floats x) {
-    const floats zero = {0};
-    const floats low = zero - 87.3f, high = zero + 88.3f, magic = zero + 12582912.0f;
-    ints under = x < low, over = x > high;
-    x = (floats)((under & (ints)low) | (over & (ints)high) | (~(under | over) & (ints)x));
-    floats n = (x * 1.44269504088896341f + magic) - magic;
-    floats r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    floats p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    return p * (floats)((__builtin_convertvector(n, ints) + 127) << 23);
-}
-
-// ---- a team of threads: spins for a moment between tokens, then sleeps ----
-
-typedef void (*Work)(void *argument, int index, int n);
-
-static struct {
-    pthread_mutex_t busy, door;
-    pthread_cond_t bell;
-    pthread_t threads[MAX_THREADS];
-    pid_t owner;
-    int n;  // with the caller
-    _Atomic uint64_t round;
-    atomic_int done, arrived, phase, stop;
-    Work work;
-    void *argument;
-} team = {.busy = PTHREAD_MUTEX_INITIALIZER, .door = PTHREAD_MUTEX_INITIALIZER, .bell = PTHREAD_COND_INITIALIZER};
-
-INLINE void rest(int turn) {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-    if (turn > 2000) sched_yield();  // more threads than free cores: let the others arrive
-}
-
-static void meet(int n) {
-    int phase = atomic_load(&team.phase);
-    if (atomic_fetch_add(&team.arrived, 1) + 1 == n) {
-        atomic_store(&team.arrived, 0);
-        atomic_fetch_add(&team.phase, 1);
-    } else {
-        for (int turn = 0; atomic_load(&team.phase) == phase; turn++) rest(turn);
-    }
-}
-
-static void *member(void *index) {
-    uint64_t seen = 0;
-    for (;;) {
-        for (int turn = 0; turn < 5000 && atomic_load(&team.round) == seen; turn++) rest(0);
-        if (atomic_load(&team.round) == seen) {
-            pthread_mutex_lock(&team.door);
-            while (atomic_load(&team.round) == seen) pthread_cond_wait(&team.bell, &team.door);
-            pthread_mutex_unlock(&team.door);
-        }
-        seen++;
-        if (atomic_load(&team.stop)) return NULL;
-        team.work(team.argument, (int)(intptr_t)index, team.n);
-        atomic_fetch_add(&team.done, 1);
-    }
-}
-
-static void ring(void) {
-    atomic_store(&team.done, 0);
-    pthread_mutex_lock(&team.door);
-    atomic_fetch_add(&team.round, 1);
-    pthread_cond_broadcast(&team.bell);
-    pthread_mutex_unlock(&team.door);
-}
-
-// A fork leaves the threads behind and may leave a lock held: begin anew.
-static void enlist(int n) {
-    if (team.owner == getpid() && team.n == n) return;
-    if (team.owner == getpid() && team.n > 1) {
-        atomic_store(&team.stop, 1);
-        ring();
-        for (int i = 1; i < team.n; i++) pthread_join(team.threads[i], NULL);
-    }
-    pthread_mutex_init(&team.door, NULL);
-    pthread_cond_init(&team.bell, NULL);
-    atomic_store(&team.round, 0);
-    atomic_store(&team.stop, 0);
-    atomic_store(&team.arrived, 0);
-    team.owner = getpid();
-    team.n = 1;
-    for (int i = 1; i < n; i++, team.n++)
-        if (pthread_create(&team.threads[i], NULL, member, (void *)(intptr_t)i)) break;
-}
-
-static void after_fork(void) { pthread_mutex_init(&team.busy, NULL); }
-
-__attribute__((constructor)) static void prepare(void) { pthread_atfork(NULL, NULL, after_fork); }
-
-static void together(Work work, void *argument, int n) {
-    pthread_mutex_lock(&team.busy);
-    enlist(n < 1 ? 1 : n > MAX_THREADS ? MAX_THREADS : n);
-    team.work = work;
-    team.argument = argument;
-    if (team.n > 1) ring();
-    work(argument, 0, team.n);
-    for (int turn = 0; team.n > 1 && atomic_load(&team.done) < team.n - 1; turn++) rest(turn);
-    pthread_mutex_unlock(&team.busy);
-}
-
 // ---- pieces of the step ----
+
+INLINE const void *row_of(const void *matrix, int64_t row, int64_t n, int bf16) {
+    return (const char *)matrix + row * n * (bf16 ? 2 : 4);
+}
 
 // One row after another: each core reads one long run of memory, which is what the prefetchers follow best.
 INLINE float product(const void *row, const float *x, int64_t n, int bf16) {
     floats a = {0}, b = a, c = a, d = a;
     int64_t i = 0;
     for (; i + 4 * LANES <= n; i += 4 * LANES) {
+        const char *later = (const char *)row_of(row, i, 1, bf16) + AHEAD;
+        for (int j = 0; j < 4 * LANES * (bf16 ? 2 : 4); j += 64) __builtin_prefetch(later + j);
         a += load(row, i, bf16) * loadf(x + i);
         b += load(row, i + LANES, bf16) * loadf(x + i + LANES);
         c += load(row, i + 2 * LANES, bf16) * loadf(x + i + 2 * LANES);
@@ -216,10 +53,6 @@ static __attribute__((noinline)) float dot_bf16(const void *row, const float *x,
 static __attribute__((noinline)) float dot_f32(const void *row, const float *x, int64_t n) { return product(row, x, n, 0); }
 INLINE float dot(const void *row, const float *x, int64_t n, int bf16) {
     return bf16 ? dot_bf16(row, x, n) : dot_f32(row, x, n);
-}
-
-INLINE const void *row_of(const void *matrix, int64_t row, int64_t n, int bf16) {
-    return (const char *)matrix + row * n * (bf16 ? 2 : 4);
 }
 
 INLINE float bias(const void *b, int64_t i, int bf16) { return b ? one(b, i, bf16) : 0.0f; }
@@ -281,6 +114,15 @@ INLINE int64_t chunk_rows(int64_t rows, int64_t row_bytes, int n) {
 }
 
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// Logits of one state x (dim): the last norm and the head. `normed` is this thread's work space.
+INLINE void foretell(const Network *net, const float *x, float *normed, float *logits, atomic_int *next, int n, int bf16) {
+    const int64_t C = net->dim, size = chunk_rows(net->vocab_size, C * (bf16 ? 2 : 4), n);
+    normalise(normed, x, net->norm, net->norm_b, C, net->eps, net->layer_norm, bf16);
+    for (int64_t a; (a = take(next, size)) < net->vocab_size;)
+        for (int64_t r = a; r < least(a + size, net->vocab_size); r++)
+            logits[r] = dot(row_of(net->head, r, C, bf16), normed, C, bf16);
+}
 
 // Softmax(q K / sqrt D) V for one query head; `p` holds the scores, `k` and `v` the newest token's own.
 INLINE void attend(float *out, const float *q, const char *keys, const char *values, const float *k, const float *v, float *p,
@@ -410,10 +252,7 @@ INLINE void run(const Step *s, int index, int n, int bf16) {
                 s->x[r] += dot(row_of(l->down, r, F, bf16), s->hidden, F, bf16) + bias(l->down_b, r, bf16);
         next++, meet(n);
     }
-    normalise(normed, s->x, net->norm, net->norm_b, C, net->eps, net->layer_norm, bf16);
-    size = chunk_rows(net->vocab_size, C * width, n);
-    for (; (a = take(next, size)) < net->vocab_size;)
-        for (r = a; r < least(a + size, net->vocab_size); r++) s->logits[r] = dot(row_of(net->head, r, C, bf16), normed, C, bf16);
+    foretell(net, s->x, normed, s->logits, next, n, bf16);
 }
 
 static void work(void *argument, int index, int n) {
@@ -422,21 +261,23 @@ static void work(void *argument, int index, int n) {
     else run(s, index, n, 0);
 }
 
+// ---- what Python calls ----
+
 static int64_t room(const Network *net) {
     return net->dim + 2 * (net->n_heads + net->n_kv_heads) * net->head_dim + net->hidden_dim + net->head_dim;
 }
 
-// Floats of work space that a step needs, and so is passed by the caller: nothing is allocated per token.
-int64_t brolly_decode_space(const Network *net, int64_t capacity, int64_t n_threads) {
-    return room(net) + n_threads * (net->dim + capacity) + 5 * net->n_layers + 1 + 16;
+// Bytes of work space that a step needs, and so is passed by the caller: nothing is allocated per token.
+int64_t brolly_step_space(const Network *net, int64_t capacity, int64_t n_threads) {
+    return 4 * (room(net) + n_threads * (net->dim + capacity) + 5 * net->n_layers + 1);
 }
 
-int64_t brolly_decode_lanes(void) { return LANES; }
-int64_t brolly_decode_max_head(void) { return MAX_HEAD; }
+int64_t brolly_lanes(void) { return LANES; }
+int64_t brolly_max_head(void) { return MAX_HEAD; }
 
 // Logits (vocab_size) of the token after `token`, which stands at `position` < capacity.
-void brolly_decode(const Network *net, int64_t token, int64_t position, void *keys, void *values, int64_t capacity,
-                   int64_t layer_stride, float *space, float *logits, int64_t n_threads) {
+void brolly_step(const Network *net, int64_t token, int64_t position, void *keys, void *values, int64_t capacity,
+                   int64_t layer_stride, void *space, float *logits, int64_t n_threads) {
     const int64_t C = net->dim, D = net->head_dim, q = net->n_heads * D, kv = net->n_kv_heads * D;
     Step s = {.net = net, .token = token, .position = position, .capacity = capacity, .keys = keys, .values = values,
               .layer_stride = layer_stride, .logits = logits};
@@ -462,3 +303,39 @@ void brolly_decode(const Network *net, int64_t token, int64_t position, void *ke
     }
     together(work, &s, (int)n_threads);
 }
+
+#ifdef __AMX_BF16__
+#include "prompt.h"
+
+int64_t brolly_amx(void) { return tiles_allowed(); }
+
+int64_t brolly_prompt_space(const Network *net, int64_t position, int64_t length, int64_t n_threads) {
+    int64_t parts[10];
+    return prompt_parts(net, length, (position + length + DEPTH - 1) / DEPTH * DEPTH, n_threads, parts);
+}
+
+// The same after `length` tokens, of which the first stands at `position`; capacity is a multiple of 32.
+void brolly_prompt(const Network *net, const int32_t *tokens, int64_t length, int64_t position, void *keys, void *values,
+                   int64_t capacity, int64_t layer_stride, void *space, float *logits, int64_t n_threads) {
+    int64_t parts[10];
+    Prompt p = {.net = net, .tokens = tokens, .position = position, .length = length, .blocks = (length + 31) / 32 * 2,
+                .capacity = capacity, .layer_stride = layer_stride, .keys = keys, .values = values, .logits = logits,
+                .padded = (position + length + DEPTH - 1) / DEPTH * DEPTH};
+    prompt_parts(net, length, p.padded, n_threads, parts);
+    char *free = (char *)(((uintptr_t)space + 63) / 64 * 64);
+    p.x = (float *)free, free += parts[0];
+    p.qkv = (float *)free, free += parts[1];
+    p.cosine = (float *)free, free += parts[2];
+    p.sine = (float *)free, free += parts[3];
+    p.normed = (bf16 *)free, free += parts[4];
+    p.mixed = (bf16 *)free, free += parts[5];
+    p.hidden = (bf16 *)free, free += parts[6];
+    p.turned = (bf16 *)free, free += parts[7];
+    p.last = (float *)free, free += parts[8];
+    p.next = (atomic_int *)free;
+    memset(free, 0, parts[9]);
+    together(prompt_work, &p, (int)n_threads);
+}
+#else
+int64_t brolly_amx(void) { return 0; }
+#endif
