@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
-from typing import Any, get_type_hints
+from typing import Any, NoReturn, get_type_hints
 
 from brolly import __version__
 from brolly.errors import BrollyError, OptionError
@@ -25,29 +27,57 @@ MODEL = "a folder, a file, org/name, org/name@revision, hf://…, a URL, or a bu
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code: 0 done, 1 our fault, 2 the user's to mend, 130 interrupted."""
-    args = parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may know fewer letters than a model
+    debug = False
     try:
-        return args.action(args) or 0
+        try:
+            args = parsed(argv)
+            debug = args.debug
+            return args.action(args) or 0
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        # the reader has left; nothing more goes there, at exit neither
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except BrollyError as error:
-        if args.debug:
+        if debug:
             raise
         print(f"brolly: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
     except Exception as error:
-        if args.debug:
+        if debug:
             raise
         print(f"brolly: unexpected {type(error).__name__}: {str(error)[:300]} (--debug shows where)", file=sys.stderr)
         return 1
 
 
+class Parser(argparse.ArgumentParser):
+    """One that says what is wrong in a line, without the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"brolly: {message}; see {self.prog} --help.\n")
+
+
+def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; a prompt may come after the options too, where argparse before Python 3.12 loses it."""
+    reader = parser()
+    args, rest = reader.parse_known_args(argv)
+    if getattr(args, "prompt", "") is None and rest and not rest[0].startswith("-"):
+        args.prompt = rest.pop(0)
+    if rest:
+        reader.error(f"unrecognized arguments: {' '.join(rest)}")
+    return args
+
+
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="brolly",
         description="One runtime for every kind of foundation model.",
         epilog=EXAMPLES,
@@ -99,17 +129,23 @@ def add_options(command: argparse.ArgumentParser) -> None:
         if field.name == "stop":
             command.add_argument(flag, action="append", metavar="TEXT", help=help)
         elif field.name == "logit_bias":
-            command.add_argument(flag, type=json.loads, metavar='{"ID": BIAS}', help=help)
+            command.add_argument(flag, type=biases, metavar='{"ID": BIAS}', help=help)
         else:
             kind = int if int in getattr(hints[field.name], "__args__", (hints[field.name],)) else float
             command.add_argument(flag, type=kind, metavar="N", help=help)
 
 
+def biases(text: str) -> dict[int, float]:
+    """JSON's keys are strings; ours are token ids."""
+    try:
+        return {int(token): float(bias) for token, bias in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError):
+        raise argparse.ArgumentTypeError(f'{text[:60]!r} is not JSON like {{"50256": -100}}') from None
+
+
 def given(args: argparse.Namespace) -> dict[str, Any]:
     """The generation options that were set on the command line."""
     options = {f.name: getattr(args, f.name) for f in fields(GenerateOptions) if getattr(args, f.name) is not None}
-    if isinstance(options.get("logit_bias"), dict):
-        options["logit_bias"] = {int(k): float(v) for k, v in options["logit_bias"].items()}
     GenerateOptions(**options)  # a wrong number is told before a model is loaded
     return options
 
@@ -118,6 +154,8 @@ def open_model(args: argparse.Namespace) -> Any:
     from brolly import hub
     from brolly.load import load
 
+    if not args.model.strip():
+        raise OptionError(f"the model's name is empty; expected {MODEL}.")
     path = hub.resolve(args.model) if _is_here(args.model) else hub.pull(args.model, quiet=not sys.stderr.isatty())
     model = load(path, device=args.device, dtype=args.dtype)
     if args.verbose:
@@ -180,7 +218,9 @@ def chat(args: argparse.Namespace) -> int | None:
     from brolly.tasks.chat import Conversation
 
     options = given(args)
-    return Conversation(open_model(args), options, args.system).talk()
+    model = open_model(args)
+    model.tokenizer.prompt([{"role": "user", "content": "Hello"}])  # a base model is told before it is talked to
+    return Conversation(model, options, args.system).talk()
 
 
 def pull_model(args: argparse.Namespace) -> int | None:
@@ -227,8 +267,9 @@ def examine(args: argparse.Namespace) -> int | None:
     if args.json:
         print(json.dumps(report))
         return 0
+    width = max(len(key) for lines in report.values() for key in lines)
     for title, lines in report.items():
         print(title)
         for key, value in lines.items():
-            print(f"  {key:14} {value}")
+            print(f"  {key:{width}}  {value}")
     return 0

@@ -26,6 +26,7 @@ class Chatty(Protocol):
     """What a conversation needs of a model."""
 
     def stream_chat(self, messages: list[dict[str, str]], **options: Any) -> Any: ...
+    def options(self, **given: Any) -> GenerateOptions: ...
 
 
 class Conversation:
@@ -49,17 +50,20 @@ class Conversation:
         self._remember_lines()
         while True:
             try:
-                text = self._read().strip()
+                text, quoted = self._read()
             except EOFError:
                 self.say("\n")
                 return 0
             except KeyboardInterrupt:
                 self.say("\n(^D or /exit to leave)\n")
                 continue
+            except UnicodeDecodeError as error:
+                self.say(f"This line is not text ({error.reason} at byte {error.start}).\n")
+                continue
             if text in ("/exit", "/quit", "/bye"):
                 return 0
             try:
-                if text.startswith("/"):
+                if text.startswith("/") and not quoted:
                     self.command(text)
                 elif text:
                     self.answer(text)
@@ -103,7 +107,9 @@ class Conversation:
                 self._set(*rest.split(maxsplit=1))
             case "save":
                 try:
-                    Path(rest.strip()).expanduser().write_text(json.dumps(self.said, ensure_ascii=False, indent=1))
+                    Path(rest.strip()).expanduser().write_text(
+                        json.dumps(self.said, ensure_ascii=False, indent=1), encoding="utf-8"
+                    )
                 except OSError as error:
                     raise OptionError(f"{rest.strip()!r} cannot be written ({error.strerror}).") from None
             case "stats":
@@ -118,23 +124,26 @@ class Conversation:
             )
         try:
             value: Any = (words[1],) if words[0] == "stop" else json.loads(words[1])
+            if words[0] == "logit_bias" and isinstance(value, dict):
+                value = {int(token): bias for token, bias in value.items()}
         except ValueError:
             raise OptionError(f"{words[1]!r} is not a number.") from None
-        GenerateOptions(**{words[0]: value})
-        self.options = self.options | {words[0]: value}
+        options = self.options | {words[0]: value}
+        self.model.options(**options)
+        self.options = options
 
-    def _read(self) -> str:
-        """A line, or several: continued by a backslash, or between triple quotes."""
+    def _read(self) -> tuple[str, bool]:
+        """A line, or several: continued by a backslash, or between triple quotes (True; no command begins there)."""
         ask = ">>> " if sys.stdin.isatty() else ""
         line = input(ask)
         if line.lstrip().startswith('"""'):
             lines = [line.lstrip()[3:]]
             while not lines[-1].rstrip().endswith('"""'):
                 lines.append(input("... " if ask else ""))
-            return "\n".join(lines).rstrip().removesuffix('"""')
+            return "\n".join(lines).rstrip().removesuffix('"""').strip(), True
         while line.endswith("\\"):
             line = line[:-1] + "\n" + input("... " if ask else "")
-        return line
+        return line.strip(), False
 
     @staticmethod
     def _remember_lines() -> None:
