@@ -34,7 +34,8 @@ class Runner:
         self.network: Any = network
         weight = next(network.parameters())
         self.device, self.dtype = weight.device, weight.dtype
-        self._release, self._settled = release, release is None
+        self._release, self._stepped = release, False
+        self.settler: settle.Settler | None = None
 
     @cached_property
     def fused(self) -> Decoder | str:
@@ -68,9 +69,9 @@ class Runner:
 
     def _settle(self, fused: Decoder) -> None:
         """With the first step, begin to move the weights to faster memory."""
-        if self._settled:
+        if self._stepped or self._release is None:
             return
-        self._settled = True
+        self._stepped = True
         if not settle.pays(self.network):
             return
 
@@ -79,7 +80,8 @@ class Runner:
             if self._release:
                 self._release(name)
 
-        settle.Settler(self.network, moved).start()
+        self.settler = settle.Settler(self.network, moved)
+        self.settler.start()
 
     def describe(self) -> str:
         """Which path steps take here, in a few words."""
