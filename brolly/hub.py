@@ -43,6 +43,7 @@ NEEDLESS = (
     "original/*",
     "metal/*",
 )
+PAUSE = 0.2  # seconds; three times as long after each try that brought nothing
 _NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -307,7 +308,7 @@ def _stream(
             idle = 0 if _have(part) > have else idle + 1
             if not _unreachable(error) or idle == 3:
                 raise
-            stop.wait(0.2 * 3**idle if idle else 0)
+            stop.wait(PAUSE * 3**idle if idle else 0)
 
 
 def needed(files: Sequence[str]) -> list[str]:

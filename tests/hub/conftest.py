@@ -42,6 +42,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "home" / "token"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("brolly.hub.PAUSE", 0.01)
     close_session()
     yield tmp_path / "home" / "hub"
     close_session()
@@ -53,6 +54,16 @@ def hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     with serve(FakeHub(repos={"org/tiny": Repository(NEEDED | NEEDLESS, refs=("main", "v1", "refs/pr/1"))})) as fake:
         monkeypatch.setenv("HF_ENDPOINT", fake.url)
         yield fake
+
+
+@pytest.fixture
+def mini(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundled model, whether or not one comes with this version."""
+    folder = tmp_path / "minis" / "mini-test"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    monkeypatch.setattr("brolly.hub.MINIS", folder.parent)
+    return folder
 
 
 def read(folder: Path) -> dict[str, bytes]:

@@ -170,9 +170,8 @@ def test_what_is_no_name_is_refused_before_the_hub_is_asked(hub: FakeHub, refere
     assert hub.log == []
 
 
-def test_bundled_models_need_no_hub(hub: FakeHub) -> None:
-    for name in hubs.minis():
-        assert (hubs.resolve(name) / "config.json").is_file()
+def test_bundled_model_needs_no_hub(hub: FakeHub, mini: Path) -> None:
+    assert hubs.resolve("mini-test") == hubs.pull("mini-test") == mini
     assert hub.log == []
 
 
