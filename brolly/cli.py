@@ -69,8 +69,11 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments; a prompt may come after the options too, where argparse before Python 3.12 loses it."""
     reader = parser()
     args, rest = reader.parse_known_args(argv)
-    if getattr(args, "prompt", "") is None and rest and not rest[0].startswith("-"):
-        args.prompt = rest.pop(0)
+    if getattr(args, "prompt", "") is None:
+        literal = rest[:1] == ["--"]
+        rest = rest[literal:]
+        if rest and (literal or not rest[0].startswith("-")):
+            args.prompt = rest.pop(0)
     if rest:
         reader.error(f"unrecognized arguments: {' '.join(rest)}")
     return args
