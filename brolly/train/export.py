@@ -84,6 +84,7 @@ def plot(log: Path, picture: Path, title: str, width: int = 760, height: int = 4
     points = [p for line in lines.values() for p in line]
     if not lines["training"]:
         return
+    shown = "".join(filter(str.isprintable, title))  # XML holds no control characters
     low, high, last = min(y for _, y in points), max(y for _, y in points), max(x for x, _ in points)
     left, top, right, bottom = 50, 40, width - 20, height - 40
     colours = ("#aaaaaa", "#c0392b", "#2471a3", "#1e8449", "#9a7d0a", "#7d3c98", "#117a65", "#a04000")
@@ -98,7 +99,7 @@ def plot(log: Path, picture: Path, title: str, width: int = 760, height: int = 4
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         'font-family="sans-serif" font-size="12">',
         '<rect width="100%" height="100%" fill="white"/>',
-        f'<text x="{left}" y="22" font-size="15">{escape(title)}: loss, nats a token</text>',
+        f'<text x="{left}" y="22" font-size="15">{escape(shown)}: loss, nats a token</text>',
     ]
     for part in range(5):
         y, x = low + (high - low) * part / 4, round(last * part / 4)
