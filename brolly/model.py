@@ -15,7 +15,7 @@ from brolly.card import Card
 from brolly.checkpoint import json_object
 from brolly.engine.cache import Causal
 from brolly.engine.runner import Runner
-from brolly.errors import OptionError, TokenizerError, UnsupportedTask
+from brolly.errors import CheckpointError, OptionError, TokenizerError, UnsupportedTask
 from brolly.media.text import Tokenizer, load_tokenizer
 from brolly.tasks.generate import gather, stream
 from brolly.tasks.score import score
@@ -126,7 +126,10 @@ class Model:
         advice: dict[str, Any] = {k: said[k] for k in known if type(said.get(k)) in (int, float)}
         if said.get("do_sample") is False or (said and "do_sample" not in said and "temperature" not in said):
             advice = {k: v for k, v in advice.items() if k == "repetition_penalty"}
-        return replace(asked, **{k: v for k, v in advice.items() if getattr(asked, k) is None})
+        try:
+            return replace(asked, **{k: v for k, v in advice.items() if getattr(asked, k) is None})
+        except OptionError as error:
+            raise CheckpointError(f"{self.card.header.folder / 'generation_config.json'}: {error}") from None
 
     def _prompt_ids(self, prompt: str) -> list[int]:
         self._require("generate")

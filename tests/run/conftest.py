@@ -22,19 +22,19 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 @pytest.fixture(scope="session")
 def model(llama: tuple[Path, Any]) -> Any:
     """The same checkpoint in brolly, float32 on the CPU."""
-    import brolly
+    from brolly.load import load
 
-    return brolly.load(llama[0], device="cpu", dtype="float32")
+    return load(llama[0], device="cpu", dtype="float32")
 
 
 @pytest.fixture
 def reciter(tmp_path: Path) -> Callable[..., Any]:
     """Makes a loaded model that recites a text, or tokens; its `.says` are the tokens."""
-    import brolly
+    from brolly.load import load
 
     def make(says: str | list[int], **options: Any) -> Any:
         ids = checkpoints.write_reciter(tmp_path / "reciter", says, **options)
-        loaded = brolly.load(tmp_path / "reciter", device="cpu", dtype="float32")
+        loaded = load(tmp_path / "reciter", device="cpu", dtype="float32")
         loaded.says = ids
         return loaded
 

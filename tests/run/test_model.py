@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-import brolly
 from brolly.errors import ContextTooLong, OptionError, TemplateError, TokenizerError
+from brolly.load import load
 from tests.run.checkpoints import CONTEXT, END, START, write_llama, write_reciter, write_tokenizer
 
 PROMPTS = ["Once upon a time", "x", "größe 🦊", "The hen said:\n\n  good morning", "the " * 40]
@@ -121,7 +121,7 @@ def test_control_tokens_end_an_answer_and_are_no_part_of_it(reciter: Callable[..
 def test_generation_config_names_stop_tokens(tmp_path: Path, said: Callable[[int], Any]) -> None:
     ids = write_reciter(tmp_path, "abcdef")
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": said(ids[4])}))
-    model = brolly.load(tmp_path, device="cpu")
+    model = load(tmp_path, device="cpu")
     result = model.generate("a", temperature=0)
     assert (result.text, result.finish_reason) == ("bcd", "stop")
     assert {ids[4], model.tokenizer.token_id(END)} <= model.stop_ids
@@ -136,7 +136,7 @@ def borders(text: str) -> list[str]:
 def teller(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("teller")
     ids = write_reciter(folder, TALE)
-    loaded: Any = brolly.load(folder, device="cpu", dtype="float32")
+    loaded: Any = load(folder, device="cpu", dtype="float32")
     loaded.says = ids
     return loaded
 
@@ -319,7 +319,7 @@ def advised(tmp_path: Path) -> Callable[..., Any]:
     def make(**said: Any) -> Any:
         write_reciter(tmp_path, "abc")
         (tmp_path / "generation_config.json").write_text(json.dumps(said))
-        return brolly.load(tmp_path, device="cpu")
+        return load(tmp_path, device="cpu")
 
     return make
 
@@ -363,19 +363,19 @@ def test_an_empty_prompt_begins_with_the_models_first_token(tmp_path: Path) -> N
     write_reciter(tmp_path, "abc")
     settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | {"bos_token": START}))
-    assert brolly.load(tmp_path, device="cpu").generate("", max_tokens=3, temperature=0).usage.prompt_tokens == 1
+    assert load(tmp_path, device="cpu").generate("", max_tokens=3, temperature=0).usage.prompt_tokens == 1
 
 
 def test_an_empty_prompt_without_a_first_token_is_an_error(tmp_path: Path) -> None:
     write_reciter(tmp_path, "abc")
     (tmp_path / "tokenizer_config.json").unlink()
     with pytest.raises(OptionError, match="the prompt is empty"):
-        brolly.load(tmp_path, device="cpu").generate("")
+        load(tmp_path, device="cpu").generate("")
 
 
 def test_a_tokenizer_larger_than_the_network_is_told(tmp_path: Path) -> None:
     write_llama(tmp_path, vocab_size=100)
-    model = brolly.load(tmp_path, device="cpu")
+    model = load(tmp_path, device="cpu")
     for act in (model.generate, model.score, lambda text: model.chat([{"role": "user", "content": text}])):
         with pytest.raises(TokenizerError, match="the network has 100"):
             act("Once upon a time")
@@ -384,7 +384,7 @@ def test_a_tokenizer_larger_than_the_network_is_told(tmp_path: Path) -> None:
 def test_a_network_larger_than_its_tokenizer_writes_on(tmp_path: Path) -> None:
     """Published tables are padded to a round number of rows; a row without a token has no text."""
     write_llama(tmp_path, vocab_size=4096)
-    result = brolly.load(tmp_path, device="cpu").generate("Once", max_tokens=30, temperature=5.0, seed=0, logprobs=1)
+    result = load(tmp_path, device="cpu").generate("Once", max_tokens=30, temperature=5.0, seed=0, logprobs=1)
     assert len(result.tokens) == 30 and max(result.tokens) > 400
 
 
