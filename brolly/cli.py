@@ -222,7 +222,8 @@ def chat(args: argparse.Namespace) -> int | None:
 
     options = given(args)
     model = open_model(args)
-    model.tokenizer.prompt([{"role": "user", "content": "Hello"}])  # a base model is told before it is talked to
+    first = [{"role": "system", "content": args.system}] if args.system else []
+    model.tokenizer.prompt([*first, {"role": "user", "content": "Hello"}])  # no template is told before the first word
     return Conversation(model, options, args.system).talk()
 
 
