@@ -91,12 +91,12 @@ def fill(
     with torch.device("meta"):
         network = models.build(card.config)
     sources = places(card, dict(network.named_parameters()))
+    modules, unfilled = dict(network.named_modules()), dict(network.named_parameters())
     for target, (info, how) in sources.items():
         owner, _, leaf = target.rpartition(".")
-        module = network.get_submodule(owner)
-        parameter = getattr(module, leaf)
-        tensor = read(mapped, info, parameter.shape, how, card.config.head_dim)
-        setattr(module, leaf, nn.Parameter(tensor.to(device, dtype), requires_grad=False))
+        tensor = read(mapped, info, unfilled[target].shape, how, card.config.head_dim)
+        parameter = nn.Parameter(tensor.to(device, dtype), requires_grad=False)
+        modules[owner].register_parameter(leaf, parameter)
     return network.eval(), {target: info for target, (info, _) in sources.items()}
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from brolly.configs import GPT2Config
 from brolly.layers.attention import Cache, join_heads, split_heads
 from brolly.layers.linear import Embedding, Linear
+from brolly.layers.norm import LayerNorm
 
 
 class GPT2(nn.Module):
@@ -22,7 +23,7 @@ class GPT2(nn.Module):
         self.wte = Embedding(config.vocab_size, config.dim)
         self.wpe = Embedding(config.context, config.dim)
         self.h = nn.ModuleList(Block(config, i) for i in range(config.n_layers))
-        self.ln_f = nn.LayerNorm(config.dim, eps=config.norm_eps)
+        self.ln_f = LayerNorm(config.dim, eps=config.norm_eps)
         if not config.tied_head:
             self.lm_head = Linear(config.dim, config.vocab_size, bias=False)
 
@@ -42,9 +43,9 @@ class GPT2(nn.Module):
 class Block(nn.Module):
     def __init__(self, config: GPT2Config, index: int) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(config.dim, eps=config.norm_eps)
+        self.ln_1 = LayerNorm(config.dim, eps=config.norm_eps)
         self.attn = Attention(config, index)
-        self.ln_2 = nn.LayerNorm(config.dim, eps=config.norm_eps)
+        self.ln_2 = LayerNorm(config.dim, eps=config.norm_eps)
         self.mlp = MLP(config)
 
     def forward(self, x: Tensor, cache: Cache) -> Tensor:

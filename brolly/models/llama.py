@@ -12,6 +12,7 @@ from brolly.configs import LlamaConfig
 from brolly.layers.attention import Cache, join_heads, split_heads
 from brolly.layers.linear import Embedding, Linear
 from brolly.layers.mlp import SwiGLU
+from brolly.layers.norm import RMSNorm
 from brolly.layers.rope import cos_sin, rotate
 
 
@@ -41,7 +42,7 @@ class Decoder(nn.Module):
         self.config = config
         self.embed_tokens = Embedding(config.vocab_size, config.dim)
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.n_layers))
-        self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.norm = RMSNorm(config.dim, eps=config.norm_eps)
 
     def forward(self, ids: Tensor, positions: Tensor, cache: Cache) -> Tensor:
         x = self.embed_tokens(ids)  # (B, T, C)
@@ -54,9 +55,9 @@ class Decoder(nn.Module):
 class Block(nn.Module):
     def __init__(self, config: LlamaConfig, index: int) -> None:
         super().__init__()
-        self.input_layernorm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.input_layernorm = RMSNorm(config.dim, eps=config.norm_eps)
         self.self_attn = Attention(config, index)
-        self.post_attention_layernorm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.dim, eps=config.norm_eps)
         self.mlp = SwiGLU(config.dim, config.hidden_dim, config.mlp_bias)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache) -> Tensor:
@@ -76,8 +77,8 @@ class Attention(nn.Module):
         self.v_proj = Linear(config.dim, kv_dim, bias=config.qkv_bias)
         self.o_proj = Linear(q_dim, config.dim, bias=config.o_bias)
         if config.qk_norm:
-            self.q_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps)
-            self.k_norm = nn.RMSNorm(config.head_dim, eps=config.norm_eps)
+            self.q_norm = RMSNorm(config.head_dim, eps=config.norm_eps)
+            self.k_norm = RMSNorm(config.head_dim, eps=config.norm_eps)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache) -> Tensor:
         q = split_heads(self.q_proj(x), self.config.n_heads)  # (B, H, T, D)

@@ -101,11 +101,13 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
 
 
 def initialise(network: nn.Module, n_layers: int) -> None:
-    """Normal weights of 0.02, the residual projections smaller by √(2 n_layers) (Radford et al. 2019); norms 1."""
+    """Normal weights of 0.02, the residual projections smaller by √(2 n_layers) (Radford et al. 2019); norms 1, biases 0."""
     for name, parameter in network.named_parameters():
         if parameter.dim() == 2:
             last = name.endswith(("o_proj.weight", "down_proj.weight"))
             nn.init.normal_(parameter, 0.0, 0.02 / math.sqrt(2 * n_layers) if last else 0.02)
+        else:
+            nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
 
 
 def make_optimizers(network: nn.Module, run: Run) -> list[torch.optim.Optimizer]:
