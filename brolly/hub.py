@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import Path
-from threading import Event
+from threading import Event, get_ident
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -482,7 +482,7 @@ def _room(n_bytes: int, reference: str) -> None:
 
 def _atomic(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + f".{os.getpid()}.part")
+    part = path.with_name(path.name + f".{os.getpid()}.{get_ident()}.part")
     part.write_text(text)
     os.replace(part, path)
 

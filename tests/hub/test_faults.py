@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 
@@ -121,6 +122,31 @@ def test_what_another_tool_left_is_checked_once(hub: FakeHub, cache: Path, damag
     hub.log.clear()
     assert read(hubs.pull("org/tiny")).items() >= NEEDED.items()
     assert hub.fetched() == {MODEL}
+
+
+def test_unchecked_file_is_not_found_offline(hub: FakeHub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state of the disk after a pull that was killed before it had checked what another tool left."""
+    from huggingface_hub import snapshot_download
+
+    root = Path(snapshot_download("org/tiny", cache_dir=cache, endpoint=hub.url))
+    record = root.parent.parent / "brolly" / root.name
+    record.parent.mkdir()
+    record.write_text(json.dumps({"wanted": sorted(NEEDED), "verified": ["config.json"], "whole": True}))
+    with monkeypatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        assert hubs.pull("hf://org/tiny/config.json") == root / "config.json"
+        for reference in ("org/tiny", f"hf://org/tiny/{MODEL}"):
+            with pytest.raises(Offline):
+                hubs.pull(reference)
+    assert hubs.pull("org/tiny") == root
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"wanted": 1, "other": 2}', "config.json"])
+def test_broken_record_is_no_record(hub: FakeHub, text: str) -> None:
+    root = hubs.pull("org/tiny")
+    (root.parent.parent / "brolly" / root.name).write_text(text)
+    assert hubs.cached()[-1].complete
+    assert read(hubs.pull("org/tiny")) == NEEDED
 
 
 def test_deleted_file_is_fetched_again_alone(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
