@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from brolly.card import Card as Card
-    from brolly.load import load as load
+    from brolly.loader import load as load
     from brolly.model import Model as Model
     from brolly.verbs import GenerateOptions as GenerateOptions
     from brolly.verbs import Generation as Generation
@@ -19,7 +19,7 @@ _HOMES = {
     "Generation": "brolly.verbs",
     "Model": "brolly.model",
     "errors": "brolly.errors",
-    "load": "brolly.load",
+    "load": "brolly.loader",
 }
 
 __all__ = sorted(_HOMES)

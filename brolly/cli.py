@@ -155,7 +155,7 @@ def given(args: argparse.Namespace) -> dict[str, Any]:
 
 def open_model(args: argparse.Namespace) -> Any:
     from brolly import hub
-    from brolly.load import load
+    from brolly.loader import load
 
     if not args.model.strip():
         raise OptionError(f"the model's name is empty; expected {MODEL}.")

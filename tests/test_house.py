@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent / "brolly"
 
 # Leftwards only: a room may import itself and the rooms before it. RUN alone may use torch at module level.
 READ = ["errors", "verbs", "configs", "card", "progress", "checkpoint", "media", "families", "identify", "hub"]
-RUN = ["kernels", "layers", "models", "engine", "tasks", "train", "adapt", "model", "load"]
+RUN = ["kernels", "layers", "models", "engine", "tasks", "train", "adapt", "model", "loader"]
 FACE = ["remote", "serve", "doctor", "cli", "__main__"]
 ROOMS = READ + RUN + FACE
 FORBIDDEN = {"models": {"engine", "tasks", "checkpoint"}, "tasks": {"models"}, "train": {"tasks"}}
@@ -126,10 +126,10 @@ def test_the_rule_finds_what_it_forbids(tmp_path: Path) -> None:
     path = tmp_path / "room.py"
     path.write_text(
         "import torch\nfrom brolly import cli\nfrom typing import TYPE_CHECKING\n"
-        "if TYPE_CHECKING:\n    from brolly.serve import app\ndef f():\n    import brolly.load\n"
+        "if TYPE_CHECKING:\n    from brolly.serve import app\ndef f():\n    import brolly.loader\n"
     )
     assert dict(imports(path)) == {
-        "torch": True, "brolly.cli": True, "typing": True, "brolly.serve": False, "brolly.load": False,
+        "torch": True, "brolly.cli": True, "typing": True, "brolly.serve": False, "brolly.loader": False,
     }  # fmt: skip
 
 

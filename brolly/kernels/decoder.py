@@ -37,7 +37,7 @@ class _Network(ctypes.Structure):
 
 @dataclass
 class Weights:
-    """What the kernel reads: `tables` by TABLES, and a dict a layer by MATRICES, VECTORS, BIASES; absent where unused."""
+    """What the kernel reads: `tables` by TABLES, and a dict a layer by MATRICES, VECTORS, BIASES; absent: unused."""
 
     sizes: dict[str, int]
     eps: float

@@ -22,7 +22,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 @pytest.fixture(scope="session")
 def model(llama: tuple[Path, Any]) -> Any:
     """The same checkpoint in brolly, float32 on the CPU."""
-    from brolly.load import load
+    from brolly.loader import load
 
     return load(llama[0], device="cpu", dtype="float32")
 
@@ -30,7 +30,7 @@ def model(llama: tuple[Path, Any]) -> Any:
 @pytest.fixture
 def reciter(tmp_path: Path) -> Callable[..., Any]:
     """Makes a loaded model that recites a text, or tokens; its `.says` are the tokens."""
-    from brolly.load import load
+    from brolly.loader import load
 
     def make(says: str | list[int], **options: Any) -> Any:
         ids = checkpoints.write_reciter(tmp_path / "reciter", says, **options)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from brolly.errors import ContextTooLong, OptionError, TemplateError, TokenizerError
-from brolly.load import load
+from brolly.loader import load
 from tests.run.checkpoints import CONTEXT, END, START, write_llama, write_reciter, write_tokenizer
 
 PROMPTS = ["Once upon a time", "x", "größe 🦊", "The hen said:\n\n  good morning", "the " * 40]

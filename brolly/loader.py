@@ -53,6 +53,8 @@ def choose_device(device: str | None) -> torch.device:
         return torch.device(best)
     try:
         place = torch.device(device)
+        if place.type == "meta":
+            raise NotImplementedError("it holds shapes without numbers")
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise OptionError(f"device {device!r} is not available here ({str(error).splitlines()[0]:.80}).") from None
