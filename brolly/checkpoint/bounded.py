@@ -59,6 +59,7 @@ def weight(raw: bytes) -> int:
     """An upper estimate of the memory that a JSON text takes while it is parsed, in bytes."""
     width = 1 if raw.isascii() else 4
     letters = 4 if b"\\u" in raw else width
+    letters += width if b"\\" in raw else 0  # a text with escapes is put together from its pieces
     empty, full = raw.count(b"[") * 64 + raw.count(b"{") * 128, raw.count(b":") * 160 + raw.count(b",") * 72
     return len(raw) * (width + letters) + empty + full
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import pickletools
 import struct
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from brolly.errors import CheckpointError, UnsafeCheckpoint
 MAX_PICKLE = 8 * 2**20  # bytes; a real one takes about 200 a tensor
 MAX_OPCODES = 500_000  # about 40 a tensor
 MAX_DIRECTORY = 4 * 2**20  # bytes; a storage takes about 80
-MAX_NAMES = 16 * 2**20  # characters, of all tensors together
+MAX_NAMES = 16 * 2**20  # bytes, of all names together
 MAX_REPEATED = 2**26  # bytes that a tensor may claim beyond its storage, by a stride of nought
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 WRAPPERS = ("model", "state_dict", "model_state_dict", "module")
@@ -208,7 +209,7 @@ def _walk(found: Any, path: Path) -> list[tuple[str, _Tensor]]:
             found = inner[0]
     out: list[tuple[str, _Tensor]] = []
     seen: set[int] = set()
-    letters = 0
+    held = 0
     todo: list[tuple[str, Any, int]] = [("", found, 0)]
     while todo:
         name, value, depth = todo.pop()
@@ -216,12 +217,14 @@ def _walk(found: Any, path: Path) -> list[tuple[str, _Tensor]]:
             out.append((name or "tensor", value))
         elif isinstance(value, (dict, list, tuple)) and id(value) not in seen and depth < MAX_DEPTH:
             seen.add(id(value))
-            pairs = value.items() if isinstance(value, dict) else enumerate(value)
-            rows = [(_joined(name, k), v, depth + 1) for k, v in pairs if isinstance(k, (str, int))]
+            rows: list[tuple[str, Any, int]] = []
+            for key, inside in value.items() if isinstance(value, dict) else enumerate(value):
+                if isinstance(key, (str, int)) and isinstance(inside, (_Tensor, dict, list, tuple)):
+                    rows.append((_joined(name, key), inside, depth + 1))
+                    held += sys.getsizeof(rows[-1][0])
+                    if held > MAX_NAMES:
+                        raise UnsafeCheckpoint(f"{path}: the names in it take more than {MAX_NAMES:,} bytes.")
             todo += reversed(rows)
-            letters += sum(len(row[0]) for row in rows)
-            if letters > MAX_NAMES:
-                raise UnsafeCheckpoint(f"{path}: the names in it have more than {MAX_NAMES:,} letters.")
         if len(out) + len(todo) > MAX_TENSORS:
             raise UnsafeCheckpoint(f"{path} holds more than {MAX_TENSORS} values; no real checkpoint does.")
     return out

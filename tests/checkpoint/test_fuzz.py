@@ -98,7 +98,7 @@ def test_every_truncation_is_refused(tmp_path: Path, filename: str) -> None:
 
 def safetensors_header(rng: random.Random) -> Any:
     """A header of one to three tensors, some of whose parts are replaced by something else."""
-    odd = [None, True, -1, 0, 1.5, 2**47, 2**63, 10**400, "", "F32", "F4", [], {}, [0], [0, 4], [4, 0], [[]]]
+    odd = [None, True, -1, 0, 1.5, 2**47, 2**63, "", "F32", "F4", [], {}, [0], [0, 4], [4, 0], [[]]]
     header: Any = {}
     end = 0
     for i in range(rng.randrange(1, 4)):
@@ -120,7 +120,8 @@ def safetensors_header(rng: random.Random) -> Any:
             case 2 if isinstance(entry, dict) and entry:
                 entry.pop(rng.choice(list(entry)))
             case 3 if isinstance(entry, dict) and isinstance(entry.get("data_offsets"), list):
-                entry["data_offsets"] = [n + rng.choice((-1, 0, 1, 4)) for n in (*entry["data_offsets"], 0)[:2]]
+                ends = [n for n in (*entry["data_offsets"], 0, 0) if isinstance(n, int)][:2]
+                entry["data_offsets"] = [n + rng.choice((-1, 0, 1, 4)) for n in ends]
             case 4 if isinstance(entry, dict) and isinstance(entry.get("shape"), list):
                 entry["shape"] = [*entry["shape"], rng.choice((0, 1, 2, 2**40))]
     return header, end
