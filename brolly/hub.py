@@ -245,8 +245,6 @@ def _bring(url: str, headers: dict[str, str], root: Path, file: _File, bar: Any,
             return
         pointer.unlink(missing_ok=True)  # a link to what is gone
         if not blob.exists():
-            if file.n_bytes is not None and _have(part) > file.n_bytes:
-                part.unlink()
             _stream(url, part, headers, file.n_bytes, bar, stop)
             if fault := _fault(part, file):
                 part.unlink()

@@ -55,6 +55,8 @@ class FakeHub:
     digests: dict[str, str] = field(default_factory=dict)  # file → a SHA-256 other than its own
     cdn: str = ""  # another host to which LFS files are redirected
     ignores_range: bool = False
+    shifts_range: bool = False  # answers every range from the first byte, and says so
+    tagless: bool = False  # files outside of repositories have no ETag
     lengthless: bool = False  # no Content-Length: the end of the connection ends the file
     pause: float = 0.0  # seconds between two pieces of 16 KiB
     token: str = "hf_right"  # may open every repository
@@ -108,7 +110,8 @@ def serve(hub: FakeHub) -> Iterator[FakeHub]:
                 if path.startswith(start) and codes:
                     return self.refuse(codes.pop(0))
             if path in hub.plain:
-                return self.send_file(request, path, hub.plain[path], {"ETag": f'"{sha256(hub.plain[path])}"'})
+                headers = {} if hub.tagless else {"ETag": f'"{sha256(hub.plain[path])}"'}
+                return self.send_file(request, path, hub.plain[path], headers)
             if path.startswith("/api/models/"):
                 name, verb, revision = re.split("/(revision|tree)/", path.removeprefix("/api/models/") + "/revision/")[
                     :3
@@ -171,6 +174,7 @@ def serve(hub: FakeHub) -> Iterator[FakeHub]:
                 ranged = ""
             if ranged and int(ranged) >= len(data):
                 return self.reply(416, {"Content-Range": f"bytes */{len(data)}"})
+            ranged = "0" if ranged and hub.shifts_range else ranged
             body = data[int(ranged or 0) :]
             self.send_response(206 if ranged else 200)
             if ranged:
@@ -184,11 +188,11 @@ def serve(hub: FakeHub) -> Iterator[FakeHub]:
             stop = hub.drops[name].pop(0) if hub.drops.get(name) else len(body)
             for start in range(0, min(stop, len(body)), 2**14):
                 piece = body[start : min(start + 2**14, stop)]
+                request.sent += len(piece)
                 try:
                     self.wfile.write(piece)
                 except OSError:  # the reader is gone
                     break
-                request.sent += len(piece)
                 time.sleep(hub.pause)
             if stop < len(body):
                 self.close_connection = True

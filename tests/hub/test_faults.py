@@ -172,6 +172,25 @@ def test_pulls_at_the_same_time_fetch_each_file_once(hub: FakeHub) -> None:
     assert hub.sent(MODEL) == len(WEIGHTS)
 
 
+def test_threads_that_write_the_same_record_do_not_collide(tmp_path: Path) -> None:
+    failures: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            for n in range(300):
+                hubs._atomic(tmp_path / "record", str(n))
+        except OSError as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+    assert [p.name for p in tmp_path.iterdir()] == ["record"]
+
+
 def test_model_that_cannot_fit_is_refused_before_it_is_fetched(hub: FakeHub) -> None:
     hub.sizes[MODEL] = 10**15
     with pytest.raises(DiskFull, match=r"org/tiny needs 1000000\.\d\d GB, and .* GB free; make room"):
@@ -198,6 +217,19 @@ def test_broken_url_goes_on_where_it_broke(hub: FakeHub) -> None:
     assert elsewhere.sent() == len(WEIGHTS)
     assert [r.headers.get("range") for r in elsewhere.log] == [None, "bytes=100000-", "bytes=150000-"]
     assert {r.headers.get("if-range") for r in elsewhere.log[1:]} == {f'"{sha256(WEIGHTS)}"'}
+
+
+def test_url_without_a_version_starts_over(hub: FakeHub) -> None:
+    with serve(FakeHub(plain={"/x.gguf": WEIGHTS}, drops={"/x.gguf": [100_000]}, tagless=True)) as elsewhere:
+        assert hubs.pull(f"{elsewhere.url}/x.gguf").read_bytes() == WEIGHTS
+    assert [r.headers.get("range") for r in elsewhere.log] == [None, None]
+
+
+def test_url_that_sends_another_range_is_refused(hub: FakeHub, cache: Path) -> None:
+    with serve(FakeHub(plain={"/x.gguf": WEIGHTS}, drops={"/x.gguf": [100_000]}, shifts_range=True)) as elsewhere:
+        with pytest.raises(HubError, match="sent another range than asked; try again"):
+            hubs.pull(f"{elsewhere.url}/x.gguf")
+        assert not list(cache.parent.rglob("x.gguf"))
 
 
 def test_url_that_changed_meanwhile_is_not_mixed(hub: FakeHub) -> None:

@@ -48,6 +48,21 @@ def test_one_file_does_not_pass_for_the_whole_model(hub: FakeHub, monkeypatch: p
     assert len(hub.asked("/model.safetensors")) == 1
 
 
+def test_whole_model_stays_whole_when_one_file_is_asked(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = hubs.pull("org/tiny")
+    assert hubs.pull("hf://org/tiny/picture.png") == root / "picture.png"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert hubs.pull("org/tiny") == root
+
+
+def test_model_of_single_files_is_complete_with_all_of_them(hub: FakeHub) -> None:
+    for name in ("config.json", "model.safetensors"):
+        path = hubs.pull(f"hf://org/tiny/{name}")
+    assert [m.complete for m in hubs.cached() if not m.bundled] == [True]
+    (path.parent / "config.json").unlink()
+    assert [m.complete for m in hubs.cached() if not m.bundled] == [False]
+
+
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
