@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from brolly import __version__, hub
 
-PACKAGES = ("torch", "tokenizers", "huggingface_hub", "jinja2", "tqdm", "matplotlib")
+PACKAGES = ("torch", "tokenizers", "huggingface_hub", "jinja2", "tqdm")
 
 
 def examine() -> dict[str, dict[str, str]]:

@@ -18,7 +18,7 @@ RUN = ["kernels", "layers", "models", "engine", "tasks", "train", "adapt", "mode
 FACE = ["remote", "serve", "doctor", "cli", "__main__"]
 ROOMS = READ + RUN + FACE
 FORBIDDEN = {"models": {"engine", "tasks", "checkpoint"}, "tasks": {"models"}, "train": {"tasks"}}
-HEAVY = {"torch", "numpy", "transformers", "tokenizers", "jinja2", "huggingface_hub", "matplotlib", "tqdm"}
+HEAVY = {"torch", "numpy", "transformers", "tokenizers", "jinja2", "huggingface_hub", "tqdm"}
 
 FILES = sorted(p for p in ROOT.rglob("*.py") if "minis" not in p.parts)
 

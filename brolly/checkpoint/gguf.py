@@ -99,11 +99,11 @@ class _Cursor:
             return [self.value(inner, depth + 1) for _ in range(count)]
         each = struct.calcsize("<" + SCALARS[inner])
         self.fits(count, each)
-        self.spend(40 * count)
+        self.spend((56 if each == 8 else 40) * count)
         self.at += count * each
         with memoryview(self.raw)[self.at - count * each : self.at] as part:
             # Little-endian, as every machine that brolly runs on.
-            return part.cast(SCALARS[inner]).tolist()  # type: ignore[call-overload, no-any-return]
+            return part.cast(SCALARS[inner]).tolist()  # type: ignore[call-overload]
 
     def fits(self, count: int, each: int) -> None:
         if count * each > len(self.raw) - self.at:
@@ -127,6 +127,7 @@ def _read(cursor: _Cursor, size: int) -> tuple[dict[str, TensorInfo], dict[str, 
         key = cursor.texts(1)[0]
         if key in metadata:
             raise CheckpointError(f"{path} has the key {shown(key)} twice; the file is damaged or made up.")
+        cursor.spend(100)  # the key's place, its value
         metadata[key] = cursor.value(cursor.number("I"))
     alignment = metadata.get("general.alignment", 32)
     if type(alignment) is not int or not 0 < alignment <= 2**20 or alignment & (alignment - 1):
@@ -151,6 +152,7 @@ def _row(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
     where = f"{cursor.path}: tensor {shown(name)}"
     if n_dims > 16:
         raise CheckpointError(f"{where} claims {n_dims} dimensions; GGUF has at most 4.")
+    cursor.spend(400 + 50 * n_dims)  # the row, the shape, the description made of them
     dims = [cursor.number("Q") for _ in range(n_dims)]
     return name, shape_of(dims[::-1], where), cursor.number("I"), cursor.number("Q")
 

@@ -101,7 +101,7 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
 
 
 def initialise(network: nn.Module, n_layers: int) -> None:
-    """Normal weights of 0.02, the residual projections less by √(2 n_layers) (Radford et al. 2019); norms 1, biases 0."""
+    """Normal weights of 0.02, the residual projections less by √(2 n_layers) (Radford 2019); norms 1, biases 0."""
     for name, parameter in network.named_parameters():
         if parameter.dim() == 2:
             last = name.endswith(("o_proj.weight", "down_proj.weight"))
