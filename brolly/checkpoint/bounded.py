@@ -61,7 +61,7 @@ def weight(raw: bytes) -> int:
     letters = 4 if b"\\u" in raw else width
     letters += width if b"\\" in raw else 0  # a text with escapes is put together from its pieces
     empty, full = raw.count(b"[") * 64 + raw.count(b"{") * 128, raw.count(b":") * 160 + raw.count(b",") * 72
-    return len(raw) * (width + letters) + empty + full
+    return len(raw) * (1 + width + letters) + empty + full
 
 
 def too_deep(raw: bytes) -> bool:

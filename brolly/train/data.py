@@ -12,6 +12,7 @@ import json
 import lzma
 import os
 import zlib
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,13 +76,13 @@ def prepare(recipe: Recipe) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = learn(recipe)
     tokenizer.save(str(folder / "tokenizer.json"))
-    dtype = torch.int32 if recipe.tokenizer.vocab_size > 2**16 else torch.uint16
+    kind = "i" if recipe.tokenizer.vocab_size > 2**16 else "H"
     for name in recipe.sources:
         with (folder / f"{name}.train").open("wb") as train, (folder / f"{name}.held").open("wb") as held:
             rest = texts(recipe, name)
             while part := list(itertools.islice(rest, 256)):
                 for text, encoded in zip(part, tokenizer.encode_batch(part), strict=True):
-                    ids = torch.tensor(encoded.ids, dtype=dtype).numpy().tobytes()
+                    ids = array(kind, encoded.ids).tobytes()
                     (held if held_out(text, recipe.held_out) else train).write(ids)
             for written in (train, held):
                 written.flush()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from brolly.checkpoint import write_safetensors
 from brolly.train.recipe import Recipe
@@ -24,8 +25,7 @@ def export(recipe: Recipe, network: nn.Module, tokenizer: Path) -> Path:
         stale.unlink()
     rows = []
     for name, parameter in network.named_parameters():
-        half = parameter.detach().to(torch.bfloat16).cpu().contiguous()
-        rows.append((name, "BF16", tuple(half.shape), half.view(torch.int16).numpy()))
+        rows.append((name, "BF16", tuple(parameter.shape), partial(as_bytes, parameter.detach(), torch.bfloat16)))
     write_safetensors(folder / "model.safetensors", rows, {"format": "pt"})
     config = {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16",
@@ -52,6 +52,14 @@ def export(recipe: Recipe, network: nn.Module, tokenizer: Path) -> Path:
     if recipe.card:
         write_whole(folder / "README.md", recipe.card)
     return folder
+
+
+def as_bytes(tensor: Tensor, dtype: torch.dtype) -> bytearray:
+    """The tensor's numbers in `dtype`, row-major."""
+    out = bytearray(tensor.numel() * dtype.itemsize)
+    if out:
+        torch.frombuffer(out, dtype=dtype).view(tensor.shape).copy_(tensor)
+    return out
 
 
 def write_whole(path: Path, text: str) -> None:

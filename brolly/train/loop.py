@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from brolly.checkpoint import Mapped, read_header, write_safetensors
 from brolly.engine.cache import Causal
 from brolly.errors import CheckpointError, RecipeError
 from brolly.train.data import Tokens, prepare
-from brolly.train.export import export, plot, read_log, write_whole
+from brolly.train.export import as_bytes, export, plot, read_log, write_whole
 from brolly.train.recipe import Recipe, Run
 
 
@@ -216,7 +217,7 @@ def save(recipe: Recipe, network: nn.Module, optimizers: list[torch.optim.Optimi
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     rows = [
-        (n, "F32", tuple(t.shape), t.float().cpu().contiguous().numpy())
+        (n, "F32", tuple(t.shape), partial(as_bytes, t, torch.float32))
         for n, t in state_of(network, optimizers).items()
     ]
     write_safetensors(part / "state.safetensors", rows)
