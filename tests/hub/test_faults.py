@@ -167,7 +167,7 @@ def test_pulls_at_the_same_time_fetch_each_file_once(hub: FakeHub) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(300)
     assert found == [NEEDED] * 3
     assert hub.sent(MODEL) == len(WEIGHTS)
 
@@ -186,7 +186,7 @@ def test_threads_that_write_the_same_record_do_not_collide(tmp_path: Path) -> No
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(300)
     assert failures == []
     assert [p.name for p in tmp_path.iterdir()] == ["record"]
 

@@ -25,7 +25,7 @@ FILES = {
     "model.safetensors.index.json": b'{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}',
 }
 TOTAL = sum(map(len, FILES.values()))
-LIMIT = 60  # seconds after which a child hangs
+LIMIT = 300  # seconds after which a child hangs
 
 
 def start(reference: str) -> subprocess.Popen[bytes]:

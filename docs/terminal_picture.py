@@ -1,0 +1,50 @@
+"""Draws what a command printed as a terminal that types it: `python docs/terminal_picture.py OUT.svg COMMAND …`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from html import escape
+from pathlib import Path
+
+COLUMNS, WIDTH, HEIGHT, MARGIN = 84, 8.4, 20, 18
+SECONDS_A_LINE = 0.55
+
+
+def picture(command: str, lines: list[str]) -> str:
+    """An SVG whose lines open from left to right, one after another, and then stay."""
+    wide, high = COLUMNS * WIDTH + 2 * MARGIN, (len(lines) + 2) * HEIGHT + 2 * MARGIN + 14
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide:.0f} {high:.0f}" width="{wide:.0f}" role="img">',
+        f"<title>{escape(command)}</title>",
+        f'<rect width="{wide:.0f}" height="{high:.0f}" rx="8" fill="#16191f"/>',
+        *(
+            f'<circle cx="{20 + 18 * i}" cy="18" r="5.5" fill="{c}"/>'
+            for i, c in enumerate(("#ff5f57", "#febc2e", "#28c840"))
+        ),
+        '<g font-family="ui-monospace, Menlo, Consolas, DejaVu Sans Mono, monospace" font-size="14" fill="#d7dae0">',
+        f'<text x="{MARGIN}" y="{MARGIN + 34}" xml:space="preserve"><tspan fill="#7ee787">$</tspan> {escape(command)}</text>',
+    ]
+    for i, line in enumerate(lines):
+        y = MARGIN + 34 + (i + 1) * HEIGHT
+        begin = 0.6 + i * SECONDS_A_LINE
+        out.append(
+            f'<clipPath id="l{i}"><rect x="0" y="{y - 15}" height="{HEIGHT}" width="{wide:.0f}">'
+            f'<animate attributeName="width" from="0" to="{wide:.0f}" begin="0s" dur="{begin + SECONDS_A_LINE:.2f}s" '
+            f'keyTimes="0;{begin / (begin + SECONDS_A_LINE):.3f};1" values="0;0;{wide:.0f}"/></rect></clipPath>'
+            f'<text x="{MARGIN}" y="{y}" clip-path="url(#l{i})" xml:space="preserve">{escape(line)}</text>'
+        )
+    return "\n".join([*out, "</g>", "</svg>", ""])
+
+
+def main() -> None:
+    target, *command = sys.argv[1:]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    lines = [part for line in printed.strip().splitlines() for part in textwrap.wrap(line, COLUMNS) or [""]]
+    shown = " ".join(word if word.replace("-", "").isalnum() else f'"{word}"' for word in command)
+    Path(target).write_text(picture(shown, lines))
+
+
+if __name__ == "__main__":
+    main()
