@@ -10,6 +10,7 @@ from pathlib import Path
 
 COLUMNS, WIDTH, HEIGHT, MARGIN = 84, 8.4, 20, 18
 SECONDS_A_LINE = 0.55
+BUTTONS = ("#ff5f57", "#febc2e", "#28c840")
 
 
 def picture(command: str, lines: list[str]) -> str:
@@ -19,10 +20,7 @@ def picture(command: str, lines: list[str]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide:.0f} {high:.0f}" width="{wide:.0f}" role="img">',
         f"<title>{escape(command)}</title>",
         f'<rect width="{wide:.0f}" height="{high:.0f}" rx="8" fill="#16191f"/>',
-        *(
-            f'<circle cx="{20 + 18 * i}" cy="18" r="5.5" fill="{c}"/>'
-            for i, c in enumerate(("#ff5f57", "#febc2e", "#28c840"))
-        ),
+        *(f'<circle cx="{20 + 18 * i}" cy="18" r="5.5" fill="{c}"/>' for i, c in enumerate(BUTTONS)),
         '<g font-family="ui-monospace, Menlo, Consolas, DejaVu Sans Mono, monospace" font-size="14" fill="#d7dae0">',
         f'<text x="{MARGIN}" y="{MARGIN + 34}" xml:space="preserve"><tspan fill="#7ee787">$</tspan> {escape(command)}</text>',
     ]
