@@ -22,7 +22,8 @@ def picture(command: str, lines: list[str]) -> str:
         f'<rect width="{wide:.0f}" height="{high:.0f}" rx="8" fill="#16191f"/>',
         *(f'<circle cx="{20 + 18 * i}" cy="18" r="5.5" fill="{c}"/>' for i, c in enumerate(BUTTONS)),
         '<g font-family="ui-monospace, Menlo, Consolas, DejaVu Sans Mono, monospace" font-size="14" fill="#d7dae0">',
-        f'<text x="{MARGIN}" y="{MARGIN + 34}" xml:space="preserve"><tspan fill="#7ee787">$</tspan> {escape(command)}</text>',
+        f'<text x="{MARGIN}" y="{MARGIN + 34}" xml:space="preserve">'
+        f'<tspan fill="#7ee787">$</tspan> {escape(command)}</text>',
     ]
     for i, line in enumerate(lines):
         y = MARGIN + 34 + (i + 1) * HEIGHT
