@@ -289,11 +289,13 @@ def _stream(
                         raise HubError(f"{url} does not say how long it is; download it by hand and give its path.")
                     bar.total = int(answer.headers.get("Content-Length") or 0) + have * resumed
                     _room(bar.total - have * resumed, url)
+                if not resumed:  # before the tag changes, or a kill here would mix two versions
+                    part.write_bytes(b"")
+                    bar.update(-have)
                 if tag and not resumed:
                     etag = answer.headers.get("ETag", "W/")
                     _atomic(tag, answer.headers.get("Last-Modified", "") if etag.startswith("W/") else etag)
-                bar.update(0 if resumed else -have)
-                with part.open("ab" if resumed else "wb") as file:
+                with part.open("ab") as file:
                     for chunk in answer.iter_bytes():
                         if stop.is_set():
                             raise HubError(f"{url} was not fetched to its end, because another file failed.")
