@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import pytest
 
 from brolly.cli import main
-from brolly.train.recipe import read_recipe
+from brolly.train.recipe import ADVICE, KEYS, Run, Shape, Stage, Words, read_recipe
 from tests.train.tiny import stories, write_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -112,3 +115,22 @@ def test_the_recipes_that_come_along_are_right(tmp_path: Path) -> None:
         (tmp_path / "mini-llm-card.md").write_text("A card.")
         (tmp_path / path.name).write_text(text, "utf-8")
         assert read_recipe(tmp_path / path.name).card == "A card."
+
+
+def test_the_page_names_every_key_with_its_default() -> None:
+    page = (RECIPES.parent / "docs" / "pretrain.md").read_text("utf-8")
+    rows = [
+        line.split(" | ") for line in page.replace("\\|", "¦").partition("## Every key")[2].splitlines() if "|" in line
+    ]
+    named = {key: (row[1], re.findall(r"`(\w+)`", row[0])) for row in rows for key in re.findall(r"`(\w+)`", row[0])}
+    for table in (Shape, Words, Stage, Run):
+        for field in fields(table):
+            assert field.name in named, f"{field.name} is not in the table"
+            defaults, keys = named[field.name]
+            if field.default is MISSING or field.default in ("", ()):
+                continue
+            said = re.split(r", (?=[^\"])", defaults.strip())[keys.index(field.name)].strip("`")
+            default = list(field.default) if isinstance(field.default, tuple) else field.default
+            assert json.loads(said.replace("¦", "|")) == default, field.name
+    for key in (*KEYS, *ADVICE):
+        assert key in named or f"[{key}" in page, key
