@@ -69,7 +69,7 @@ def mutated(raw: bytes, rng: random.Random) -> bytes:
 def test_damaged_files(tmp_path: Path, filename: str) -> None:
     path = tmp_path / filename
     WRITERS[filename](path)
-    damage(path, range(300))
+    damage(path, range(200))
 
 
 def damage(path: Path, seeds: range) -> None:
@@ -182,7 +182,7 @@ def opcodes(rng: random.Random) -> bytes:
 
 
 def test_random_opcodes(tmp_path: Path) -> None:
-    walk_opcodes(tmp_path, range(1500))
+    walk_opcodes(tmp_path, range(800))
 
 
 def walk_opcodes(folder: Path, seeds: range) -> None:
@@ -198,7 +198,7 @@ def walk_opcodes(folder: Path, seeds: range) -> None:
 
 
 def test_damaged_gadgets_run_nothing(tmp_path: Path) -> None:
-    damage_gadgets(tmp_path, range(600))
+    damage_gadgets(tmp_path, range(400))
 
 
 def damage_gadgets(folder: Path, seeds: range) -> None:

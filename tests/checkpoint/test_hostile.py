@@ -108,8 +108,11 @@ JSON_BOMBS = {
 }
 
 
-@pytest.mark.parametrize("filename", ["bomb.safetensors", "bomb.safetensors.index.json"])
-@pytest.mark.parametrize("case", JSON_BOMBS)
+LARGEST = ["small objects", "texts of 60 letters", "one escape in a long text"]
+IN_FILES = [(case, "bomb.safetensors") for case in JSON_BOMBS] + [(case, "bomb.bin.index.json") for case in LARGEST]
+
+
+@pytest.mark.parametrize("case, filename", IN_FILES)
 def test_json_bombs_stay_small(tmp_path: Path, case: str, filename: str) -> None:
     worth = MAX_PARSED * 2**20 // weight(JSON_BOMBS[case](2**20))
     raw = JSON_BOMBS[case](int(0.97 * worth))
@@ -415,22 +418,18 @@ LONG = b"X" + struct.pack("<I", 1000)
 # As many steps or bytes as are read, each of what takes the most time or memory.
 FLOODS = {
     "more steps than any": lambda: b"N0" * STEPS,
-    "lists": lambda: b"]" * STEPS,
-    "dictionaries": lambda: b"}" * STEPS,
     "dictionaries of one": lambda: b"}NNs" * (STEPS // 4),
     "marks": lambda: MARK * STEPS,
     "marks and tuples": lambda: b"(t" * (STEPS // 2),
     "one deep tuple": lambda: b")" + b"\x85" * STEPS,
     "one deep list": lambda: b"]" * (STEPS // 2) + b"a" * (STEPS // 2 - 1),
     "one wide tuple": lambda: MARK + b"N" * STEPS + b"t",
-    "one tuple doubled": lambda: b")" + b"2\x86" * (STEPS // 2),
     "one tuple doubled as a key": lambda: b"}" + b")" + b"2\x86" * 1000 + b"Ns",
     "one tuple doubled as a shape": lambda: tensor(shape=1).replace(data(1), b")" + b"2\x86" * 1000, 1),
     "a thousand laughs": lambda: b"]" + data(1) + b"a" + b"q\0]h\0ah\0a" * 1000,
     "a list in itself": lambda: b"]2a",
     "a dictionary in itself": lambda: b"}q\0" + data("x") + b"h\0s",
     "a memo of many": lambda: b"}" + b"".join(b"r" + struct.pack("<I", i) for i in range(STEPS)),
-    "a sparse memo": lambda: b"}" + b"".join(b"r" + struct.pack("<I", 8191 * i) for i in range(STEPS)),
     "memoised texts": lambda: b"".join(b"\x8c\1a\x94" for _ in range(STEPS // 2)),
     "fractions": lambda: b"G" + (b"?" + bytes(7) + b"G") * (STEPS // 2) + bytes(8),
     "one text of 8 MB": lambda: b"X" + struct.pack("<I", MOST) + b"a" * MOST,

@@ -102,7 +102,7 @@ def test_a_header_of_20_gb_is_read_at_once(tmp_path: Path, filename: str) -> Non
     with open(path, "r+b") as file:
         file.truncate(size)
     assert path.stat().st_blocks * 512 < 2**20, "the file system keeps no holes"
-    run = subprocess.run([sys.executable, "-c", MEASURE, path], capture_output=True, text=True, timeout=60)
+    run = subprocess.run([sys.executable, "-c", MEASURE, path], capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stderr
     form, n_bytes, megabytes, seconds = run.stdout.split()
     assert form in ("safetensors", "gguf", "llama2c", "torch")
