@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import subprocess
 import sys
 import textwrap
@@ -37,9 +39,27 @@ def picture(command: str, lines: list[str]) -> str:
     return "\n".join([*out, "</g>", "</svg>", ""])
 
 
+def on_a_terminal(command: list[str]) -> str:
+    """What a command prints when it believes that a person reads it."""
+    ours, its = pty.openpty()
+    out = b""
+    with subprocess.Popen(command, stdout=its, stdin=its, env=os.environ | {"NO_COLOR": "1"}) as process:
+        os.close(its)
+        while True:
+            try:
+                out += (part := os.read(ours, 4096))
+            except OSError:  # the program has closed its side
+                break
+            if not part:
+                break
+    if process.returncode:
+        raise SystemExit(f"{command[0]} failed")
+    return out.decode().replace("\r\n", "\n")
+
+
 def main() -> None:
     target, *command = sys.argv[1:]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    printed = on_a_terminal(command)
     lines = [part for line in printed.strip().splitlines() for part in textwrap.wrap(line, COLUMNS) or [""]]
     shown = " ".join(word if word.replace("-", "").isalnum() else f'"{word}"' for word in command)
     Path(target).write_text(picture(shown, lines))
