@@ -419,7 +419,6 @@ LONG = b"X" + struct.pack("<I", 1000)
 FLOODS = {
     "more steps than any": lambda: b"N0" * STEPS,
     "dictionaries of one": lambda: b"}NNs" * (STEPS // 4),
-    "marks": lambda: MARK * STEPS,
     "marks and tuples": lambda: b"(t" * (STEPS // 2),
     "one deep tuple": lambda: b")" + b"\x85" * STEPS,
     "one deep list": lambda: b"]" * (STEPS // 2) + b"a" * (STEPS // 2 - 1),
