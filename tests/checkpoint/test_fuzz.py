@@ -6,6 +6,7 @@ import json
 import pickletools
 import random
 import struct
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +115,9 @@ def safetensors_header(rng: random.Random) -> Any:
         entry = header[rng.choice(list(header))]
         match rng.randrange(5):
             case 0:
-                header[rng.choice(("t0", "__metadata__", "", "é"))] = rng.choice(odd)
+                header[rng.choice(("t0", "__metadata__", "", "é"))] = copy(rng.choice(odd))
             case 1 if isinstance(entry, dict):
-                entry[rng.choice(("dtype", "shape", "data_offsets", "more"))] = rng.choice(odd)
+                entry[rng.choice(("dtype", "shape", "data_offsets", "more"))] = copy(rng.choice(odd))
             case 2 if isinstance(entry, dict) and entry:
                 entry.pop(rng.choice(list(entry)))
             case 3 if isinstance(entry, dict) and isinstance(entry.get("data_offsets"), list):
