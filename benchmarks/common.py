@@ -59,7 +59,7 @@ def read_bandwidth(n_bytes: int = 2**30, rounds: int = 6) -> float:
 
     from brolly.engine.settle import huge
 
-    memory = huge(torch.empty(n_bytes // 8, dtype=torch.int64, device="meta"))
+    memory = huge(n_bytes).view(torch.int64)
     memory.zero_()
     return n_bytes / min(seconds(memory.sum) for _ in range(rounds))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -28,7 +29,9 @@ class Sampler:
     def choose(self, logits: Tensor) -> int:
         """The next token after logits (V,), which is added to what the penalties look at."""
         if self.options.temperature == 0:
-            token = int(self._penalised(logits).argmax())
+            token = likeliest(logits) if self._untouched() else -1
+            if token < 0:
+                token = int(self._penalised(logits).argmax())
         else:
             shares, ids = self.distribution(logits)
             token = int(ids[torch.multinomial(shares, 1, generator=self.generator)])
@@ -40,15 +43,24 @@ class Sampler:
         """Shares and ids of the tokens that may come next: penalties, temperature, then top-k, top-p and min-p."""
         scores = self._penalised(logits)
         temperature = 1.0 if self.options.temperature is None else self.options.temperature
-        # the likeliest at 0, so that a tiny temperature cannot overflow
-        scores, ids = kept((scores - scores.max()) / max(temperature, 1e-30), self.options)
+        top = max(float(part.max()) for part in scores.split(PART))
+        for part in scores.split(PART):  # the likeliest at 0, so that a tiny temperature cannot overflow
+            part.sub_(top).div_(max(temperature, 1e-30))
+        scores, ids = kept(scores, self.options)
         return torch.softmax(scores, 0), ids
+
+    def _untouched(self) -> bool:
+        o = self.options
+        quiet = o.repetition_penalty in (None, 1.0) and not o.presence_penalty and not o.frequency_penalty
+        return quiet and not o.logit_bias
 
     def _penalised(self, logits: Tensor) -> Tensor:
         """Repetition looks at the prompt too (transformers); presence and frequency at what was written (OpenAI)."""
         o = self.options
-        scores = torch.nan_to_num(logits.float().cpu(), nan=-torch.inf, neginf=-torch.inf)
-        if scores.max() == -torch.inf:
+        scores = torch.empty(len(logits))
+        for part, given in zip(scores.split(PART), logits.cpu().split(PART), strict=True):
+            part.copy_(torch.nan_to_num(given.float(), nan=-torch.inf, neginf=-torch.inf))
+        if all(part.max() == -torch.inf for part in scores.split(PART)):
             raise CheckpointError("the model computed no number for any token; try --dtype float32, or pull it again.")
         if o.repetition_penalty not in (None, 1.0) and self.seen:
             ids = torch.tensor(sorted(self.seen))
@@ -65,19 +77,40 @@ class Sampler:
         return scores
 
 
+PART = 2**14  # numbers: a torch operation on fewer does not wake threads, which would then spin beside the kernel's
+
+
+FEW = 1024  # tokens that mostly make up any top-p; sorting a whole vocabulary takes longer than a small network's step
+
+
+def likeliest(logits: Tensor) -> int:
+    """The first of the largest logits, or -1 where a number among them is not one."""
+    best, token = -math.inf, -1
+    for start, part in zip(range(0, len(logits), PART), logits.split(PART), strict=True):
+        value, at = (float(x) for x in part.max(0))
+        if value != value or value == math.inf:
+            return -1
+        if value > best:
+            best, token = value, start + int(at)
+    return token
+
+
 def kept(scores: Tensor, options: GenerateOptions) -> tuple[Tensor, Tensor]:
     """Scores and ids that top-k, top-p and min-p leave, each of what the one before it left; never none."""
     k, p, floor = int(options.top_k or 0), options.top_p, options.min_p
     if 0 < k < len(scores):
         scores, ids = scores.topk(k)
+        total = scores.logsumexp(0)
     elif p is not None and p < 1:
-        scores, ids = scores.sort(descending=True)
+        total = scores.logsumexp(0)
+        ordered, ids = scores.topk(min(FEW, len(scores)))
+        few = float((ordered - total).exp().sum()) < p
+        scores, ids = scores.sort(descending=True) if few else (ordered, ids)
     else:
         ids = torch.arange(len(scores))
     if p is not None and p < 1:
-        before = torch.softmax(scores, 0).cumsum(0).roll(1)
-        before[0] = 0.0
-        within = before < p
+        shares = (scores - total).exp()
+        within = shares.cumsum(0) - shares < p
         within[0] = True
         scores, ids = scores[within], ids[within]
     if floor:

@@ -26,9 +26,12 @@ class Settler(threading.Thread):
         self.network, self.moved = network, moved
 
     def run(self) -> None:
-        for name, parameter in self.network.named_parameters():
+        parameters = list(self.network.named_parameters())
+        memory, at = huge(sum(room(p) for _, p in parameters)), 0
+        for name, parameter in parameters:
             old = parameter.data
-            new = huge(old)
+            new = memory[at : at + old.nbytes].view(old.dtype).view(old.shape)
+            at += room(old)
             source, target = old.view(-1).view(torch.uint8), new.view(-1).view(torch.uint8)
             for start in range(0, len(source), CHUNK):
                 if not threading.main_thread().is_alive():
@@ -45,14 +48,17 @@ def pays(network: nn.Module) -> bool:
     return HUGE is not None and whole and sum(sizes) > LEAST and available() > 1.1 * sum(sizes) + 2**29
 
 
-def huge(like: Tensor) -> Tensor:
-    """An empty tensor of the same shape and dtype, on huge pages where the system grants them."""
-    if not like.nbytes:
-        return torch.empty_like(like)
-    memory = mmap.mmap(-1, like.nbytes)
+def room(tensor: Tensor) -> int:
+    """Bytes that a tensor takes where each begins on a cache line."""
+    return (tensor.nbytes + 63) // 64 * 64
+
+
+def huge(n_bytes: int) -> Tensor:
+    """Untouched bytes in one stretch, on huge pages where the system grants them."""
     assert HUGE is not None
+    memory = mmap.mmap(-1, max(n_bytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(HUGE)
-    return torch.frombuffer(memory, dtype=like.dtype).view(like.shape)
+    return torch.frombuffer(memory, dtype=torch.uint8)
 
 
 def available() -> int:

@@ -8,7 +8,7 @@
 
 #include "team.h"
 
-enum { MAX_HEAD = 1024, CHUNK_BYTES = 65536 };
+enum { MAX_HEAD = 1024, CHUNK_BYTES = 1048576 };
 
 typedef struct {
     const void *q, *k, *v, *o, *gate, *up, *down;  // matrices; no gate: up alone through GELU
