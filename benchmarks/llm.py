@@ -172,7 +172,7 @@ def memory(field: str) -> int:
 
 
 def first_token(side: str, folder: Path) -> float:
-    command = [sys.executable, "-c", START[side], str(folder), PROMPT]
+    command = [sys.executable, "-c", START[side], str(folder), "Once upon a time"]
     begin = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout

@@ -17,7 +17,7 @@ def examine() -> dict[str, dict[str, str]]:
     """Titles, each with its lines."""
     import torch
 
-    from brolly.loader import choose_device, native_bf16
+    from brolly.fill import choose_device, native_bf16
 
     flags = cpu_flags()
     place = cache = hub.cache_folder()

@@ -15,7 +15,7 @@ from brolly.checkpoint import Mapped, read_header
 from brolly.engine.cache import Causal
 from brolly.engine.runner import Runner
 from brolly.families import families, recognise
-from brolly.loader import fill
+from brolly.fill import fill
 
 CPU = torch.device("cpu")
 

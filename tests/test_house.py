@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent / "brolly"
 
 # Leftwards only: a room may import itself and the rooms before it. RUN alone may use torch at module level.
 READ = ["errors", "verbs", "configs", "card", "progress", "checkpoint", "media", "families", "identify", "hub"]
-RUN = ["kernels", "layers", "models", "engine", "tasks", "train", "adapt", "model", "loader"]
+RUN = ["kernels", "layers", "models", "engine", "tasks", "train", "adapt", "fill", "model", "loader"]
 FACE = ["remote", "serve", "doctor", "cli", "__main__"]
 ROOMS = READ + RUN + FACE
 FORBIDDEN = {"models": {"engine", "tasks", "checkpoint"}, "tasks": {"models"}, "train": {"tasks"}}

@@ -26,12 +26,20 @@ class Mapped:
         """
         if info.nbytes == 0:
             return memoryview(bytearray())
-        if info.file not in self._maps:
-            self._maps[info.file] = _map(info.file)
-        whole = self._maps[info.file]
+        whole = self._map(info.file)
         if info.offset < 0 or info.nbytes < 0 or info.offset + info.nbytes > len(whole):
             raise CheckpointError(f"{info.file} became shorter than its header says; download it again.")
         return memoryview(whole)[info.offset : info.offset + info.nbytes]
+
+    def all(self) -> list[mmap.mmap]:
+        """Every file that holds a tensor, mapped."""
+        pieces = (piece for info in self.header.tensors.values() for piece in info.shards or (info,))
+        return [self._map(path) for path in dict.fromkeys(piece.file for piece in pieces if piece.nbytes)]
+
+    def _map(self, path: Path) -> mmap.mmap:
+        if path not in self._maps:
+            self._maps[path] = _map(path)
+        return self._maps[path]
 
     def release(self, info: TensorInfo) -> None:
         """Give back the memory that holds these bytes; whoever looks at them again reads the file again."""

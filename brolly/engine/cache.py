@@ -57,8 +57,10 @@ class DenseCache:
     def __init__(self, config: Shape, batch: int, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
         self.windows = config.windows
         shape = (config.n_layers, batch, config.n_kv_heads, capacity, config.head_dim)
-        self.keys = torch.empty(shape, dtype=dtype, device=device)
-        self.values = torch.empty(shape, dtype=dtype, device=device)
+        # A row shorter than its neighbours has places that nobody wrote: masked, but 0 * NaN would still be NaN.
+        make = torch.empty if batch == 1 else torch.zeros
+        self.keys = make(shape, dtype=dtype, device=device)
+        self.values = make(shape, dtype=dtype, device=device)
         self.length = 0
         self._positions: Tensor | None = None
         self._start: int | None = None
@@ -107,6 +109,7 @@ class DenseCache:
     def _grow(self) -> None:
         for name in ("keys", "values"):
             old: Tensor = getattr(self, name)
-            new = old.new_empty((*old.shape[:3], 2 * old.shape[3], old.shape[4]))
+            make = old.new_empty if old.shape[1] == 1 else old.new_zeros
+            new = make((*old.shape[:3], 2 * old.shape[3], old.shape[4]))
             new[:, :, :, : old.shape[3]] = old
             setattr(self, name, new)

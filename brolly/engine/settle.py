@@ -13,6 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from brolly.kernels.pages import available
+
 LEAST = 32 * 2**20  # bytes: smaller networks stay in the processor's own memory
 CHUNK = 2**26  # bytes copied before looking whether the program ends
 HUGE = getattr(mmap, "MADV_HUGEPAGE", None)
@@ -59,12 +61,3 @@ def huge(n_bytes: int) -> Tensor:
     memory = mmap.mmap(-1, max(n_bytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(HUGE)
     return torch.frombuffer(memory, dtype=torch.uint8)
-
-
-def available() -> int:
-    """Bytes of memory that the system could give now."""
-    try:
-        with open("/proc/meminfo") as file:
-            return next((int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable")), 0)
-    except OSError:
-        return 0

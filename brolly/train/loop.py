@@ -5,7 +5,6 @@ A step is a function of the checkpoint before it and its number; a resumed run r
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
 import os
@@ -25,11 +24,10 @@ from brolly import models
 from brolly.checkpoint import Mapped, read_header, write_safetensors
 from brolly.engine.cache import Causal
 from brolly.errors import CheckpointError, RecipeError
+from brolly.kernels.pages import keep_memory
 from brolly.train.data import Tokens, prepare
 from brolly.train.export import as_bytes, export, plot, read_log, write_whole
 from brolly.train.recipe import Recipe, Run
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def train(recipe: Recipe, *, resume: bool = False) -> Path:
@@ -103,13 +101,6 @@ def train(recipe: Recipe, *, resume: bool = False) -> Path:
         export(recipe, network, folder / "tokenizer.json")
     leave_world(world)
     return recipe.out / "model"
-
-
-def keep_memory() -> None:
-    """Keep what a step frees for the next one: glibc would give large tensors back and fault every page in again."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
-            libc.mallopt(option, 2**30)
 
 
 def initialise(network: nn.Module, n_layers: int) -> None:

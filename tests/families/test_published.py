@@ -16,7 +16,7 @@ from brolly import models
 from brolly.card import Header, TensorInfo
 from brolly.checkpoint import Mapped, read_header
 from brolly.families import recognise
-from brolly.loader import fill, places
+from brolly.fill import fill, places
 from tests.families.layouts import INNER, OUTER
 
 Shapes = dict[str, tuple[int, ...]]

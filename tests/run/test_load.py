@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from brolly.checkpoint import read_header
 from brolly.errors import CheckpointError, NotFound, OptionError
-from brolly.loader import choose_device, choose_dtype, load, native_bf16
+from brolly.fill import choose_device, choose_dtype, native_bf16
+from brolly.loader import load
 from tests.run.checkpoints import write_reciter
 from tests.run.terminal import LIMIT
 

@@ -1,0 +1,148 @@
+"""A card's network with the checkpoint's numbers: build on meta, rename, fill, check."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from brolly import models
+from brolly.card import Card, Header, TensorInfo
+from brolly.checkpoint import Mapped
+from brolly.checkpoint.names import rename
+from brolly.errors import CheckpointError, OptionError
+
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+COMPUTE = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(device: str | None) -> torch.device:
+    """The device named, or the best one here."""
+    if device is None:
+        best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(best)
+    try:
+        place = torch.device(device)
+        if place.type == "meta":
+            raise NotImplementedError("it holds shapes without numbers")
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise OptionError(f"device {device!r} is not available here ({str(error).splitlines()[0]:.80}).") from None
+    return place
+
+
+def choose_dtype(dtype: str | torch.dtype | None, header: Header, device: torch.device) -> torch.dtype:
+    """The dtype named, or the checkpoint's; on a CPU never float16, and bfloat16 only where it is native."""
+    if isinstance(dtype, str):
+        if dtype not in COMPUTE:
+            raise OptionError(f"dtype {dtype!r} is not known; expected {', '.join(COMPUTE)}.")
+        return COMPUTE[dtype]
+    if dtype is not None:
+        return dtype
+    sizes: dict[str, int] = {}
+    for info in header.tensors.values():
+        sizes[info.dtype] = sizes.get(info.dtype, 0) + info.nbytes
+    stored = DTYPES.get(max(sizes, key=lambda k: sizes[k]), torch.float32) if sizes else torch.float32
+    if stored not in COMPUTE.values():
+        return torch.float32
+    if device.type == "cpu" and stored != torch.float32:
+        return torch.bfloat16 if native_bf16() else torch.float32
+    return stored
+
+
+def native_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware (AVX-512 BF16 or AMX); elsewhere it would be emulated."""
+    checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(check() for check in checks if check)
+
+
+def fill(
+    card: Card, mapped: Mapped, device: torch.device, dtype: torch.dtype
+) -> tuple[nn.Module, dict[str, TensorInfo]]:
+    """The card's network, and where each parameter came from; on a CPU they stay mapped where they can."""
+    with torch.device("meta"):
+        network = models.build(card.config)
+    sources = places(card, dict(network.named_parameters()))
+    modules, unfilled = dict(network.named_modules()), dict(network.named_parameters())
+    for target, (info, how) in sources.items():
+        owner, _, leaf = target.rpartition(".")
+        tensor = read(mapped, info, unfilled[target].shape, how, card.config.head_dim)
+        parameter = nn.Parameter(tensor.to(device, dtype), requires_grad=False)
+        modules[owner].register_parameter(leaf, parameter)
+    return network.eval(), {target: info for target, (info, _) in sources.items()}
+
+
+def places(card: Card, expected: dict[str, Tensor]) -> dict[str, tuple[TensorInfo, str]]:
+    """Which tensor fills which parameter. Raises CheckpointError with both sides where they differ."""
+    header = card.header
+    found: dict[str, tuple[TensorInfo, str]] = {}
+    for source, (target, how) in rename(header.tensors, card.family.names(header)).items():
+        if target is None:
+            continue
+        if target in found:
+            raise CheckpointError(f"{header.path}: {found[target][0].name!r} and {source!r} are both {target!r}.")
+        found[target] = header.tensors[source], how
+    missing, unused = expected.keys() - found.keys(), found.keys() - expected.keys()
+    if missing or unused:
+        raise CheckpointError(
+            f"{header.path} does not fit a {card.family.name} of its config: the network lacks {some(missing)}; "
+            f"the file has no use for {some(unused)}."
+        )
+    return found
+
+
+def some(names: Iterable[str], most: int = 4) -> str:
+    listed = sorted(names)
+    return ", ".join(listed[:most]) + f" and {len(listed) - most} more" * (len(listed) > most) if listed else "nothing"
+
+
+def read(mapped: Mapped, info: TensorInfo, shape: torch.Size, how: str, head_dim: int) -> Tensor:
+    """One parameter of `shape`: its pieces joined, transposed or brought to half-split rotary order."""
+    pieces = [view(mapped, piece) for piece in (info.shards or (info,))]
+    wanted = shape[::-1] if how == "transpose" else shape
+    tensor = join(pieces, wanted, info)
+    if how == "transpose":
+        return tensor.t()
+    return half_split(tensor, head_dim) if how == "rope" else tensor
+
+
+def view(mapped: Mapped, info: TensorInfo) -> Tensor:
+    """A tensor over the file's own bytes; nothing is read yet."""
+    if info.dtype not in DTYPES:
+        raise CheckpointError(
+            f"{info.file}: {info.name} is stored as {info.dtype}, which cannot be run yet; "
+            "use a file of the same model in BF16, F16 or F32."
+        )
+    dtype = DTYPES[info.dtype]
+    if 0 in info.shape:
+        return torch.empty(info.shape, dtype=dtype)
+    buffer = mapped.buffer(info)
+    flat = torch.frombuffer(buffer, dtype=dtype)
+    if info.offset % dtype.itemsize:
+        flat = flat.clone()
+    return flat.as_strided(info.shape, info.strides) if info.strides is not None else flat.view(info.shape)
+
+
+def join(pieces: list[Tensor], shape: torch.Size, info: TensorInfo) -> Tensor:
+    """Model-parallel pieces, joined along the dimension in which they are smaller than the network's parameter."""
+    first = pieces[0]
+    if first.shape == shape:
+        return first
+    split = [d for d in range(min(len(shape), first.dim())) if first.shape[d] != shape[d]]
+    total = sum(p.shape[split[0]] for p in pieces) if first.dim() == len(shape) and len(split) == 1 else 0
+    if len(pieces) == 1 or not total or total != shape[split[0]]:
+        raise CheckpointError(
+            f"{info.file}: {info.name} is {tuple(first.shape)}{f' in {len(pieces)} pieces' * (len(pieces) > 1)}; "
+            f"its config makes it {tuple(shape)}."
+        )
+    return torch.cat(pieces, dim=split[0])
+
+
+def half_split(weight: Tensor, head_dim: int) -> Tensor:
+    """Rows of interleaved rotary pairs (0, 1), (2, 3) … to (0, D/2), (1, D/2 + 1) …, head by head."""
+    heads = weight.unflatten(0, (-1, head_dim // 2, 2))
+    return heads.transpose(1, 2).reshape(weight.shape)
