@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
-STEP = 2**26  # bytes a call
+STEP = 2**21  # bytes a call: whoever maps memory meanwhile waits for one to end
 POPULATE_READ = 22  # madvise's advice, since Linux 5.14
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
