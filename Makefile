@@ -30,6 +30,7 @@ check: lint test
 
 bench: .venv/test-installed
 	$(BIN)/python benchmarks/llm.py
+	$(BIN)/python benchmarks/pretrain.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache
