@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,12 +33,13 @@ def load(reference: str | Path, *, device: str | None = None, dtype: str | torch
     populator = Populator(mapped.all())
     populator.start()
 
-    from brolly.fill import choose_device, choose_dtype, fill
-    from brolly.model import Model
+    with no_collection():
+        from brolly.fill import choose_device, choose_dtype, fill
+        from brolly.model import Model
 
-    place = choose_device(device)
-    kind = choose_dtype(dtype, card.header, place)
-    network, sources = fill(card, mapped, place, kind)
+        place = choose_device(device)
+        kind = choose_dtype(dtype, card.header, place)
+        network, sources = fill(card, mapped, place, kind)
     log.info("%s on %s in %s", card.header.path, place, str(kind).removeprefix("torch."))
 
     def release(name: str) -> None:
@@ -43,3 +47,15 @@ def load(reference: str | Path, *, device: str | None = None, dtype: str | torch
         mapped.release(sources[name])
 
     return Model(card, network, release)
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """What is imported and built here stays; to look for garbage in it took as long as loading."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
