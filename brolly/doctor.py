@@ -63,8 +63,7 @@ def enumerate_advice(native: bool) -> list[tuple[str, str]]:
 def kernels() -> dict[str, str]:
     from brolly import kernels as room
 
-    status = getattr(room, "status", None)
-    return {"c": status() if status else "none"}
+    return {"c": room.status()}
 
 
 def installed(name: str) -> str:

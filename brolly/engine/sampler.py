@@ -12,6 +12,9 @@ from torch import Tensor
 from brolly.errors import CheckpointError, OptionError
 from brolly.verbs import GenerateOptions
 
+PART = 2**14  # numbers: a torch operation on fewer does not wake threads, which would then spin beside the kernel's
+FEW = 1024  # tokens that mostly make up any top-p; sorting a whole vocabulary takes longer than a small network's step
+
 
 class Sampler:
     """Chooses tokens for one sequence; the same options, seed and logits give the same tokens."""
@@ -75,12 +78,6 @@ class Sampler:
                 raise OptionError(f"logit_bias names token {token}; this vocabulary has 0 to {len(scores) - 1}.")
             scores[token] += bias
         return scores
-
-
-PART = 2**14  # numbers: a torch operation on fewer does not wake threads, which would then spin beside the kernel's
-
-
-FEW = 1024  # tokens that mostly make up any top-p; sorting a whole vocabulary takes longer than a small network's step
 
 
 def likeliest(logits: Tensor) -> int:

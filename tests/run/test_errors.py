@@ -97,28 +97,21 @@ def no_tokenizer(folder: Path) -> Path:
     return folder
 
 
-def broken_tokenizer(folder: Path) -> Path:
-    write_reciter(folder, "abc")
-    (folder / "tokenizer.json").write_text('{"model": 5}')
-    return folder
+def with_text(name: str, text: str) -> Callable[[Path], Path]:
+    """Makes a sound checkpoint of which one file holds something else."""
+
+    def make(folder: Path) -> Path:
+        write_reciter(folder, "abc")
+        (folder / name).write_text(text)
+        return folder
+
+    return make
 
 
-def broken_config(folder: Path) -> Path:
-    write_reciter(folder, "abc")
-    (folder / "config.json").write_text('{"model_type": "gpt2", ')
-    return folder
-
-
-def broken_generation_config(folder: Path) -> Path:
-    write_reciter(folder, "abc")
-    (folder / "generation_config.json").write_text("[1]")
-    return folder
-
-
-def advice_out_of_range(folder: Path) -> Path:
-    write_reciter(folder, "abc")
-    (folder / "generation_config.json").write_text('{"do_sample": true, "temperature": -1.0}')
-    return folder
+broken_tokenizer = with_text("tokenizer.json", '{"model": 5}')
+broken_config = with_text("config.json", '{"model_type": "gpt2", ')
+broken_generation_config = with_text("generation_config.json", "[1]")
+advice_out_of_range = with_text("generation_config.json", '{"do_sample": true, "temperature": -1.0}')
 
 
 def cut_off(folder: Path) -> Path:
