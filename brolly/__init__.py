@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from brolly.card import Card as Card
+    from brolly.identity import Card as Card
+    from brolly.identity import identify as identify
     from brolly.loader import load as load
     from brolly.model import Model as Model
     from brolly.verbs import GenerateOptions as GenerateOptions
     from brolly.verbs import Generation as Generation
 
 _HOMES = {
-    "Card": "brolly.card",
+    "Card": "brolly.identity",
     "GenerateOptions": "brolly.verbs",
     "Generation": "brolly.verbs",
     "Model": "brolly.model",
     "errors": "brolly.errors",
+    "identify": "brolly.identity",
     "load": "brolly.loader",
 }
 

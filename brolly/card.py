@@ -1,4 +1,4 @@
-"""The nouns of reading: what a file says (Header), how we know it (Family), what we tell about it (Card). No torch."""
+"""The nouns of reading: what a file says (Header), how we know it (Family), what we found (Finding, Evidence). No torch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from brolly.errors import CheckpointError
+from brolly.place import Where
 
 # bits per element, by safetensors' dtype names (the words used everywhere in brolly)
 BITS = {
@@ -30,7 +31,7 @@ class TensorInfo:
     name: str
     dtype: str
     shape: tuple[int, ...]
-    file: Path
+    file: Where
     offset: int
     nbytes: int
     strides: tuple[int, ...] | None = None
@@ -45,21 +46,28 @@ class TensorInfo:
 class Header:
     """All that a checkpoint says before its tensors' bytes are read.
 
-    `format` names the layout ("safetensors", "torch", "gguf", "llama2c", "meta"); `config` is config.json,
+    `format` names the layout ("safetensors", "torch", "gguf", "llama2c", "meta", "onnx" …); `config` is config.json,
     params.json or what stands in for it; `metadata` is the container's own (safetensors' __metadata__, GGUF's
     key-values). `path` is what the user named; `folder` is where its neighbours (tokenizer, templates) lie.
     """
 
-    path: Path
+    path: Where
     format: str
     tensors: Mapping[str, TensorInfo]
     config: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    files: tuple[Path, ...] = ()
+    files: tuple[Where, ...] = ()
 
     @property
     def folder(self) -> Path:
-        return self.path if self.path.is_dir() else self.path.parent
+        """Where the neighbours lie, of a model on this disk."""
+        path: Any = self.path
+        return path if path.is_dir() else path.parent
+
+    @property
+    def n_params(self) -> int:
+        """Numbers stored in the file."""
+        return sum(t.n_elements for t in self.tensors.values())
 
     @property
     def n_bytes(self) -> int:
@@ -111,14 +119,28 @@ class Family:
 
 
 @dataclass(frozen=True)
-class Card:
-    """What `identify` answers about one checkpoint."""
+class Recognised:
+    """A header, the family that runs it, and the network's config."""
 
     header: Header
     family: Family
     config: Any
 
-    @property
-    def n_params(self) -> int:
-        """Parameters stored in the file; a tied head counts once."""
-        return sum(t.n_elements for t in self.header.tensors.values())
+
+class Finding(NamedTuple):
+    """Something wrong with a model's files: `severity` is info, warning or danger; `file` is relative to the model."""
+
+    id: str
+    severity: str
+    file: str
+    message: str
+
+
+class Evidence(NamedTuple):
+    """Why the card says a line: the line (as a path in its JSON), and the file, key, value and rule behind it."""
+
+    line: str
+    file: str
+    key: str
+    value: str
+    rule: str

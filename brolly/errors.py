@@ -28,11 +28,18 @@ class BrollyError(Exception):
 
 
 class CheckpointError(BrollyError):
-    """A checkpoint's file is broken, incomplete or not what it says it is."""
+    """A checkpoint's file is broken, incomplete or not what it says it is. `finding` is its id in a card."""
+
+    def __init__(self, message: str, finding: str = "broken-file", file: str = "") -> None:
+        super().__init__(message)
+        self.finding, self.file = finding, file
 
 
 class UnsafeCheckpoint(CheckpointError):
     """A checkpoint asks for more than tensors."""
+
+    def __init__(self, message: str, finding: str = "unsafe-file", file: str = "") -> None:
+        super().__init__(message, finding, file)
 
 
 class UnknownModel(BrollyError):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from brolly import models
-from brolly.card import Card, Header, TensorInfo
+from brolly.card import Header, Recognised, TensorInfo
 from brolly.checkpoint import Mapped
 from brolly.checkpoint.names import rename
 from brolly.errors import CheckpointError, OptionError
@@ -61,7 +61,7 @@ def native_bf16() -> bool:
 
 
 def fill(
-    card: Card, mapped: Mapped, device: torch.device, dtype: torch.dtype
+    card: Recognised, mapped: Mapped, device: torch.device, dtype: torch.dtype
 ) -> tuple[nn.Module, dict[str, TensorInfo]]:
     """The card's network, and where each parameter came from; on a CPU they stay mapped where they can."""
     with torch.device("meta"):
@@ -76,7 +76,7 @@ def fill(
     return network.eval(), {target: info for target, (info, _) in sources.items()}
 
 
-def places(card: Card, expected: dict[str, Tensor]) -> dict[str, tuple[TensorInfo, str]]:
+def places(card: Recognised, expected: dict[str, Tensor]) -> dict[str, tuple[TensorInfo, str]]:
     """Which tensor fills which parameter. Raises CheckpointError with both sides where they differ."""
     header = card.header
     found: dict[str, tuple[TensorInfo, str]] = {}

@@ -11,7 +11,7 @@ from typing import Any, TypedDict, Unpack, overload
 
 from torch import nn
 
-from brolly.card import Card
+from brolly.card import Recognised
 from brolly.checkpoint import json_object
 from brolly.engine.cache import Causal
 from brolly.engine.runner import Runner
@@ -42,14 +42,14 @@ class Options(TypedDict, total=False):
 class Model:
     """A loaded model. `card` says what it is, `network` computes, `tokenizer` reads and writes text."""
 
-    def __init__(self, card: Card, network: nn.Module, release: Callable[[str], None] | None = None) -> None:
+    def __init__(self, card: Recognised, network: nn.Module, release: Callable[[str], None] | None = None) -> None:
         self.card, self.network = card, network
         self.runner = Runner(network, release)
         self.device, self.dtype = self.runner.device, self.runner.dtype
 
     def __repr__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
-        size = f"{self.card.n_params:,} parameters"
+        size = f"{self.card.header.n_params:,} parameters"
         return f"<{self.card.family.name} {self.card.header.path}: {size}, {dtype}, {self.device}>"
 
     @overload

@@ -8,9 +8,9 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, BinaryIO
 
+from brolly.place import Place, Where
 from brolly.errors import CheckpointError, NotFound
 
 MAX_JSON = 32 * 2**20  # bytes; the largest published index has 13 MB
@@ -89,7 +89,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def json_object(path: Path) -> dict[str, Any]:
+def json_object(path: Where) -> dict[str, Any]:
     """A JSON file that holds an object. Raises NotFound, CheckpointError."""
     with opened(path) as (file, size):
         if size > MAX_JSON:
@@ -101,8 +101,12 @@ def json_object(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+def opened(path: Where) -> Iterator[tuple[BinaryIO, int]]:
     """A regular file and its size in bytes; what the disk says against it becomes an error that names it."""
+    if isinstance(path, Place):
+        with path.open() as remote:
+            yield remote, path.n_bytes
+        return
     try:
         file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115
     except FileNotFoundError:
@@ -124,7 +128,7 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a named pipe would wait for its writer for ever
 
 
-def exactly(file: BinaryIO, n_bytes: int, path: Path) -> bytes:
+def exactly(file: BinaryIO, n_bytes: int, path: Where) -> bytes:
     """The next `n_bytes`, all of them."""
     raw = file.read(n_bytes)
     if len(raw) != n_bytes:

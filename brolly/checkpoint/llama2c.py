@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import struct
 from math import prod
-from pathlib import Path
 from typing import Any
 
 from brolly.card import TensorInfo
 from brolly.checkpoint.bounded import exactly, opened
 from brolly.errors import CheckpointError
+from brolly.place import Where
 
 FIELDS = ("dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "max_seq_len")
 LIMITS = (2**16, 2**18, 1000, 1024, 1024, 2**20, 2**24)
 
 
-def read_llama2c(path: Path) -> tuple[dict[str, TensorInfo], dict[str, Any]]:
+def read_llama2c(path: Where) -> tuple[dict[str, TensorInfo], dict[str, Any]]:
     """Tensors and a config like params.json. Raises CheckpointError."""
     with opened(path) as (file, size):
         if size < 28:

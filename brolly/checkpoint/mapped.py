@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import mmap
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 
 from brolly.card import Header, TensorInfo
 from brolly.checkpoint.bounded import opened
 from brolly.errors import CheckpointError
+from brolly.place import Place, Where
 
 
 class Mapped:
@@ -17,7 +17,7 @@ class Mapped:
 
     def __init__(self, header: Header) -> None:
         self.header = header
-        self._maps: dict[Path, mmap.mmap] = {}
+        self._maps: dict[Where, mmap.mmap] = {}
 
     def buffer(self, info: TensorInfo) -> memoryview:
         """The bytes of one tensor: writable to satisfy torch, copied on write, so that the file never changes.
@@ -36,7 +36,7 @@ class Mapped:
         pieces = (piece for info in self.header.tensors.values() for piece in info.shards or (info,))
         return [self._map(path) for path in dict.fromkeys(piece.file for piece in pieces if piece.nbytes)]
 
-    def _map(self, path: Path) -> mmap.mmap:
+    def _map(self, path: Where) -> mmap.mmap:
         if path not in self._maps:
             self._maps[path] = _map(path)
         return self._maps[path]
@@ -63,7 +63,9 @@ class Mapped:
         self.close()
 
 
-def _map(path: Path) -> mmap.mmap:
+def _map(path: Where) -> mmap.mmap:
+    if isinstance(path, Place):
+        raise CheckpointError(f"{path} is not on this disk; unpack or pull it first.")
     with opened(path) as (file, size):
         if size == 0:
             raise CheckpointError(f"{path} became empty; download it again.")

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import struct
-import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from math import prod
@@ -16,10 +15,16 @@ from typing import Any
 from brolly.card import BITS, TensorInfo
 from brolly.checkpoint.bounded import MAX_JSON, exactly, opened, parse_json, shape_of, shown
 from brolly.errors import CheckpointError, DiskFull
+from brolly.place import Where
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-    """Tensors by name, and the file's own metadata. Raises CheckpointError."""
+def read_safetensors(
+    path: Where, faults: list[CheckpointError] | None = None
+) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    """Tensors by name, and the file's own metadata. Raises CheckpointError.
+
+    With `faults`, a header that does not fit its file is told there: the file is cut short, has bytes to spare or holes.
+    """
     with opened(path) as (file, size):
         if size < 10:
             raise CheckpointError(f"{path} has {size} bytes; a safetensors file begins with its header's length.")
@@ -40,11 +45,17 @@ def read_safetensors(path: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]
         raise CheckpointError(f"{path}: __metadata__ must map text to text.")
     start = 8 + length
     tensors = {name: _tensor(name, entry, path, start) for name, entry in header.items()}
-    _check_layout(tensors, path, start, size)
+    try:
+        _check_layout(tensors, path, start, size)
+    except CheckpointError as error:
+        if faults is None:
+            raise
+        error.file = path.name
+        faults.append(error)
     return tensors, metadata
 
 
-def _tensor(name: str, entry: Any, path: Path, start: int) -> TensorInfo:
+def _tensor(name: str, entry: Any, path: Where, start: int) -> TensorInfo:
     where = f"{path}: tensor {shown(name)}"
     if not isinstance(entry, dict):
         raise CheckpointError(f"{where} is described by {shown(entry)}; expected dtype, shape and data_offsets.")
@@ -62,7 +73,7 @@ def _tensor(name: str, entry: Any, path: Path, start: int) -> TensorInfo:
     return TensorInfo(name, dtype, shape, path, start + begin, end - begin)
 
 
-def _check_layout(tensors: dict[str, TensorInfo], path: Path, start: int, size: int) -> None:
+def _check_layout(tensors: dict[str, TensorInfo], path: Where, start: int, size: int) -> None:
     """No overlap, no gap, nothing past the end: the format allows none."""
     end = start
     for info in sorted(tensors.values(), key=lambda t: (t.offset, t.nbytes)):
@@ -113,6 +124,8 @@ def write_safetensors(
 
 def _write_whole(path: Path, chunks: Callable[[], Iterable[bytes | memoryview]], n_bytes: int) -> None:
     """Write beside the target, bring it to the disk, then rename: a reader sees the old file or the new one."""
+    import tempfile
+
     part = ""
     try:
         descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")

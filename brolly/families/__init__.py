@@ -6,7 +6,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
-from brolly.card import Card, Family, Header
+from brolly.card import Family, Header, Recognised
 from brolly.errors import UnknownModel
 
 
@@ -18,14 +18,14 @@ def families() -> tuple[Family, ...]:
     return tuple(m.FAMILY for m in modules if hasattr(m, "FAMILY"))
 
 
-def recognise(header: Header) -> Card:
+def recognise(header: Header) -> Recognised:
     """The one family that a header belongs to, and its config. Raises UnknownModel."""
     matches = [f for f in families() if f.match(header)]
     matches = [f for f in matches if not any(other.narrows is f for other in matches)]
     if not matches:
         raise UnknownModel(_unknown(header))
     assert len(matches) == 1, f"{header.path} matches {[f.name for f in matches]}; exactly one family may say yes"
-    return Card(header, matches[0], matches[0].config(header))
+    return Recognised(header, matches[0], matches[0].config(header))
 
 
 def _unknown(header: Header) -> str:

@@ -25,7 +25,7 @@ _MODELS = ("tokenizer.model", "tokenizer.model.v*", "spiece.model", "sentencepie
 def load_tokenizer(where: Header | Path | str) -> Tokenizer:
     """The tokenizer of a checkpoint: its header, its folder, or a tokenizer's own file."""
     header = where if isinstance(where, Header) else None
-    path = header.path if header else Path(where)  # type: ignore[arg-type]
+    path: Path = header.path if header else Path(where)  # type: ignore[assignment, arg-type]
     if header is None and path.is_file() and path.suffix == ".gguf":
         from brolly.checkpoint import read_header
 

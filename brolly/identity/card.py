@@ -1,0 +1,111 @@
+"""The card: what `identify` answers about one checkpoint, on one page. Each section is worked out when it is asked for."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from brolly.card import Evidence, Finding, Header, Recognised
+from brolly.errors import BrollyError
+
+if TYPE_CHECKING:
+    from brolly.identity.answers import Kind, Known, Licence, Needs, Parameters, Rule, Training
+    from brolly.identity.subject import Subject
+
+
+class Card:
+    """What brolly can tell about one checkpoint from its files; `load` builds on the same card."""
+
+    def __init__(self, subject: Subject, *, tokens: float | None = None, flop: float | None = None) -> None:
+        self.subject = subject
+        self.stated = {"tokens": tokens, "flop": flop}  # by the user: --tokens, --flop
+
+    @property
+    def header(self) -> Header:
+        return self.subject.header
+
+    @cached_property
+    def recognised(self) -> Recognised:
+        """The family that runs it. Raises the first fault of reading, or UnknownModel."""
+        from brolly.families import recognise
+
+        if self.subject.faults:
+            raise self.subject.faults[0]
+        return recognise(self.header)
+
+    @cached_property
+    def known(self) -> Known | None:
+        """The row of the table of known models that has this shape or name."""
+        from brolly.identity.known import find
+
+        return find(self.subject)
+
+    @cached_property
+    def kind(self) -> Kind:
+        from brolly.identity.kinds import kind_of
+
+        return kind_of(self.subject, self.known)
+
+    @cached_property
+    def parameters(self) -> Parameters:
+        from brolly.identity.sizes import parameters_of
+
+        return parameters_of(self.subject, self.kind)
+
+    @cached_property
+    def needs(self) -> Needs:
+        from brolly.identity.needs import needs_of
+
+        return needs_of(self.subject, self.parameters)
+
+    @cached_property
+    def licence(self) -> Licence:
+        from brolly.identity.licences import licence_of
+
+        return licence_of(self.subject, self.kind, self.known)
+
+    @cached_property
+    def training(self) -> Training:
+        from brolly.identity.rules import training_of
+
+        return training_of(self.subject, self.kind, self.parameters, self.known, **self.stated)
+
+    @cached_property
+    def rules(self) -> tuple[Rule, ...]:
+        from brolly.identity.rules import rules_of
+
+        return rules_of(self.subject, self.kind, self.parameters, self.training, self.licence)
+
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is wrong with the files: of reading, of safety, of the licence; none on a clean checkpoint."""
+        from brolly.identity.licences import conflicts
+        from brolly.identity.safety import findings_of
+
+        return (*findings_of(self.subject), *conflicts(self.subject, self.kind, self.known))
+
+    @cached_property
+    def verbs(self) -> tuple[str, ...]:
+        """What brolly can do with it here; `verbs_why` says why not more."""
+        try:
+            return self.recognised.family.tasks
+        except BrollyError:
+            return ()
+
+    @cached_property
+    def verbs_why(self) -> str:
+        try:
+            return f"brolly runs it as a {self.recognised.family.name}."
+        except BrollyError as error:
+            return str(error)
+
+    @property
+    def why(self) -> tuple[Evidence, ...]:
+        parts = (self.kind, self.parameters, self.needs, self.licence, self.training)
+        return tuple(e for part in parts for e in part.why)
+
+    def json(self) -> dict[str, Any]:
+        """The card as docs/identify.md and the shipped JSON Schema describe it."""
+        from brolly.identity.form import to_json
+
+        return to_json(self)
