@@ -16,6 +16,7 @@ from brolly.errors import BrollyError, OptionError
 from brolly.verbs import GenerateOptions
 
 EXAMPLES = """examples:
+  brolly identify org/name
   brolly run mini-llm "Once upon a time"
   brolly run org/name "Hello" --max-tokens 100 --temperature 0
   cat notes.txt | brolly run org/name -s "Summarise"
@@ -109,6 +110,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--dtype", help="float32, bfloat16 or float16 (default: the checkpoint's, where native)")
         command.add_argument("-v", "--verbose", action="store_true", help="say which device, dtype and speed")
         add_options(command)
+    add_identify(row("identify", tell, "what a model is: kind, size, needs, rules, licence, safety"))
     pull = row("pull", pull_model, "download a model into the cache")
     pull.add_argument("model", help=MODEL)
     listing = row("list", list_models, "models on this disk")
@@ -122,6 +124,82 @@ def parser() -> argparse.ArgumentParser:
     doctor = row("doctor", examine, "versions, device, caches, and what would make it faster")
     doctor.add_argument("--json", action="store_true")
     return top
+
+
+FAILS = ("unsafe", "non-commercial", "systemic", "gpai", "unknown-licence", "not-open", "findings", "unknown")
+
+
+def add_identify(command: argparse.ArgumentParser) -> None:
+    """The flags of `identify`: what to look at, how to say it, when to fail."""
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.epilog = (
+        "examples:\n"
+        "  brolly identify ./Llama-3.1-8B --why\n"
+        "  brolly identify gpt-5                      from the table of known models\n"
+        "  brolly identify org/name                   headers only, by HTTP ranges\n"
+        "  brolly identify --tree ~/.cache/huggingface/hub\n"
+        "  brolly identify model.pt --fail-on unsafe,non-commercial && deploy\n"
+        "\nexit code: 0 done, 2 cannot be read, 3 a condition of --fail-on holds"
+    )
+    command.add_argument("model", nargs="?", help="a folder, a file, org/name, a URL, or the name of a known model")
+    command.add_argument(
+        "--json", action="store_true", help="one JSON object, as brolly/identity/data/card.schema.json"
+    )
+    command.add_argument("--why", action="store_true", help="the evidence for each line: file, key, value, rule")
+    command.add_argument(
+        "--tree", metavar="DIR", nargs="?", const="", help="every model below a folder (default: the cache)"
+    )
+    command.add_argument(
+        "--compare", metavar="B", help="a second model beside it: a fine-tune, a quantisation, a merge?"
+    )
+    command.add_argument("--sbom", choices=("cyclonedx", "spdx"), help="CycloneDX 1.6 ML-BOM or SPDX 3.0.1 AI profile")
+    command.add_argument("--hash", action="store_true", help="with SHA-256 of every file (reads them all)")
+    command.add_argument("--sarif", action="store_true", help="findings as SARIF 2.1.0, for code scanning")
+    command.add_argument("--html", metavar="FILE", help="write the card as a page to hand on")
+    command.add_argument(
+        "--form", choices=("gpai",), help="the Commission's model documentation form, as far as files tell"
+    )
+    command.add_argument(
+        "--fail-on",
+        metavar="CONDITIONS",
+        type=conditions,
+        default=(),
+        help=f"exit 3 where any holds: {', '.join(FAILS)}",
+    )
+    command.add_argument(
+        "--tokens", type=quantity, metavar="N", help="training tokens, where no file tells: 15T, 1.5e13"
+    )
+    command.add_argument("--flop", type=quantity, metavar="N", help="training compute, where no file tells: 3.8e25")
+    command.add_argument("--no-remote", action="store_true", help="only what is on this disk")
+
+
+def conditions(text: str) -> tuple[str, ...]:
+    """The comma-separated names of --fail-on."""
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    if unknown := [name for name in names if name not in FAILS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no condition; there are {', '.join(FAILS)}")
+    return names
+
+
+def quantity(text: str) -> float:
+    """15T, 1.5e13, 200B → a number."""
+    body, scale = text.strip().replace(",", "").replace("_", ""), 1.0
+    if body[-1:].upper() in ("K", "M", "B", "T"):
+        scale = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}[body[-1].upper()]
+        body = body[:-1]
+    try:
+        value = float(body) * scale
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1e40:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no number like 15T or 3.8e25")
+    return value
+
+
+def tell(args: argparse.Namespace) -> int | None:
+    from brolly.identity.command import run as identify
+
+    return identify(args)
 
 
 def add_options(command: argparse.ArgumentParser) -> None:

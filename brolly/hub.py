@@ -145,7 +145,7 @@ def parse(text: str) -> Reference | str:
 
 
 def _checked(ref: Reference, text: str) -> Reference:
-    safe = all(_safe(part) for part in (ref.repo, ref.revision, ref.file or ""))
+    safe = all(safe(part) for part in (ref.repo, ref.revision, ref.file or ""))
     if not safe or not _NAME.fullmatch(ref.repo) or ".." in ref.repo or ref.revision.startswith("-"):
         raise OptionError(
             f"{text[:200]!r} is neither a path here nor a hub name; expected org/name or org/name@revision."
@@ -160,7 +160,7 @@ def pull(reference: str, *, quiet: bool = True) -> Path:
         return _pull_url(target, quiet)
     if target.repo in minis():
         return MINIS / target.repo
-    found = _in_cache(target)
+    found = in_cache(target)
     if offline():
         if found:
             return found
@@ -171,7 +171,7 @@ def pull(reference: str, *, quiet: bool = True) -> Path:
     from huggingface_hub import HfApi, get_token
 
     api = HfApi(endpoint=endpoint(), token=get_token() or False)
-    with _told_apart(reference, target):
+    with told_apart(reference, target):
         try:
             info = api.model_info(target.repo, revision=target.revision, files_metadata=True, timeout=20)
         except Exception as error:
@@ -181,7 +181,7 @@ def pull(reference: str, *, quiet: bool = True) -> Path:
         commit = info.sha or ""
         if not _COMMIT.fullmatch(commit):
             raise HubError(f"{endpoint()} names no commit for {reference}; check HF_ENDPOINT.")
-        files = {s.rfilename: _described(s) for s in info.siblings or [] if _safe(s.rfilename)}
+        files = {s.rfilename: _described(s) for s in info.siblings or [] if safe(s.rfilename)}
         if target.file and target.file not in files:
             raise NotFound(f"{target.repo} has no file {target.file!r}; it has {', '.join(sorted(files)[:6])} …")
         wanted = [target.file] if target.file else needed(list(files))
@@ -336,7 +336,7 @@ def _plainness(name: str) -> tuple[int, str]:
     return next((i for i, mark in enumerate(marks) if mark in name.lower()), len(marks)), name
 
 
-def _safe(name: str) -> bool:
+def safe(name: str) -> bool:
     return not name.startswith(("/", "\\")) and ".." not in name.split("/") and "\\" not in name and "\0" not in name
 
 
@@ -391,7 +391,7 @@ def _write_record(folder: Path, commit: str, record: _Record) -> None:
         _atomic(folder / "brolly" / commit, json.dumps(vars(record)))
 
 
-def _in_cache(ref: Reference) -> Path | None:
+def in_cache(ref: Reference) -> Path | None:
     """A revision that an earlier pull finished, or that other tools left with weights in it."""
     folder = _folder(ref.repo)
     named = folder / "refs" / ref.revision
@@ -508,7 +508,7 @@ def _pull_url(url: str, quiet: bool) -> Path:
         raise Offline(f"{url} is not in the cache, and HF_HUB_OFFLINE is set; {_known()}")
     from huggingface_hub.utils import WeakFileLock, tqdm
 
-    with _told_apart(url, None):
+    with told_apart(url, None):
         _atomic(folder / "url", url)
         with WeakFileLock(folder / "lock"):
             if not path.is_file():
@@ -531,7 +531,7 @@ def _status(error: BaseException) -> int:
 
 
 @contextmanager
-def _told_apart(reference: str, target: Reference | None) -> Iterator[None]:
+def told_apart(reference: str, target: Reference | None) -> Iterator[None]:
     """Other libraries' exceptions as ours: not found, gated, offline and disk full are four different things."""
     try:
         yield

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brolly import hub
-from brolly.checkpoint import Mapped, read_header
-from brolly.families import recognise
+from brolly.checkpoint import Mapped
+from brolly.identity import examine
 from brolly.kernels.pages import Populator
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ def load(reference: str | Path, *, device: str | None = None, dtype: str | torch
     `device` is torch's word (default: CUDA, then MPS, then CPU); `dtype` is "float32", "bfloat16" or "float16"
     (default: the checkpoint's own where this device computes in it natively). Raises brolly.errors.BrollyError.
     """
-    card = recognise(read_header(hub.resolve(reference)))
+    card = examine(hub.resolve(reference))
+    found = card.recognised
     mapped = Mapped(card.header)
     populator = Populator(mapped.all())
     populator.start()
@@ -39,7 +40,7 @@ def load(reference: str | Path, *, device: str | None = None, dtype: str | torch
 
         place = choose_device(device)
         kind = choose_dtype(dtype, card.header, place)
-        network, sources = fill(card, mapped, place, kind)
+        network, sources = fill(found, mapped, place, kind)
     log.info("%s on %s in %s", card.header.path, place, str(kind).removeprefix("torch."))
 
     def release(name: str) -> None:

@@ -11,11 +11,11 @@ from typing import Any, TypedDict, Unpack, overload
 
 from torch import nn
 
-from brolly.card import Recognised
 from brolly.checkpoint import json_object
 from brolly.engine.cache import Causal
 from brolly.engine.runner import Runner
 from brolly.errors import CheckpointError, OptionError, TokenizerError, UnsupportedTask
+from brolly.identity import Card
 from brolly.media.text import Tokenizer, load_tokenizer
 from brolly.tasks.generate import gather, stream
 from brolly.tasks.score import score
@@ -40,9 +40,9 @@ class Options(TypedDict, total=False):
 
 
 class Model:
-    """A loaded model. `card` says what it is, `network` computes, `tokenizer` reads and writes text."""
+    """A loaded model. `card` is what `identify` tells of it, `network` computes, `tokenizer` reads and writes text."""
 
-    def __init__(self, card: Recognised, network: nn.Module, release: Callable[[str], None] | None = None) -> None:
+    def __init__(self, card: Card, network: nn.Module, release: Callable[[str], None] | None = None) -> None:
         self.card, self.network = card, network
         self.runner = Runner(network, release)
         self.device, self.dtype = self.runner.device, self.runner.dtype
@@ -50,7 +50,7 @@ class Model:
     def __repr__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
         size = f"{self.card.header.n_params:,} parameters"
-        return f"<{self.card.family.name} {self.card.header.path}: {size}, {dtype}, {self.device}>"
+        return f"<{self.card.recognised.family.name} {self.card.header.path}: {size}, {dtype}, {self.device}>"
 
     @overload
     def generate(self, prompt: str, **options: Unpack[Options]) -> Generation: ...
@@ -166,7 +166,7 @@ class Model:
         )  # fmt: skip
 
     def _require(self, verb: str) -> None:
-        family = self.card.family
+        family = self.card.recognised.family
         if verb not in family.tasks:
             raise UnsupportedTask(
                 f"{self.card.header.path} is a {family.name} ({', '.join(family.tasks)}); it cannot {verb}."

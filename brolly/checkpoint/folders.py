@@ -43,13 +43,15 @@ def read_folder(folder: Where, faults: Faults = None) -> Header:
         return Header(folder, "config", {}, config)
     if not names:
         raise CheckpointError(f"{folder} is empty; {EXPECTED}.", "no-model")
-    if faults is not None:  # nothing to run, and still something to tell
-        form = "config" if config or "open_clip_config.json" in names or "adapter_config.json" in names else ""
-        form = form or ("tokenizer" if any(n in names for n in TOKENIZERS) else "")
-        if form:
-            return Header(folder, form, {}, config)
     found = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
-    raise CheckpointError(f"{folder} holds {found}, and no weights; {EXPECTED}.", "no-model")
+    error = CheckpointError(f"{folder} holds {found}, and no weights; {EXPECTED}.", "no-model")
+    form = "config" if config or "open_clip_config.json" in names or "adapter_config.json" in names else ""
+    form = form or ("tokenizer" if any(n in names for n in TOKENIZERS) else "")
+    if not form or faults is None:
+        raise error
+    error.finding = ""  # nothing is wrong, and there is something to tell; only loading cannot go on
+    faults.append(error)
+    return Header(folder, form, {}, config)
 
 
 def listed(folder: Where) -> list[str]:

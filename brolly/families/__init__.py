@@ -9,6 +9,8 @@ from pathlib import Path
 from brolly.card import Family, Header, Recognised
 from brolly.errors import UnknownModel
 
+LOADABLE = ("safetensors", "torch", "meta", "gguf", "llama2c")  # formats whose tensors are mapped from their files
+
 
 @cache
 def families() -> tuple[Family, ...]:
@@ -20,6 +22,11 @@ def families() -> tuple[Family, ...]:
 
 def recognise(header: Header) -> Recognised:
     """The one family that a header belongs to, and its config. Raises UnknownModel."""
+    if header.format not in LOADABLE:
+        raise UnknownModel(
+            f"{header.path} is in the format {header.format or 'of none'}, which brolly tells and does not run; "
+            f"it runs {', '.join(LOADABLE)} files of {_known()}."
+        )
     matches = [f for f in families() if f.match(header)]
     matches = [f for f in matches if not any(other.narrows is f for other in matches)]
     if not matches:
@@ -28,8 +35,12 @@ def recognise(header: Header) -> Recognised:
     return Recognised(header, matches[0], matches[0].config(header))
 
 
+def _known() -> str:
+    return ", ".join(f.name for f in families() if f.narrows is None)
+
+
 def _unknown(header: Header) -> str:
-    known = ", ".join(f.name for f in families() if f.narrows is None)
+    known = _known()
     kind = header.config.get("model_type") or header.metadata.get("general.architecture")
     if isinstance(kind, str):
         return f"{header.path} is a {kind[:60]!r} model, which brolly does not know; it knows {known}."

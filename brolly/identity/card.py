@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from brolly.card import Evidence, Finding, Header, Recognised
-from brolly.errors import BrollyError
+from brolly.errors import BrollyError, UnknownModel
 
 if TYPE_CHECKING:
     from brolly.identity.answers import Kind, Known, Licence, Needs, Parameters, Rule, Training
@@ -19,16 +19,29 @@ class Card:
     def __init__(self, subject: Subject, *, tokens: float | None = None, flop: float | None = None) -> None:
         self.subject = subject
         self.stated = {"tokens": tokens, "flop": flop}  # by the user: --tokens, --flop
+        self.row: Known | None = None  # of the table, where a name alone was given
+        self.others: tuple[str, ...] = ()  # further models that the name could mean
+        self.unseen = ""  # why no files were seen, where they were looked for
 
     @property
     def header(self) -> Header:
         return self.subject.header
+
+    @property
+    def from_table(self) -> bool:
+        """Whether this is the table's answer to a name: no files seen."""
+        return self.row is not None
 
     @cached_property
     def recognised(self) -> Recognised:
         """The family that runs it. Raises the first fault of reading, or UnknownModel."""
         from brolly.families import recognise
 
+        if self.row:
+            raise UnknownModel(
+                f"{self.row.name} is known from the table only; "
+                + ("it is closed." if self.row.open == "closed" else "pull its files to run it.")
+            )
         if self.subject.faults:
             raise self.subject.faults[0]
         return recognise(self.header)
@@ -38,7 +51,7 @@ class Card:
         """The row of the table of known models that has this shape or name."""
         from brolly.identity.known import find
 
-        return find(self.subject)
+        return self.row or find(self.subject)
 
     @cached_property
     def kind(self) -> Kind:
@@ -48,9 +61,10 @@ class Card:
 
     @cached_property
     def parameters(self) -> Parameters:
-        from brolly.identity.sizes import parameters_of
+        from brolly.identity.sizes import from_known, parameters_of
 
-        return parameters_of(self.subject, self.kind)
+        found = parameters_of(self.subject, self.kind)
+        return from_known(self.known) if found.total is None and self.known else found
 
     @cached_property
     def needs(self) -> Needs:
@@ -81,8 +95,12 @@ class Card:
         """What is wrong with the files: of reading, of safety, of the licence; none on a clean checkpoint."""
         from brolly.identity.licences import conflicts
         from brolly.identity.safety import findings_of
+        from brolly.identity.structure import misfits
 
-        return (*findings_of(self.subject), *conflicts(self.subject, self.kind, self.known))
+        if self.from_table:
+            return ()
+        found = (*findings_of(self.subject), *misfits(self.subject), *conflicts(self.subject, self.kind, self.known))
+        return tuple(f for f in found if f.id)
 
     @cached_property
     def verbs(self) -> tuple[str, ...]:
