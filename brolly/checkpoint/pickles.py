@@ -146,7 +146,7 @@ def next_opcode(tape: Tape) -> tuple[int, Any]:
     if code in TEXTS and size <= LONGEST:
         tape.kept += size + 64
         return code, _text(window[start : start + size], "replace" if code < 0x58 else "surrogatepass")
-    if code == 0x8A and size <= 8:
+    if code == 0x8A and size <= 16:
         return code, int.from_bytes(window[start : start + size], "little", signed=True)
     return code, Stretch(tape.at - size, size)
 
@@ -162,6 +162,8 @@ def _spelt(code: int, line: bytes) -> Any:
     """The value that a line of protocol 0 spells."""
     try:
         match code:
+            case 0x50:  # P
+                return line.decode("ascii", "replace")
             case 0x56:  # V
                 return line.decode("raw-unicode-escape", "replace")
             case 0x53:  # S, between quotes, with escapes

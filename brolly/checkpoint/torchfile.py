@@ -14,12 +14,12 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from brolly.card import BITS, TensorInfo
 from brolly.checkpoint.bounded import MAX_DEPTH, MAX_TENSORS, exactly, fault, opened, shape_of, shown
 from brolly.errors import CheckpointError, UnsafeCheckpoint
+from brolly.place import Where
 
 MAX_PICKLE = 8 * 2**20  # bytes; a real one takes about 200 a tensor
 MAX_OPCODES = 500_000  # about 40 a tensor
@@ -78,8 +78,28 @@ class _Tensor:
     strides: tuple[int, ...]
 
 
-def read_torch(path: Path) -> dict[str, TensorInfo]:
-    """Tensors by name, nested dictionaries joined by dots. Raises CheckpointError, UnsafeCheckpoint."""
+def survey_torch(path: Where) -> tuple[dict[str, TensorInfo], dict[str, Any]]:
+    """Tensors by name, whatever else the file's pickle asks for, and what it says: for telling, never for loading.
+
+    The metadata: "container" (zip, legacy, tar, torchscript, pickle), "globals" (all that it names), "top_level" (its
+    keys), "values" (what is plain in it), "object" (its class, where it is no dictionary), "lightning" (a version or
+    None), "optimizer" (whether it holds one's state).
+    Raises CheckpointError, UnsafeCheckpoint.
+    """
+    from brolly.checkpoint.survey import survey
+
+    return survey(path)
+
+
+def read_torch(path: Where, seen: list[str] | None = None) -> dict[str, TensorInfo]:
+    """Tensors by name, nested dictionaries joined by dots. Raises CheckpointError, UnsafeCheckpoint.
+
+    With `seen`, names that are no tensor's do not end the reading: they are noted there.
+    """
+    if seen is not None:
+        tensors, metadata = survey_torch(path)
+        seen += metadata["globals"]
+        return tensors
     with opened(path) as (file, size):
         try:
             if exactly(file, 4, path) == b"PK\x03\x04":
@@ -97,7 +117,7 @@ def read_torch(path: Path) -> dict[str, TensorInfo]:
             raise CheckpointError(f"{path} is not a whole PyTorch file ({fault(error)}); download it again.") from None
 
 
-def _read_zip(file: BinaryIO, path: Path, size: int) -> dict[str, TensorInfo]:
+def _read_zip(file: BinaryIO, path: Where, size: int) -> dict[str, TensorInfo]:
     file.seek(0)
     with zipfile.ZipFile(_Sparing(file, path)) as archive:
         members = {member.filename: member for member in archive.infolist()}
@@ -133,7 +153,7 @@ def _read_zip(file: BinaryIO, path: Path, size: int) -> dict[str, TensorInfo]:
 class _Sparing:
     """A file that never gives more at once than a zip directory of honest length."""
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
+    def __init__(self, file: BinaryIO, path: Where) -> None:
         self.seek, self.tell, self.seekable, self._file, self._path = file.seek, file.tell, file.seekable, file, path
 
     def read(self, n_bytes: int = -1) -> bytes:
@@ -145,7 +165,7 @@ class _Sparing:
         return raw
 
 
-def _member(file: BinaryIO, member: zipfile.ZipInfo, path: Path, size: int, read: bool = True) -> tuple[int, bytes]:
+def _member(file: BinaryIO, member: zipfile.ZipInfo, path: Where, size: int, read: bool = True) -> tuple[int, bytes]:
     """Where a stored member's bytes begin, and the bytes. A compressed one is refused: it could be a bomb."""
     if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
         raise UnsafeCheckpoint(
@@ -169,7 +189,7 @@ def _member(file: BinaryIO, member: zipfile.ZipInfo, path: Path, size: int, read
     return start, exactly(file, member.file_size, path)
 
 
-def _read_legacy(file: BinaryIO, path: Path, size: int) -> dict[str, TensorInfo]:
+def _read_legacy(file: BinaryIO, path: Where, size: int) -> dict[str, TensorInfo]:
     """Five pickles (magic, protocol, system, object, storage keys), then each storage's length and bytes."""
     file.seek(0)
     head = io.BytesIO(file.read(MAX_PICKLE))
@@ -201,7 +221,7 @@ def _read_legacy(file: BinaryIO, path: Path, size: int) -> dict[str, TensorInfo]
     return _collect(found, locate, path)
 
 
-def _walk(found: Any, path: Path) -> list[tuple[str, _Tensor]]:
+def _walk(found: Any, path: Where) -> list[tuple[str, _Tensor]]:
     """Every tensor with its dotted name; shared structures are met once, so that nesting cannot explode."""
     if isinstance(found, dict):
         inner = [found[k] for k in WRAPPERS if isinstance(found.get(k), dict)]
@@ -238,7 +258,7 @@ def _joined(name: str, key: str | int) -> str:
     return f"{name}.{key}" if name else str(key)
 
 
-def _collect(found: Any, locate: Callable[[_Storage], tuple[int, int]], path: Path) -> dict[str, TensorInfo]:
+def _collect(found: Any, locate: Callable[[_Storage], tuple[int, int]], path: Where) -> dict[str, TensorInfo]:
     tensors: dict[str, TensorInfo] = {}
     for name, tensor in _walk(found, path):
         where = f"{path}: tensor {shown(name)}"
@@ -273,7 +293,7 @@ class _Machine:
     def __init__(
         self,
         raw: bytes | io.BytesIO,
-        path: Path,
+        path: Where,
         steps: Iterator[int] | None = None,
         storages: dict[str, _Storage] | None = None,
     ) -> None:
