@@ -1,0 +1,179 @@
+"""How many parameters a network has, from its config alone: for those that are not language models alone.
+
+`TABLE` names for each `model_type` (transformers) or `_class_name` (diffusers) the function that counts it, and the parts
+of its config with the type that each has where it names none itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from brolly.identity.plans.counting import Given, Untold
+
+if TYPE_CHECKING:
+    from brolly.identity.subject import Subject
+
+_TOWERS = "text_config:{0}_text_model vision_config:{0}_vision_model"
+TABLE = {
+    # text encoders
+    "albert": "encoders.albert",
+    "bert": "encoders.bert",
+    "big_bird": "encoders.big_bird",
+    "camembert": "encoders.roberta",
+    "deberta-v2": "encoders.deberta_v2",
+    "distilbert": "encoders.distilbert",
+    "electra": "encoders.electra",
+    "ernie": "encoders.bert",
+    "longformer": "encoders.longformer",
+    "modernbert": "encoders.modernbert",
+    "mpnet": "encoders.mpnet",
+    "new": "encoders.gte",
+    "nomic_bert": "encoders.nomic_bert",
+    "roberta": "encoders.roberta",
+    "xlm-roberta": "encoders.roberta",
+    "xlnet": "encoders.xlnet",
+    # encoder-decoders
+    "bart": "seq2seq.bart",
+    "blenderbot": "seq2seq.blenderbot",
+    "led": "seq2seq.led",
+    "m2m_100": "seq2seq.m2m_100",
+    "marian": "seq2seq.marian",
+    "mbart": "seq2seq.mbart",
+    "mt5": "seq2seq.t5",
+    "pegasus": "seq2seq.pegasus",
+    "plbart": "seq2seq.bart",
+    "prophetnet": "seq2seq.prophetnet",
+    "t5": "seq2seq.t5",
+    "umt5": "seq2seq.umt5",
+    # proteins
+    "esm": "seq2seq.esm",
+    # pictures and texts in one space
+    "blip": "contrastive.blip " + _TOWERS.format("blip"),
+    "chinese_clip": "contrastive.chinese_clip " + _TOWERS.format("chinese_clip"),
+    "clap": "contrastive.clap text_config:clap_text_model audio_config:clap_audio_model",
+    "clip": "contrastive.clip " + _TOWERS.format("clip"),
+    "clip_text_model": "contrastive.clip_text_model",
+    "clip_vision_model": "contrastive.clip_vision_model",
+    "owlv2": "contrastive.owl " + _TOWERS.format("owlv2"),
+    "owlvit": "contrastive.owl " + _TOWERS.format("owlvit"),
+    "siglip": "contrastive.siglip " + _TOWERS.format("siglip"),
+    "siglip2": "contrastive.siglip " + _TOWERS.format("siglip2"),
+    "siglip2_vision_model": "contrastive.siglip_vision_model",
+    "siglip_text_model": "contrastive.siglip_text_model",
+    "siglip_vision_model": "contrastive.siglip_vision_model",
+    # pictures
+    "beit": "vision.beit",
+    "convnext": "vision.convnext",
+    "convnextv2": "vision.convnextv2",
+    "data2vec-vision": "vision.beit",
+    "deit": "vision.deit",
+    "dinov2": "vision.dinov2",
+    "dinov2_with_registers": "vision.dinov2",
+    "dinov3_vit": "vision.dinov3_vit",
+    "donut-swin": "vision.swin",
+    "resnet": "vision.resnet",
+    "sam": "vision.sam vision_config:sam_vision prompt_encoder_config:sam_prompt mask_decoder_config:sam_mask",
+    "segformer": "vision.segformer",
+    "swin": "vision.swin",
+    "swinv2": "vision.swinv2",
+    "videomae": "vision.videomae",
+    "vit": "vision.vit",
+    "vit_mae": "vision.vit_mae",
+    "yolos": "vision.yolos",
+    # sounds
+    "audio-spectrogram-transformer": "audio.spectrogram_transformer",
+    "bark": "audio.bark semantic_config:semantic coarse_acoustics_config:coarse_acoustics "
+    "fine_acoustics_config:fine_acoustics codec_config:encodec",
+    "encodec": "audio.encodec",
+    "hubert": "audio.wav2vec2",
+    "musicgen": "audio.musicgen text_encoder:t5 audio_encoder:encodec decoder:musicgen_decoder",
+    "wav2vec2": "audio.wav2vec2",
+    "wavlm": "audio.wav2vec2",
+    "whisper": "audio.whisper",
+}
+# How many positions a network has; of RoBERTa's kin two are taken by the padding.
+CONTEXT = {
+    "max_position_embeddings": (
+        "albert bart bert big_bird blenderbot deberta-v2 distilbert electra ernie marian mbart modernbert mpnet new "
+        "pegasus plbart prophetnet clip_text_model siglip_text_model"
+    ),
+    "max_target_positions": "whisper",
+    "n_positions": "nomic_bert",
+}
+PADDED = "camembert roberta xlm-roberta longformer esm"
+TOWERS = "blip chinese_clip clip siglip siglip2 owlv2 owlvit"
+
+
+def plan(config: Mapping[str, Any], subject: Subject | None = None) -> Mapping[str, int] | None:
+    """Parameters by component, each once, of the network that a config describes; None where it is not covered.
+
+    Counted is what the class in `architectures` holds, its head included; without a class the network without a head.
+    """
+    try:
+        parts = _plan(config)
+    except (Untold, OverflowError):
+        return None
+    if parts is None or any(type(n) is not int or n < 0 for n in parts.values()):
+        return None
+    return {name: n for name, n in parts.items() if n} or None
+
+
+def _plan(config: Mapping[str, Any]) -> Mapping[str, int] | None:
+    if isinstance(config.get("model_cfg"), Mapping):
+        from brolly.identity.plans.contrastive import open_clip
+
+        return open_clip(config)
+    kind = config.get("_class_name") or config.get("model_type")
+    row = TABLE.get(kind) if isinstance(kind, str) else None
+    if row is None:
+        return None
+    name, *parts = row.split()
+    module, function = name.split(".")
+    import importlib
+
+    count = getattr(importlib.import_module(f"brolly.identity.plans.{module}"), function)
+    given = [part_of(config, *part.split(":")) for part in parts]
+    return count(Given(config, defaults().get(kind, {})), *given)  # type: ignore[no-any-return]
+
+
+def part_of(config: Mapping[str, Any], key: str, kind: str) -> Given:
+    """One part's config. Old CLIP configs say some of it a second time, and that is what counts."""
+    inner = config.get(key)
+    again = config.get(f"{key}_dict")
+    inner = inner if isinstance(inner, Mapping) else {}
+    if isinstance(again, Mapping):
+        inner = {**inner, **again}
+    own = inner.get("model_type")
+    own = own if isinstance(own, str) and own in defaults() else kind
+    return Given(inner, defaults().get(own, {}))
+
+
+@functools.cache
+def defaults() -> Mapping[str, Mapping[str, Any]]:
+    """What transformers and diffusers take for a key that a config leaves out, by type (scripts/plan_defaults.py)."""
+    path = Path(__file__).parent.parent / "data" / "plan_defaults.json"
+    return json.loads(path.read_text())["types"]  # type: ignore[no-any-return]
+
+
+def context_of(config: Mapping[str, Any]) -> int | None:
+    """The longest text that the network has positions for, in tokens; None where there is no such limit, or no text."""
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or kind not in TABLE:
+        return None
+    try:
+        if kind in TOWERS.split():
+            return part_of(config, "text_config", f"{kind}_text_model").n("max_position_embeddings")
+        given = Given(config, defaults().get(kind, {}))
+        if kind in PADDED.split():
+            return given.n("max_position_embeddings") - 2
+        key = next((key for key, kinds in CONTEXT.items() if kind in kinds.split()), None)
+        return given.n(key) if key else None
+    except Untold:
+        return None
+
+
+__all__ = ["TABLE", "context_of", "defaults", "part_of", "plan"]
