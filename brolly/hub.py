@@ -145,8 +145,8 @@ def parse(text: str) -> Reference | str:
 
 
 def _checked(ref: Reference, text: str) -> Reference:
-    safe = all(safe(part) for part in (ref.repo, ref.revision, ref.file or ""))
-    if not safe or not _NAME.fullmatch(ref.repo) or ".." in ref.repo or ref.revision.startswith("-"):
+    right = all(safe(part) for part in (ref.repo, ref.revision, ref.file or ""))
+    if not right or not _NAME.fullmatch(ref.repo) or ".." in ref.repo or ref.revision.startswith("-"):
         raise OptionError(
             f"{text[:200]!r} is neither a path here nor a hub name; expected org/name or org/name@revision."
         )

@@ -219,7 +219,8 @@ def llama_gguf(path: Path, n_vocab: int = 128256, n_merges: int = 280147, name: 
     """A GGUF of Llama 3.1 8B's shape in Q4_K and Q6_K, with a vocabulary and merges of that size."""
     dim, kv, hidden, layers = 4096, 1024, 14336, 32
     tensors: dict[str, tuple[tuple[int, ...], int]] = {
-        "token_embd.weight": ((n_vocab, dim), 12), "output_norm.weight": ((dim,), 0), "output.weight": ((n_vocab, dim), 14),
+        "token_embd.weight": ((n_vocab, dim), 12), "output_norm.weight": ((dim,), 0),
+        "output.weight": ((n_vocab, dim), 14),
         "rope_freqs.weight": ((64,), 0),
     }  # fmt: skip
     parts = {
