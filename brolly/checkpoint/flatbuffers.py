@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from brolly.checkpoint.place import Where
 from brolly.errors import CheckpointError
+from brolly.place import Where
 
 PAGE = 2**14  # bytes
 MAX_PAGES = 512  # kept at once

@@ -7,17 +7,21 @@ from math import prod
 
 from brolly.card import BITS, TensorInfo
 from brolly.checkpoint.bounded import MAX_TENSORS, shape_of, shown
-from brolly.checkpoint.place import Place, Where
 from brolly.errors import CheckpointError
+from brolly.place import Place, Where
 
 # what other formats have and safetensors lacks, in words after its fashion; F8_E4M3B11FNUZ is TensorFlow's
 NARROW = {"I4": 4, "U4": 4, "NF4": 4, "I3": 3, "U3": 3, "U6": 6, "I2": 2, "U2": 2, "U1": 1, "F8_E4M3B11FNUZ": 8}
 MAX_NAMES = 32 * 2**20  # bytes of all names of one file
 
 
+def bits_of(dtype: str) -> int:
+    return BITS.get(dtype) or NARROW[dtype]
+
+
 def bytes_of(dtype: str, shape: tuple[int, ...]) -> int:
     """What the elements take, packed without gaps; the last byte may be part full."""
-    return -(-prod(shape) * (BITS.get(dtype) or NARROW[dtype]) // 8)
+    return -(-prod(shape) * bits_of(dtype) // 8)
 
 
 class Gathered:
@@ -52,6 +56,11 @@ class Gathered:
         )
         return name
 
+    def place(self, name: str, file: Where, offset: int, nbytes: int) -> None:
+        """Say where a tensor lies that was kept without a place."""
+        old = self.tensors[name]
+        self.tensors[name] = TensorInfo(name, old.dtype, old.shape, file, offset, nbytes)
+
     def _numbered(self, name: str) -> str:
         while True:
             self._twice[name] = n = self._twice.get(name, 1) + 1
@@ -70,6 +79,18 @@ def beside(path: Where, location: str) -> Where | None:
     for part in parts:
         found = found / part
     return found
+
+
+def is_folder(path: Where) -> bool:
+    return path.is_dir() if isinstance(path, Place) else os.path.isdir(path)
+
+
+def names_in(folder: Where) -> list[str]:
+    """The names of the files and folders directly in a folder, sorted; none where it cannot be read."""
+    try:
+        return sorted(p.name for p in folder.iterdir())
+    except OSError:
+        return []
 
 
 def size_there(path: Where) -> int | None:

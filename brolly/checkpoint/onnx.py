@@ -10,9 +10,9 @@ from typing import Any
 from brolly.card import Header
 from brolly.checkpoint.bounded import opened, shown
 from brolly.checkpoint.gathered import Gathered, beside, size_there
-from brolly.checkpoint.place import Where
 from brolly.checkpoint.protobuf import Wire, length, signed, varint
 from brolly.errors import CheckpointError
+from brolly.place import Where
 
 TYPES = {
     1: "F32", 2: "U8", 3: "I8", 4: "U16", 5: "I16", 6: "I32", 7: "I64", 9: "BOOL", 10: "F16", 11: "F64", 12: "U32",
@@ -291,14 +291,10 @@ class _Reading:
             number, a, b = data
             if b - a != info.nbytes and (number == 9 or b > a):
                 raise CheckpointError(f"{where} is {dtype} {shown(dims)} and has {b - a:,} bytes; they do not agree.")
-            self.place(kept, self.path, a if b > a or not info.nbytes else -1)
+            self.found.place(kept, self.path, a if b > a or not info.nbytes else -1, info.nbytes)
         elif info.nbytes and not typed:
             self.bare += 1
         return own, kept
-
-    def place(self, name: str, file: Where, offset: int) -> None:
-        old = self.found.tensors[name]
-        self.found.tensors[name] = type(old)(name, old.dtype, old.shape, file, offset, old.nbytes)
 
     def elsewhere(self, name: str, outside: dict[str, str]) -> None:
         """A tensor in another file: where, if that file is a neighbour and long enough."""
@@ -332,7 +328,7 @@ class _Reading:
                     f"{location} ends at {size:,} bytes, before {shown(name)} does; pull it again."
                 )
             return
-        self.place(name, where, offset)
+        self.found.place(name, where, offset, nbytes)
 
     def sparse_tensor(self, begin: int, end: int, name: str, scope: str, constant: bool = False) -> None:
         """The numbers that are kept, under the tensor's name; its full shape goes into `sparse`."""

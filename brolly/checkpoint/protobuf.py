@@ -6,11 +6,12 @@ Source: protobuf.dev/programming-guides/encoding (read 2026-11).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from io import BytesIO
 from typing import BinaryIO
 
 from brolly.checkpoint.bounded import MAX_DEPTH
-from brolly.checkpoint.place import Where
 from brolly.errors import CheckpointError
+from brolly.place import Where
 
 MAX_FIELDS = 2_000_000  # of one file; about a second
 MAX_NAME = 4096  # bytes
@@ -40,6 +41,13 @@ class Wire:
         self.file, self.size, self.path = file, size, path
         self.left = MAX_FIELDS
         self._raw, self._base, self._ahead = b"", 0, LEAST_AHEAD
+
+    @classmethod
+    def over(cls, raw: bytes, path: Where) -> Wire:
+        """A message that is already read."""
+        wire = cls(BytesIO(), len(raw), path)
+        wire._raw = raw
+        return wire
 
     def fields(self, begin: int, end: int) -> Iterable[tuple[int, int, int]]:
         """(key, value, -1) for numbers, (key, begin, end) of the payload otherwise. Raises CheckpointError."""

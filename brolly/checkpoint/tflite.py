@@ -12,8 +12,8 @@ from brolly.card import Header
 from brolly.checkpoint.bounded import MAX_TENSORS, exactly, opened, shown
 from brolly.checkpoint.flatbuffers import Buffer, field
 from brolly.checkpoint.gathered import Gathered, bytes_of
-from brolly.checkpoint.place import Where
 from brolly.errors import CheckpointError
+from brolly.place import Where
 
 TYPES = {
     0: "F32", 1: "F16", 2: "I32", 3: "U8", 4: "I64", 6: "BOOL", 7: "I16", 8: "C64", 9: "I8", 10: "F64", 11: "C128",
