@@ -71,8 +71,8 @@ def _newest(path: Where) -> tuple[Where, int | None]:
         return path, int(path.name) if path.name.isdecimal() and len(path.name) < 12 else None
     steps = []
     for name in names_in(path)[:MAX_FOLDERS]:
-        if (number := re.fullmatch(r"(?:.*[_-])?(\d{1,11})", name)) and is_folder(path / name):
-            steps.append((int(number[1]), name))
+        if (matched := re.fullmatch(r"(?:.*[_-])?(\d{1,11})", name)) and is_folder(path / name):
+            steps.append((int(matched[1]), name))
     for number, name in sorted(steps, reverse=True)[:8]:
         if _items(path / name):
             return path / name, number
@@ -146,6 +146,7 @@ def _leaves(tree: dict[str, Any], folder: Where) -> dict[str, str]:
             name = ".".join(str(k.get("key"))[:256] for k in keys[:64])
         else:
             name = ".".join(re.findall(r"'([^']{0,256})'", title[:4096])) or title[:4096]
+        name = name.encode("utf-8", "replace").decode()  # half of a surrogate pair would break whoever prints it
         value = entry.get("value_metadata") if isinstance(entry, dict) else None
         value = value if isinstance(value, dict) else {}
         if not value.get("skip_deserialize"):
@@ -186,7 +187,7 @@ def _array(name: str, where: Where, found: Gathered) -> None:
     dtype = WORDS.get(kind) if isinstance(kind, str) else None
     if dtype is None and isinstance(kind, str) and (matched := ZARR2.fullmatch(kind)):
         dtype = "BOOL" if matched[1] == "b" else f"{KINDS[matched[1]]}{int(matched[2]) * 8}"
-    if dtype not in WORDS.values():
+    if dtype is None or dtype not in WORDS.values():
         raise CheckpointError(f"{where} has dtype {shown(kind)}; expected one of zarr's.")
     found.add(name, dtype, shape_of(said.get("shape"), str(where)), where, -1)
 
@@ -213,7 +214,7 @@ def _on_one_device(folder: Where) -> bool:
     if not said:
         return False
     for value in said.values():
-        inner = parse_json(value.encode(), f"{folder}/_sharding") if isinstance(value, str) else value
+        inner = parse_json(value.encode("utf-8", "replace"), f"{folder}/_sharding") if isinstance(value, str) else value
         if not isinstance(inner, dict):
             return False
         if inner.get("sharding_type") == "NamedSharding":

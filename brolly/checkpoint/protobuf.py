@@ -13,7 +13,8 @@ from brolly.checkpoint.bounded import MAX_DEPTH
 from brolly.errors import CheckpointError
 from brolly.place import Where
 
-MAX_FIELDS = 2_000_000  # of one file; about a second
+MAX_FIELDS = 1_200_000  # of one file; about a second
+MAX_TEXT = 32 * 2**20  # bytes of all texts of one file
 MAX_NAME = 4096  # bytes
 LEAST_AHEAD, MOST_AHEAD = 2**12, 2**18  # bytes read at once: after a jump, and while reading on
 SLACK = 24  # bytes that the longest key and value before a payload take
@@ -39,7 +40,7 @@ class Wire:
 
     def __init__(self, file: BinaryIO, size: int, path: Where) -> None:
         self.file, self.size, self.path = file, size, path
-        self.left = MAX_FIELDS
+        self.left, self.letters = MAX_FIELDS, MAX_TEXT
         self._raw, self._base, self._ahead = b"", 0, LEAST_AHEAD
 
     @classmethod
@@ -135,13 +136,19 @@ class Wire:
 
     def text(self, begin: int, end: int) -> str:
         """A name."""
-        return self.raw(begin, end).decode("utf-8", "replace")
+        return self._decoded(self.raw(begin, end))
 
     def excerpt(self, begin: int, end: int, most: int = 2**16) -> str:
         """The beginning of a text that may be long."""
         if end < begin:
             raise self.broken(begin)
-        return self.raw(begin, min(end, begin + most), most).decode("utf-8", "replace")
+        return self._decoded(self.raw(begin, min(end, begin + most), most))
+
+    def _decoded(self, raw: bytes) -> str:
+        self.letters -= len(raw)
+        if self.letters < 0:
+            raise CheckpointError(f"{self.path} has more than {MAX_TEXT:,} bytes of names, as no real model has.")
+        return raw.decode("utf-8", "replace")
 
     def numbers(self, begin: int, end: int, most: int = 2**10) -> list[int]:
         """Packed whole numbers."""
