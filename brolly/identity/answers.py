@@ -133,12 +133,17 @@ class Licence:
 
 @dataclass(frozen=True)
 class Training:
-    """With how much it was trained. `source`: "stated", "Epoch AI …", "6·N·D", or None where unknown."""
+    """With how much it was trained. `source`: "stated", "Epoch AI …", "6·N·D", or None where unknown.
+
+    Of a derived model `flop` is the base model's and the modification's, as far as each is known.
+    """
 
     tokens: float | None
     flop: float | None
     source: str | None
     why: tuple[Evidence, ...] = ()
+    base: float | None = None  # FLOP of the model that it was made from
+    modification: float | None = None  # FLOP of making it from that
 
 
 @dataclass(frozen=True)
@@ -155,3 +160,4 @@ class Rule:
     applies_from: str | None
     inputs: Mapping[str, Any]
     because: str
+    dates: Mapping[str, str] = field(default_factory=dict)  # day → what applies from then on

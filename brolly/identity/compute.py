@@ -1,0 +1,299 @@
+"""With how much compute a model was trained: stated, in its card or the Trainer's state, in Epoch's table, or 6·N·D.
+
+The counting is that of the Commission's Guidelines on general-purpose AI models (18 July 2025), Annexes A.1 and A.2. A
+card's prose is read in sentences, and a number that could mean something else is left alone.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from brolly.card import Evidence
+from brolly.errors import OptionError
+from brolly.identity.answers import Kind, Known, Parameters, Training
+from brolly.identity.subject import Subject
+
+MOST = 200_000  # characters of a model card
+PEAK = {"H100": 989e12, "H200": 989e12, "A100": 300e12}  # FLOP a second, dense 16 bit: as Annex A.3 assumes
+UTILISATION = 0.5  # as Annex A.3 assumes
+SCALE = {"trillion": 1e12, "t": 1e12, "tn": 1e12, "billion": 1e9, "b": 1e9, "bn": 1e9, "million": 1e6, "m": 1e6}
+RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
+
+TOKENS = re.compile(
+    r"(?<![\w.,])(\d{1,4}(?:[.,]\d{1,3})?)\s?([Tt]rillion|[Bb]illion|[Mm]illion|T|B|M)\+?"
+    r"[ \-](?:[a-z-]{1,20} ){0,5}?tokens?\b"
+)
+FLOP = re.compile(
+    r"(?<![\w.])(?:(\d{1,4}(?:\.\d{1,4})?) ?[x×*·] ?10 ?\^ ?\{?\(?(\d{2})\)?\}?"
+    r"|(\d{1,3}(?:\.\d{1,4})?)[eE]\+?(\d{2}))"
+    r" ?(?:training |total )?(?:FLOPs?|FLOPS|flops?|floating[- ]point operations)\b(?! ?(?:/|per\b))"
+)
+TRAINED = re.compile(r"\b(?:pre-?)?train(?:ed|ing)?\b", re.IGNORECASE)
+LATER = re.compile(
+    r"fine-?tun|\bSFT\b|post-?train|instruct|continu|further|mid-?train|anneal|cooldown|distill|\bRL\b|preference",
+    re.IGNORECASE,
+)
+NOT_TRAINING = re.compile(
+    r"context|window|sequence length|max(?:imum)?[ _-]length|batch|per (?:second|step|day)|vocabular|throughput|[$€]",
+    re.IGNORECASE,
+)
+THRESHOLD = re.compile(r"threshold|AI Act|below|under|less than|exceed|greater than|presum|limit", re.IGNORECASE)
+HOURS = re.compile(r"(?:GPU )?hours used\W{0,12}(\d[\d,.]{0,12})", re.IGNORECASE)
+HARDWARE = re.compile(r"hardware type\W{0,12}([^\n]{0,120})", re.IGNORECASE)
+SIZES = re.compile(r"(?<![\w.])(\d{1,4}(?:\.\d{1,2})?) ?([BMT])\b(?!\+? ?(?:[a-z-]{1,20} ){0,5}tokens)")
+
+
+class Estimate(NamedTuple):
+    """One answer to how much: `tokens` where it was made from them; `key` and `value` as the file has them."""
+
+    flop: float
+    tokens: float | None
+    source: str
+    file: str
+    key: str
+    value: str
+
+
+def flop_of(parameters: float, tokens: float) -> float:
+    """6·N·D (Kaplan et al. 2020; Annex A.2.2): N parameters, of a mixture of experts the activated ones; D tokens."""
+    return 6.0 * parameters * tokens
+
+
+def flop_of_hardware(gpu_hours: float, peak: float, utilisation: float = UTILISATION) -> float:
+    """N·L·H·U (Annex A.2.1): accelerator hours, peak FLOP a second, the share of it that was used."""
+    return gpu_hours * 3600 * peak * utilisation
+
+
+def two_figures(value: float) -> float:
+    """Rounded as the Guidelines report compute."""
+    return float(f"{value:.1e}")
+
+
+def spoken(flop: float) -> str:
+    """“3.8e25”."""
+    return f"{flop:.1e}".replace("e+", "e")
+
+
+# ---- the answer
+
+
+def training_of(
+    subject: Subject,
+    kind: Kind,
+    parameters: Parameters,
+    known: Known | None,
+    tokens: float | None = None,
+    flop: float | None = None,
+) -> Training:
+    """Training compute by the best source there is; what others say is kept as evidence. Raises OptionError."""
+    for name, value in (("tokens", tokens), ("flop", flop)):
+        if value is not None and not (isinstance(value, (int, float)) and math.isfinite(value) and 0 < value < 1e40):
+            raise OptionError(f"{name} is {value!r}; expected a positive number such as 15e12.")
+    if kind.relation in ("finetune", "adapter", "quantized", "merge"):
+        return _derived(subject, kind, parameters, known, tokens, flop)
+    found = [
+        *_by_user(parameters, tokens, flop),
+        *_by_files(subject, parameters),
+        *_by_table(parameters, known),
+    ]
+    stated = tokens or next((e.tokens for e in found if e.tokens), None)
+    if not found:
+        stated = stated or next((value for value, _ in tokens_in(card_of(subject), parameters.total)), None)
+        return Training(stated or (known.tokens if known else None), None, None)
+    return Training(found[0].tokens or stated, found[0].flop, found[0].source, _why(found))
+
+
+def _derived(
+    subject: Subject, kind: Kind, parameters: Parameters, known: Known | None, tokens: float | None, flop: float | None
+) -> Training:
+    """Of a fine-tune, adapter, quantisation or merge: the base model's compute, and what was added to it."""
+    user, modified = _by_user(parameters, tokens, flop), _by_files(subject, parameters, later=True)
+    own = _is_own(subject, known)
+    bases: list[tuple[str, Estimate]] = []
+    for name in kind.base_model[:16]:
+        row = _row_of(name) or (known if known and not own and len(kind.base_model) == 1 else None)
+        bases += [(name, e) for e in [*_by_table(parameters, row)][:1]]
+    if own:  # the publisher's own later stage is in the table itself
+        bases = [(known.name, e) for e in [*_by_table(parameters, known)][:1]] if known else []
+    elif not kind.base_model and known:
+        bases = [(known.name, e) for e in [*_by_table(parameters, known)][:1]]
+    if not bases:
+        bases = [("", e) for e in [*_by_files(subject, parameters)][:1]]
+    distinct = {(e.flop, e.value): e for _, e in bases}
+    base = sum(e.flop for e in distinct.values()) or None
+    if kind.relation == "quantized":  # nothing is trained
+        modified = []
+    if user and (kind.relation == "quantized" or own or same_publisher(subject, kind)):
+        return Training(tokens, user[0].flop, user[0].source, _why([*user, *distinct.values()]), base=base)
+    added = [*user, *modified]
+    change = added[0].flop if added else None
+    total = (base or 0.0) + (change or 0.0) or None
+    names = ", ".join(dict.fromkeys(name for name, _ in bases if name))
+    sources = [f"{e.source} of the base model{' ' + names if names else ''}" for e in [*distinct.values()][:1]]
+    if change and not (len(added) and added[0].flop == base):
+        sources.append(f"{added[0].source} of the modification")
+    read = next((e.tokens for e in distinct.values() if e.tokens), None)
+    return Training(
+        tokens=read if read or not user else tokens,
+        flop=total,
+        source=" + ".join(sources) or None,
+        why=_why([*distinct.values(), *added], in_order=False),
+        base=base,
+        modification=change,
+    )
+
+
+def same_publisher(subject: Subject, kind: Kind) -> bool:
+    """Whether model and base model are one organisation's, by their names on the Hub."""
+    mine, base = (subject.name or "").lower(), kind.base_model[0].lower() if kind.base_model else ""
+    return "/" in mine and "/" in base and mine.split("/")[0] == base.split("/")[0]
+
+
+def _is_own(subject: Subject, known: Known | None) -> bool:
+    return bool(known and subject.name and subject.name.lower() in [i.lower() for i in known.ids])
+
+
+def _row_of(name: str) -> Known | None:
+    """The row of the table of known models with this repository among its ids."""
+    from brolly.identity.known import by_name
+
+    wanted = name.lower().removeprefix("https://huggingface.co/")[:200]
+    return next((row for row in by_name(wanted) if wanted in [i.lower() for i in row.ids]), None)
+
+
+def _why(found: list[Estimate], *, in_order: bool = True) -> tuple[Evidence, ...]:
+    """The first is the answer; the others say it too, or otherwise."""
+    rules = ["the first source that tells"] + ["for comparison: not used"] * (len(found) - 1)
+    rules = rules if in_order else [f"{spoken(e.flop)} FLOP, summed up" for e in found]
+    return tuple(
+        Evidence("training.flop", e.file, e.key, f"{e.value} → {spoken(e.flop)} FLOP ({e.source})", rule)
+        for e, rule in zip(found, rules, strict=True)
+    )
+
+
+# ---- its sources
+
+
+def _passes(parameters: Parameters) -> float | None:
+    """N of 6·N·D: what a full pass touches."""
+    return parameters.activated or parameters.total
+
+
+def _by_user(parameters: Parameters, tokens: float | None, flop: float | None) -> list[Estimate]:
+    found = []
+    if flop:
+        found.append(Estimate(float(flop), tokens, "stated by the user", "", "--flop", f"{flop:g}"))
+    if tokens and (n := _passes(parameters)):
+        found.append(_six(n, tokens, "tokens stated by the user", "", "--tokens"))
+    return found
+
+
+def _six(n: float, tokens: float, by: str, file: str, key: str) -> Estimate:
+    return Estimate(flop_of(n, tokens), tokens, f"6·N·D, {by}", file, key, f"6 · {n:.3g} · {tokens:.3g}")
+
+
+def _by_table(parameters: Parameters, row: Known | None) -> list[Estimate]:
+    if row is None:
+        return []
+    found = []
+    if row.flop:
+        source = row.flop_source or "table of known models"
+        found.append(Estimate(row.flop, row.tokens, source, "table of known models", row.name, f"{row.flop:g}"))
+    n = row.activated or row.parameters or _passes(parameters)
+    if row.tokens and n:
+        found.append(_six(n, row.tokens, "tokens from the table of known models", "table of known models", row.name))
+    return found
+
+
+def _by_files(subject: Subject, parameters: Parameters, *, later: bool = False) -> list[Estimate]:
+    """What card and Trainer say: of the training itself, or (`later`) of fine-tuning a model that was there."""
+    card, n, found = card_of(subject), _passes(parameters), []
+    for value, text in flop_in(card, later=later)[:1]:
+        found.append(Estimate(value, None, "stated in the model card", "README.md", "text", text))
+    total = subject.json("trainer_state.json").get("total_flos")
+    if isinstance(total, (int, float)) and not isinstance(total, bool) and 1e9 < total < 1e30:
+        found.append(
+            Estimate(float(total), None, "the Trainer's count", "trainer_state.json", "total_flos", f"{total:g}")
+        )
+    for value, text in tokens_in(card, parameters.total, later=later)[:1]:
+        if n:
+            found.append(_six(n, value, "tokens stated in the model card", "README.md", text))
+    if not later and (hours := hours_in(card)):
+        gpu_hours, gpu = hours
+        source = f"stated GPU hours at {UTILISATION:.0%} of the peak"
+        value = flop_of_hardware(gpu_hours, PEAK[gpu])
+        found.append(Estimate(value, None, source, "README.md", "Hours used", f"{gpu_hours:,.0f} h of {gpu}"))
+    return found
+
+
+def card_of(subject: Subject) -> str:
+    """The model card's text, LaTeX and superscripts made plain."""
+    text = subject.text("README.md", MOST)
+    raised = re.sub(r"10([⁰¹²³⁴⁵⁶⁷⁸⁹]{2})", lambda m: "10^" + m[1].translate(RAISED), text)
+    plain = re.sub(r"\$([^$\n]{1,60})\$", r"\1", raised)
+    return plain.replace("\\times", "x").replace("**", "").replace("<sup>", "^").replace("</sup>", "")
+
+
+def _sentence(text: str, start: int, end: int) -> str:
+    """The sentence around a match, at most some 200 characters of it on either side."""
+    before, after = text[max(0, start - 200) : start], text[end : end + 120]
+    before = re.split(r"\n\s*\n|(?<=[.!?])\s+(?=[A-Z*\[])|\n[|#*-]", before)[-1]
+    return before + text[start:end] + re.split(r"\n\s*\n|(?<=[a-z0-9)][.!?])\s+(?=[A-Z*\[])|\n[|#*-]", after)[0]
+
+
+def tokens_in(text: str, size: int | None, *, later: bool = False) -> list[tuple[float, str]]:
+    """Training tokens that a card states, with the words; empty where it names several and not whose they are."""
+    found: list[tuple[float, str, str]] = []
+    for match in _first_of(TOKENS, text):
+        sentence = _sentence(text, match.start(), match.end())
+        near = text[max(0, match.start() - 40) : match.end() + 25]
+        if not TRAINED.search(sentence) or NOT_TRAINING.search(near) or bool(LATER.search(sentence)) != later:
+            continue
+        value = float(match[1].replace(",", ".") if len(match[1].split(",")[-1]) < 3 else match[1].replace(",", ""))
+        value *= SCALE[match[2].lower()]
+        if 1e6 <= value <= 1e15:
+            clause = re.split(r"[,;] | and ", text[max(0, match.start() - 80) : match.start()])[-1]
+            found.append((value, " ".join(match[0].split()), clause))
+    if len({value for value, _, _ in found}) > 1:
+        found = [f for f in found if size and any(_is_size(m, size) for m in SIZES.finditer(f[2]))]
+    return [(value, words) for value, words, _ in found] if len({f[0] for f in found}) == 1 else []
+
+
+def _is_size(match: re.Match[str], size: int) -> bool:
+    named = float(match[1]) * {"B": 1e9, "M": 1e6, "T": 1e12}[match[2]]
+    return abs(named - size) <= 0.12 * size
+
+
+def flop_in(text: str, *, later: bool = False) -> list[tuple[float, str]]:
+    """Training compute that a card states, with the words; empty where it names several."""
+    found = []
+    for match in _first_of(FLOP, text):
+        sentence = _sentence(text, match.start(), match.end())
+        spoken_of = TRAINED.search(sentence) or "compute" in sentence
+        if not spoken_of or THRESHOLD.search(sentence) or bool(LATER.search(sentence)) != later:
+            continue
+        number, power = (match[1], match[2]) if match[1] else (match[3], match[4])
+        value = float(number) * 10.0 ** int(power)
+        if 1e15 <= value <= 1e29:
+            found.append((value, " ".join(match[0].split())))
+    return found if len({value for value, _ in found}) == 1 else []
+
+
+def hours_in(text: str) -> tuple[float, str] | None:
+    """GPU hours and the GPU of a card's section on carbon emissions, where both are plain."""
+    hours, hardware = HOURS.findall(text), HARDWARE.findall(text)
+    gpus = [gpu for gpu in PEAK if hardware and gpu in hardware[0]]
+    if len(hours) != 1 or len(gpus) != 1:
+        return None
+    digits = hours[0].rstrip(".,").replace(",", "")
+    return (float(digits), gpus[0]) if re.fullmatch(r"\d+(\.\d+)?", digits) and 0 < float(digits) < 1e10 else None
+
+
+def _first_of(pattern: re.Pattern[str], text: str, most: int = 60) -> Iterator[re.Match[str]]:
+    for i, match in enumerate(pattern.finditer(text)):
+        if i >= most:
+            return
+        yield match
