@@ -1,0 +1,689 @@
+"""A decoder-only text network taken apart: layer by layer, from its config alone, exact to the last bias.
+
+Rows of data/decoders.json say what a model type's layers are made of; a type without a row has no anatomy here.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from brolly.identity.mixers import MIXERS, Mix, Settings, Untold, attention, linear
+
+DATA = Path(__file__).parent / "data"
+TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config", "talker_config", "text_model_config")
+FULL, SLIDING, CHUNKED = "full", "sliding", "chunked"
+WORDS = {
+    "full_attention": FULL, "attention": FULL, "*": FULL, "sliding_attention": SLIDING, "chunked_attention": CHUNKED,
+    "linear_attention": "linear", "conv": "conv", "mamba": "ssm", "M": "ssm", "recurrent": "recurrent",
+    "hybrid": "full+ssm", "moe": "moe", "E": "moe", "mlp": "dense", "-": "dense", "deepseek_sparse_attention": FULL,
+    "indexed_attention": FULL, "minimax_m3_sparse": FULL,
+}  # fmt: skip
+# a config's own word for a model type → the row that counts it
+OTHER_NAMES = {
+    "kimi_k2": "deepseek_v3", "kimi_k25": "deepseek_v3", "Yi": "llama", "RefinedWebModel": "falcon", "RefinedWeb": "falcon",
+    "gemma3": "gemma3_text", "gemma3n": "gemma3n_text", "gemma4": "gemma4_text", "llama4": "llama4_text",
+    "qwen2_vl": "qwen2", "qwen2_vl_text": "qwen2", "qwen2_5_vl": "qwen2", "qwen2_5_vl_text": "qwen2", "qwen2_audio": "qwen2",
+    "qwen2_5_omni_text": "qwen2", "qwen3_vl": "qwen3", "qwen3_vl_text": "qwen3", "qwen3_vl_moe": "qwen3_moe",
+    "qwen3_vl_moe_text": "qwen3_moe", "qwen3_omni_moe_text": "qwen3_moe", "qwen3_5": "qwen3_5_text",
+    "qwen3_5_moe": "qwen3_5_moe_text", "mllama": "mllama_text_model", "llava": "llama", "llava_llama": "llama",
+    "paligemma": "gemma", "idefics2": "mistral", "smolvlm": "llama", "idefics3": "llama", "mistral3": "mistral",
+    "deepseek_vl_v2": "deepseek_v2", "hunyuan": "hunyuan_v1_moe", "xgen": "llama", "minimax_text_01": "minimax",
+    "ernie4_5_moe_vl": "ernie4_5_moe", "internlm": "internlm", "GPT2": "gpt2", "llava_mistral": "mistral",
+    "llava_qwen": "qwen2", "llava_next": "llama", "phi3_v": "phi3", "minicpmv": "qwen2",
+}  # fmt: skip
+
+
+STATED = (
+    "hidden_size",
+    "n_embd",
+    "d_model",
+    "dim",
+    "model_dim",
+    "vocab_size",
+    "num_hidden_layers",
+    "num_layers",
+    "n_layer",
+)
+
+
+class Layer(NamedTuple):
+    """One layer. `mixer`: full, sliding, chunked, linear, ssm, conv, recurrent, full+ssm or none; `mlp`: dense, moe, none.
+
+    `cached`: numbers kept for each token (at most `window` tokens of them); `state`: numbers kept once for a sequence.
+    """
+
+    mixer: str
+    n_heads: int
+    n_kv_heads: int
+    k_dim: int
+    v_dim: int
+    window: int | None
+    cached: int
+    state: int
+    mlp: str
+    hidden: int = 0
+    n_experts: int = 0
+    n_active: int = 0
+    expert_params: int = 0  # of one expert
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A decoder's layers and its numbers by part: embedding, positions, attention, mlp, experts, router, norms, lm_head.
+
+    A tied head has no entry of its own. `reused`: numbers that a token meets more than once, on top of `activated`.
+    `exact` is False where the published files are known to hold more or less than the config says.
+    """
+
+    model_type: str
+    dim: int
+    vocab: int
+    context: int | None
+    tied: bool
+    layers: tuple[Layer, ...]
+    parts: Mapping[str, int] = field(default_factory=dict)
+    reused: int = 0
+    exact: bool = True
+    mla: bool = False
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values())
+
+    @property
+    def idle(self) -> int:
+        """Numbers of the experts that a token does not visit."""
+        return sum((x.n_experts - x.n_active) * x.expert_params for x in self.layers)
+
+    @property
+    def activated(self) -> int:
+        return self.total - self.idle
+
+    @property
+    def lookups(self) -> int:
+        """Numbers of tables of which a token reads one row: the input embedding, unless it is the head too."""
+        own = 0 if self.tied else self.parts.get("embedding", 0)
+        return own + self.parts.get("per-layer embedding", 0)
+
+    @property
+    def activated_without_embeddings(self) -> int:
+        return self.activated - self.lookups
+
+    @property
+    def share_idle(self) -> tuple[int, int]:
+        """(experts that a token visits, experts) of the first layer that has them; (1, 1) without."""
+        return next(((x.n_active, x.n_experts) for x in self.layers if x.n_experts), (1, 1))
+
+    def cache(self, n_tokens: int, bits: int = 16) -> int:
+        """Bytes of keys and values of a sequence of `n_tokens`; a window holds no more than itself."""
+        kept = sum(x.cached * min(n_tokens, x.window or n_tokens) for x in self.layers)
+        return kept * bits // 8
+
+    @property
+    def state(self) -> int:
+        """Numbers that linear, convolutional and state-space layers keep for a sequence, however long."""
+        return sum(x.state for x in self.layers)
+
+    def attention_flop(self, n_tokens: int) -> int:
+        """FLOP of one token's products with `n_tokens` keys and values."""
+        return sum(
+            2 * x.n_heads * (x.k_dim + x.v_dim) * min(n_tokens, x.window or n_tokens) for x in self.layers if x.cached
+        )
+
+
+@functools.cache
+def rows() -> dict[str, dict[str, Any]]:
+    """The table of model types, each with what it inherits."""
+    table = json.loads((DATA / "decoders.json").read_bytes())
+
+    def whole(name: str) -> dict[str, Any]:
+        row = table[name]
+        return {**whole(row["like"]), **row} if "like" in row else row
+
+    return {name: whole(name) for name in table}
+
+
+@functools.cache
+def defaults() -> dict[str, dict[str, Any]]:
+    """What transformers' config classes assume where a config.json says nothing: model type → key → value."""
+    found: dict[str, dict[str, Any]] = json.loads((DATA / "config_defaults.json").read_bytes())["types"]
+    return found
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The language model's own part of a config that has several; what it lacks of a head's tie is the whole's."""
+    for part in TEXT_PARTS:
+        inner = config.get(part)
+        if isinstance(inner, Mapping) and inner:
+            inner = text_config(inner)
+            said = {k: config[k] for k in ("tie_word_embeddings", "quantization_config") if k in config}
+            if "model_type" not in inner and isinstance(config.get("model_type"), str):
+                said["model_type"] = config["model_type"]
+            return {**said, **inner}
+    return config
+
+
+def anatomy_of(
+    config: Mapping[str, Any], tensors: Any = None, gguf_metadata: Mapping[str, Any] | None = None
+) -> Anatomy | None:
+    """The anatomy of a config.json (of any age), a params.json, or GGUF's key-values; None where it is not known.
+
+    `tensors` (names → TensorInfo) settle what Meta's params.json leaves open. A GGUF file's anatomy has no `parts`.
+    """
+    try:
+        if gguf_metadata and "general.architecture" in gguf_metadata:
+            return _from_gguf(gguf_metadata)
+        own = text_config(config)
+        if "model_type" not in own and ("dim" in own and ("n_layers" in own)):
+            own = _from_params(own, tensors)
+        return _build(own)
+    except (Untold, ArithmeticError, KeyError, TypeError, ValueError, IndexError, AttributeError):
+        return None  # a config that does not say enough, or says what no decoder can be
+
+
+def _build(config: Mapping[str, Any]) -> Anatomy | None:
+    said = config.get("model_type")
+    name = said if isinstance(said, str) else ""
+    name = name if name in rows() else OTHER_NAMES.get(name, "")
+    row = rows().get(name)
+    if row is None or not all(key in config for key in row.get("needs", ())):
+        return None
+    if not any(key in config for key in STATED):
+        return None  # nothing but defaults
+    s = Settings(config, {**(defaults().get(str(said)) or defaults().get(name) or {}), **row.get("defaults", {})})
+    special = row.get("special")
+    if special and special in WHOLE:
+        return WHOLE[special](s, name)
+    kinds = kinds_of(s, row)
+    row = {**row, "kinds_found": kinds}
+    if special:
+        row = CHANGES[special](s, row)
+    return assemble(s, row, name, kinds)
+
+
+def assemble(s: Settings, row: Mapping[str, Any], name: str, kinds: list[str]) -> Anatomy:
+    """Layers and parts by the row's rules."""
+    d, per_norm = s.dim, {"rms": 1, "layer": 2, "none": 0}[row["norm"]]
+    mixers = row.get("mixers", {})
+    parts: dict[str, int] = {}
+    layers: list[Layer] = []
+
+    def add(part: str, n: int) -> None:
+        if n:
+            parts[part] = parts.get(part, 0) + n
+
+    tied = is_tied(s, row)
+    add("embedding", s.vocab * s.number("word_embed_proj_dim", default=d))
+    if "positions" in row:
+        add("positions", (s.number(*CONTEXT) + row["positions"]) * d)
+    add("norms", per_norm * d * (row.get("final", 1) + (1 if row.get("embed_norm") else 0)))
+    add("lm_head", 0 if tied else s.vocab * s.number("word_embed_proj_dim", default=d))
+    add("lm_head", s.vocab if s.flag(row.get("head_bias")) else 0)
+    for part, n in row.get("extra", {}).items():
+        add(part, n)
+    window = window_of(s)
+    for i, kind in enumerate(kinds):
+        mix = Mix(0)
+        if kind not in ("dense", "moe", "none"):
+            rule = mixers.get(kind, "gqa" if kind in (FULL, SLIDING, CHUNKED) else "")
+            if kind in (SLIDING, CHUNKED) and FULL in mixers and kind not in mixers:
+                rule = mixers[FULL]
+            mix = MIXERS[rule](s, row, i)
+        add("attention" if mix.cached or kind in (FULL, SLIDING, CHUNKED) else "mixer", mix.n_params)
+        add("norms", per_norm * d * row.get("norms", 2))
+        for part, n in row.get("layer_extra", {}).items():
+            add(part, n)
+        mlp = mlp_of(s, row, i, kind)
+        for part, n in mlp[4].items():
+            add(part, n)
+        limit = {SLIDING: window, CHUNKED: s.number("attention_chunk_size", default=0) or None}.get(kind)
+        layers.append(Layer(kind, *mix[1:5], limit, mix.cached, mix.state, *mlp[:4], mlp[5]))
+    return Anatomy(
+        name, d, s.vocab, context_of(s), tied, tuple(layers), parts, exact=row.get("exact", True),
+        mla=mixers.get(FULL) in ("mla", "dsa"),
+    )  # fmt: skip
+
+
+CONTEXT = (
+    "max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length", "model_max_length",
+    "max_context_length", "n_ctx", "context_length",
+)  # fmt: skip
+
+
+def context_of(s: Settings) -> int | None:
+    value = s.get(*CONTEXT)
+    return value if type(value) is int and 0 < value < 2**40 else None
+
+
+def window_of(s: Settings) -> int | None:
+    value = s.get("sliding_window", "attention_window_size", "window_size", "sliding_window_size")
+    return value if type(value) is int and value > 0 else None
+
+
+def is_tied(s: Settings, row: Mapping[str, Any]) -> bool:
+    value = s.get("tie_word_embeddings", "tie_embedding", "share_embeddings")
+    return bool(row.get("tied")) if value is None else bool(value)
+
+
+def kinds_of(s: Settings, row: Mapping[str, Any]) -> list[str]:
+    """The mixer of each layer, by the config's own list or the type's habit."""
+    n = s.n_layers if s.get("num_hidden_layers", "n_layer", "n_layers", "num_layers") is not None else 0
+    listed = s.texts("layer_types", "layers_block_type")
+    pattern = s.get("hybrid_override_pattern")
+    if isinstance(pattern, str) and not listed:
+        listed = list(pattern)
+    rule = row.get("kinds")
+    if listed and rule not in ("multi_query", "ssm", "falcon_h1", "block_types") and (len(listed) >= n or not n):
+        kinds = [WORDS[w] for w in listed[: n or len(listed)]]
+        if "ssm" in row.get("mixers", {}):  # transformers 5 calls a state space a linear attention too
+            kinds = ["ssm" if k == "linear" else k for k in kinds]
+        return kinds
+    if rule == "listed":
+        raise Untold("the layers' kinds are not listed")
+    if rule == "ssm":
+        return ["ssm"] * n
+    if rule == "falcon_h1":
+        return ["full+ssm"] * n
+    if rule == "full_attention_interval":
+        every = max(s.number("full_attention_interval", default=4), 1)
+        return [FULL if (i + 1) % every == 0 else "linear" for i in range(n)]
+    if rule == "attn_layer_period":
+        period, offset = max(s.number("attn_layer_period"), 1), s.number("attn_layer_offset")
+        return [FULL if i % period == offset else "ssm" for i in range(n)]
+    if rule == "attn_layer_indices":
+        chosen = s.get("attn_layer_indices") or ()
+        return [FULL if i in chosen else "ssm" for i in range(n)]
+    if rule == "minimax":
+        chosen = s.get("attn_type_list")
+        if isinstance(chosen, list) and len(chosen) >= n:
+            return [FULL if chosen[i] else "linear" for i in range(n)]
+        return [FULL if (i + 1) % 2 else "linear" for i in range(n)]
+    if rule == "kimi_linear":
+        chosen = s.get("linear_attn_config.full_attn_layers") or range(5, n + 1, 4)
+        return [FULL if i + 1 in chosen else "linear" for i in range(n)]
+    if rule == "block_types":
+        listed = s.texts("block_types", "_block_types") or ["recurrent", "recurrent", "attention"]
+        return [SLIDING if listed[i % len(listed)] == "attention" else "recurrent" for i in range(n)]
+    if row.get("mixers", {}).get("ssm"):
+        return ["ssm"] * n
+    if "conv" in row.get("mixers", {}):
+        chosen = s.get("full_attn_idxs")
+        return [FULL if chosen is None or i in chosen else "conv" for i in range(n)]
+    return windows(s, row, n)
+
+
+def windows(s: Settings, row: Mapping[str, Any], n: int) -> list[str]:
+    """Which layers see a window only."""
+    rule = row.get("window")
+    window = window_of(s)
+    if rule == "gpt_neo":
+        listed = s.texts("attention_layers")
+        return [
+            SLIDING if i < len(listed) and listed[i] == "local" or (not listed and i % 2) else FULL for i in range(n)
+        ]
+    if rule == "llama4":
+        chunk, no_rope = s.get("attention_chunk_size"), s.get("no_rope_layers")
+        every = max(s.number("no_rope_layer_interval", default=4), 1)
+        roped = no_rope if isinstance(no_rope, list) and len(no_rope) >= n else [(i + 1) % every for i in range(n)]
+        return [CHUNKED if chunk and roped[i] else FULL for i in range(n)]
+    if not window or not rule:
+        return [FULL] * n
+    if rule == "all":
+        return [SLIDING] * n
+    if rule == "alternate":
+        return [FULL if i % 2 else SLIDING for i in range(n)]
+    if rule == "max_window_layers":
+        first = s.number("max_window_layers", default=n) if s.get("use_sliding_window") else n
+        return [SLIDING if i >= first else FULL for i in range(n)]
+    if rule == "exaone4":
+        said = s.get("sliding_window_pattern")
+        if isinstance(said, str) and said:
+            return [SLIDING if said[i % len(said)] == "L" else FULL for i in range(n)]
+        every = s.number("sliding_window_pattern", default=4)
+        return [SLIDING if every and (i + 1) % every else FULL for i in range(n)]
+    key, usual = row["pattern"]
+    every = max(s.number(key, default=usual) if key else usual, 1)
+    return [SLIDING if (i + 1) % every else FULL for i in range(n)]
+
+
+def has_experts(s: Settings, layer: int) -> bool:
+    """Whether a layer's feed-forward part is a mixture, by whichever of the habits the config has."""
+    if listed := s.texts("mlp_layer_types"):
+        return layer < len(listed) and listed[layer] == "sparse"
+    chosen = s.get("moe_layers")
+    if isinstance(chosen, (list, tuple)):
+        return layer in chosen
+    if (step := s.get("interleave_moe_layer_step")) is not None:
+        return bool(step) and (layer + 1) % step == 0
+    if s.get("expert_layer_period") is not None:
+        return layer % max(s.number("expert_layer_period"), 1) == s.number("expert_layer_offset")
+    if s.get("moe_layer_start_index") is not None:
+        first, last = s.number("moe_layer_start_index", at=0), s.get("moe_layer_end_index")
+        last = s.n_layers - 1 if last in (None, -1) else s.number("moe_layer_end_index", at=0)
+        return first <= layer <= last and (layer + 1) % max(s.number("moe_layer_interval", default=1), 1) == 0
+    only = s.get("mlp_only_layers") or ()
+    if layer in only or (layer + 1) % max(s.number("decoder_sparse_step", default=1), 1):
+        return False
+    if layer < s.number("first_k_dense_replace", "num_dense_layers", "moe_first_k_dense", "first_k_dense", default=0):
+        return False
+    often = s.get("moe_layer_freq")
+    if isinstance(often, list):
+        return layer < len(often) and bool(often[layer])
+    return not often or layer % max(s.number("moe_layer_freq"), 1) == 0
+
+
+Mlp = tuple[str, int, int, int, dict[str, int], int]
+
+
+def mlp_of(s: Settings, row: Mapping[str, Any], layer: int, kind: str) -> Mlp:
+    """(kind, hidden size, experts, experts a token visits, numbers by part, numbers of one expert)."""
+    d, form = s.dim, row.get("mlp", "gated")
+    alone = "dense" in kind or "moe" in kind or row.get("one_part")
+    if form == "none" or (row.get("one_part") and kind not in ("dense", "moe")):
+        return "none", 0, 0, 0, {}, 0
+    bias = s.flag(row.get("mlp_bias"))
+    n_experts = s.number(
+        "num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", "num_routed_experts",
+        default=0, at=layer,
+    )  # fmt: skip
+
+    def dense(width: int, bias: bool = bias) -> int:
+        return (2 if form == "gated" else 1) * linear(d, width, bias) + linear(width, d, bias)
+
+    mixture = n_experts > 1 or bool(n_experts and row.get("moe_always"))
+    if row.get("special") == "gemma4":
+        mixture = mixture and bool(s.get("enable_moe_block"))
+    if not mixture or (kind == "dense" if alone else not has_experts(s, layer)):
+        width = s.number(row["dense_key"]) if row.get("dense_key") else s.hidden(layer)
+        width = width // row.get("hidden_divided_by", 1)
+        extra = width if row.get("sub_norms") else 0
+        return "dense", width, 0, 0, {"mlp": dense(width) + extra + row.get("mlp_extra", 0)}, 0
+    width = s.number("moe_intermediate_size", "expert_dim", default=s.hidden(layer), at=layer)
+    latent = s.number("moe_latent_size", default=0)
+    one = dense(width, bool(row.get("expert_bias"))) if not latent else 2 * latent * width
+    n_active = s.number(
+        "num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_topk", "moe_top_k", "top_k_experts", "num_selected_experts",
+        at=layer,
+    )  # fmt: skip
+    if n_active > n_experts:
+        raise Untold(f"{n_active} of {n_experts} experts")
+    parts = {"experts": n_experts * one, "router": linear(d, n_experts, bool(row.get("router_bias")))}
+    parts["router"] += n_experts if s.flag(row.get("router_correction")) else 0
+    if latent:
+        parts["router"] += 2 * d * latent
+    shared = shared_width(s, layer, width)
+    if shared:
+        parts["shared experts"] = dense(shared, False) + (d if row.get("shared_gate") else 0)
+    return "moe", width, n_experts, n_active, parts, one
+
+
+def shared_width(s: Settings, layer: int, width: int) -> int:
+    """The hidden size of the experts that every token visits, together."""
+    for name in ("shared_expert_intermediate_size", "shared_intermediate_size"):
+        if s.get(name) is not None:
+            return s.number(name)
+    n = s.number(
+        "n_shared_experts", "num_shared_experts", "moe_num_shared_experts", "num_shared_expert", default=0, at=layer
+    )
+    if n and s.get("moe_shared_expert_intermediate_size") is not None:
+        return n * s.number("moe_shared_expert_intermediate_size")
+    return n * width
+
+
+def _from_params(config: Mapping[str, Any], tensors: Any) -> dict[str, Any]:
+    """Meta's and Mistral's params.json in transformers' words; Meta's hidden size follows from two of its numbers."""
+    d, own = config["dim"], dict(config)
+    hidden = config.get("hidden_dim")
+    if hidden is None:
+        hidden = int(2 * 4 * d / 3)
+        if (factor := config.get("ffn_dim_multiplier")) is not None:
+            hidden = int(factor * hidden)
+        multiple = config.get("multiple_of", 256)
+        hidden = multiple * -(-hidden // multiple)
+    vocab = config.get("vocab_size", -1)
+    table = next((tensors[n] for n in ("tok_embeddings.weight", "output.weight") if tensors and n in tensors), None)
+    if type(vocab) is not int or vocab <= 0:
+        if table is None or len(table.shape) != 2:
+            raise Untold("vocab_size")
+        pieces = table.shards or (table,)
+        vocab = pieces[0].shape[0] if pieces[0].shape[1] != d else sum(p.shape[0] for p in pieces)
+    moe = config.get("moe")
+    if isinstance(moe, Mapping):
+        own |= {"num_local_experts": moe.get("num_experts"), "num_experts_per_tok": moe.get("num_experts_per_tok")}
+    tied = bool(config.get("tied_embeddings")) or bool(tensors and "output.weight" not in tensors and table is not None)
+    kind = "mixtral" if isinstance(moe, Mapping) else "mistral" if "hidden_dim" in config else "llama"
+    return own | {
+        "model_type": kind, "intermediate_size": hidden, "vocab_size": vocab, "tie_word_embeddings": tied,
+        "sliding_window": config.get("sliding_window"), "max_position_embeddings": config.get("max_seq_len"),
+    }  # fmt: skip
+
+
+def _from_gguf(said: Mapping[str, Any]) -> Anatomy | None:
+    """Layers and what they cache, from GGUF's key-values."""
+    from brolly.identity.gguf_anatomy import anatomy
+
+    return anatomy(said)
+
+
+# What some types do beyond their rows.
+
+
+def _falcon(s: Settings, name: str) -> Anatomy:
+    new = bool(s.get("new_decoder_architecture")) or s.config.get("model_type") == "RefinedWeb"
+    h, multi = s.n_heads, bool(s.get("multi_query"))
+    kv = s.number("num_kv_heads", "n_head_kv", default=h) if new or not multi else 1
+    norms = s.get("num_ln_in_parallel_attn")
+    parallel = bool(s.get("parallel_attn"))
+    norms = (2 if norms is None else int(norms)) if new else 1 if parallel else 2
+    norms = 1 if not new and parallel else norms
+    bias = bool(s.get("bias"))
+    row = {
+        "norm": "layer",
+        "norms": norms,
+        "qkv_bias": bias,
+        "o_bias": bias,
+        "mlp": "plain",
+        "mlp_bias": bias,
+        "tied": True,
+    }
+    fixed = Settings({**s.config, "num_key_value_heads": kv, "num_local_experts": 0}, s.defaults)
+    return assemble(fixed, row, name, [FULL] * s.n_layers)
+
+
+def _mpt(s: Settings, row: dict[str, Any]) -> dict[str, Any]:
+    if not s.get("no_bias") or s.get("attn_config.alibi") is False or s.get("attn_config.qk_ln"):
+        raise Untold("an MPT with biases or learned positions")
+    ratio = s.number("expansion_ratio", default=4)
+    return {**row, "hidden": ratio}
+
+
+def _opt(s: Settings, row: dict[str, Any]) -> dict[str, Any]:
+    narrow = s.number("word_embed_proj_dim", default=s.dim)
+    extra = {"embedding": 2 * narrow * s.dim} if narrow != s.dim else {}
+    last = bool(s.get("do_layer_norm_before")) and not s.get("_remove_final_layer_norm")
+    before = s.get("enable_bias")
+    return {**row, "extra": extra, "final": 1 if last else 0} | (
+        {"qkv_bias": False, "o_bias": False, "mlp_bias": False} if before is False else {}
+    )
+
+
+def _lfm2(s: Settings, row: dict[str, Any]) -> dict[str, Any]:
+    hidden = s.number("block_ff_dim", "intermediate_size", default=4 * s.dim)
+    if s.get("block_auto_adjust_ff_dim"):
+        hidden = int(2 * hidden / 3)
+        factor, multiple = s.get("block_ffn_dim_multiplier"), max(s.number("block_multiple_of", default=1), 1)
+        hidden = multiple * -(-int((1 if factor is None else factor) * hidden) // multiple)
+    s.config = {**s.config, "adjusted_ff_dim": hidden}
+    return {**row, "dense_key": "adjusted_ff_dim"}
+
+
+def _llama4(s: Settings, row: dict[str, Any]) -> dict[str, Any]:
+    s.config = {**s.config, "shared_expert_intermediate_size": s.number("intermediate_size")}
+    return {**row, "dense_key": "intermediate_size_mlp"}
+
+
+def _stablelm(s: Settings, row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "norms": 1 if s.get("use_parallel_residual") else 2}
+
+
+def _gpt_bigcode(s: Settings, row: dict[str, Any]) -> dict[str, Any]:
+    if s.get("multi_query"):
+        s.config = {**s.config, "num_key_value_heads": 1}
+        s._seen.clear()
+    return row
+
+
+def _nemotron_h(s: Settings, row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "one_part": True}
+
+
+def _gpt_neox_japanese(s: Settings, row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "extra": {"attention": s.dim}}
+
+
+def _per_layer(s: Settings) -> tuple[dict[str, int], int]:
+    """Gemma 3n's and 4's per-layer embeddings: numbers of the whole by part, and of each layer."""
+    d, width, n = s.dim, s.number("hidden_size_per_layer_input", default=0), s.n_layers
+    if not width:
+        return {}, 0
+    table = s.number("vocab_size_per_layer_input", default=s.vocab)
+    whole = {"per-layer embedding": table * n * width, "mlp": d * n * width, "norms": width}
+    return whole, 2 * d * width + d
+
+
+def _gemma3n(s: Settings, row: dict[str, Any]) -> dict[str, Any]:
+    whole, each = _per_layer(s)
+    d, n, rank = s.dim, s.number("altup_num_inputs"), s.number("laurel_rank")
+    extra = {**whole, "mlp": whole.get("mlp", 0) + 2 * (n - 1) * d * d}
+    altup = n * n + n**3 + n * d + d + (d if s.get("altup_correct_scale") else 0)
+    first_shared = s.n_layers - s.number("num_kv_shared_layers", default=0)
+    shared = ["kv-shared" if i >= first_shared else k for i, k in enumerate(row["kinds_found"])]
+    row["kinds_found"][:] = row["kinds_found"]
+    return {
+        **row, "extra": extra, "layer_extra": {"mlp": each + altup + 2 * d * rank + d},
+        "mixers": {FULL: "gemma3n", SLIDING: "gemma3n"}, "shared": shared, "exact": False,
+    }  # fmt: skip
+
+
+def _gemma3n_mixer(s: Settings, row: Mapping[str, Any], layer: int) -> Mix:
+    shared = row["shared"][layer] == "kv-shared"
+    return attention(s, row, s.n_heads, s.n_kv_heads, s.head_dim, s.head_dim, shared=shared)
+
+
+MIXERS["gemma3n"] = _gemma3n_mixer
+
+
+def _gemma4(s: Settings, row: dict[str, Any]) -> dict[str, Any]:
+    row["kinds_found"][-1:] = [FULL]
+    whole, each = _per_layer(s)
+    d, shared = s.dim, s.number("num_kv_shared_layers", default=0)
+    extra = {"mlp": each}
+    if s.get("enable_moe_block"):  # a mixture beside the dense network, with norms of its own
+        extra = {"mlp": each + 3 * d * s.hidden(0), "norms": 3 * d, "router": d + s.number("num_experts")}
+    elif s.get("use_double_wide_mlp"):
+        whole = {**whole, "mlp": whole.get("mlp", 0) + shared * 3 * d * s.hidden(0)}
+    return {**row, "extra": whole, "layer_extra": extra, "exact": not shared}
+
+
+def _mllama(s: Settings, row: dict[str, Any]) -> dict[str, Any]:
+    raise Untold("cross-attention")
+
+
+def _openelm(s: Settings, name: str) -> Anatomy:
+    """Apple's OpenELM: every layer has its own heads and hidden size."""
+    d, k, n = s.dim, s.number("head_dim"), s.n_layers
+    heads, kv = s.get("num_query_heads"), s.get("num_kv_heads")
+    factors, divisor = s.get("ffn_multipliers"), s.number("ffn_dim_divisor", default=256)
+    layers, attended, mlp, norms = [], 0, 0, d
+    for i in range(n):
+        raw = float(factors[i]) * d
+        hidden = max(divisor, int(raw + divisor / 2) // divisor * divisor)
+        hidden += divisor if hidden < 0.9 * raw else 0
+        attended += (
+            d * (heads[i] + 2 * kv[i]) * k + heads[i] * k * d + (2 * k if s.get("normalize_qk_projections") else 0)
+        )
+        mlp += 3 * d * hidden
+        norms += 2 * d
+        layers.append(Layer(FULL, heads[i], kv[i], k, k, None, 2 * kv[i] * k, 0, "dense", hidden))
+    tied = bool(s.get("share_input_output_layers"))
+    parts = {"embedding": s.vocab * d, "attention": attended, "mlp": mlp, "norms": norms}
+    parts |= {} if tied else {"lm_head": s.vocab * d}
+    return Anatomy(name, d, s.vocab, context_of(s), tied, tuple(layers), parts)
+
+
+def _rwkv(s: Settings, name: str) -> Anatomy:
+    """RWKV-4."""
+    d, n = s.dim, s.n_layers
+    wide, hidden = s.number("attention_hidden_size", default=d), s.number("intermediate_size", default=4 * d)
+    mixing, channel = 2 * wide + 3 * d + 4 * d * wide, 2 * d + d * hidden + d * d + hidden * d
+    parts = {"embedding": s.vocab * d, "mixer": n * mixing, "mlp": n * channel, "norms": 4 * d * n + 4 * d}
+    tied = is_tied(s, {})
+    parts |= {} if tied else {"lm_head": s.vocab * d}
+    layer = Layer("linear", 0, 0, 0, 0, None, 0, 5 * d, "dense", hidden)
+    return Anatomy(name, d, s.vocab, context_of(s), tied, (layer,) * n, parts)
+
+
+def _zamba2(s: Settings, name: str) -> Anatomy:
+    """Mamba-2 layers, some with one of a few shared transformer blocks before them."""
+    d, n = s.dim, s.n_layers
+    kinds = kinds_of(s, {"kinds": "listed", "mixers": {"ssm": ""}})
+    hybrid = [i for i, k in enumerate(kinds) if k == "full+ssm"]
+    blocks = min(s.number("num_mem_blocks", default=1), len(hybrid))
+    h, hidden, rank = s.n_heads, s.hidden(0), s.number("adapter_rank", default=128)
+    kv, k = s.n_kv_heads, 2 * d // max(h, 1)
+    bias = bool(s.get("add_bias_linear"))
+    block = linear(2 * d, h * k) + 2 * linear(2 * d, kv * k) + linear(h * k, d)
+    mlp = linear(d, 2 * hidden, bias) + linear(hidden, d, bias)
+    adapters = (
+        d * rank + rank * 2 * hidden if s.get("use_shared_mlp_adapter", "use_shared_block_adapter") is not False else 0
+    )
+    if s.get("use_shared_attention_adapter"):
+        adapters += 3 * (2 * d * rank + rank * h * k)
+    row = {**rows()["zamba2"], "extra": {
+        "attention": blocks * block, "mlp": blocks * mlp + len(hybrid) * adapters, "norms": blocks * 3 * d,
+        "mixer": len(hybrid) * d * d,
+    }}  # fmt: skip
+    found = assemble(s, row, name, kinds[:n])
+    layers = tuple(
+        x._replace(n_heads=h, n_kv_heads=kv, k_dim=k, v_dim=k, cached=2 * kv * k) if x.mixer == "full+ssm" else x
+        for x in found.layers
+    )
+    parts = found.parts
+    from dataclasses import replace
+
+    return replace(found, layers=layers, parts=parts, reused=(len(hybrid) - blocks) * (block + mlp))
+
+
+def _longcat(s: Settings, name: str) -> Anatomy:
+    """LongCat-Flash: two attentions and two dense networks a layer, and experts of which some do nothing."""
+    n, d = s.number("num_layers"), s.dim
+    one = MIXERS["mla"](s, {}, 0)
+    experts, idle, width = (
+        s.number("n_routed_experts"),
+        s.number("zero_expert_num", default=0),
+        s.number("expert_ffn_hidden_size"),
+    )
+    parts = {
+        "embedding": s.vocab * d, "attention": 2 * n * one.n_params, "mlp": 2 * n * 3 * d * s.number("ffn_hidden_size"),
+        "experts": n * experts * 3 * d * width, "router": n * (d + 1) * (experts + idle), "norms": (4 * n + 1) * d,
+        "lm_head": s.vocab * d,
+    }  # fmt: skip
+    layer = Layer(FULL, *one[1:5], None, 2 * one.cached, 0, "moe", width, experts, s.number("moe_topk"), 3 * d * width)
+    return Anatomy(name, d, s.vocab, context_of(s), False, (layer,) * n, parts, mla=True)
+
+
+WHOLE: dict[str, Callable[[Settings, str], Anatomy]] = {
+    "falcon": _falcon, "openelm": _openelm, "rwkv": _rwkv, "zamba2": _zamba2, "longcat": _longcat,
+}  # fmt: skip
+CHANGES: dict[str, Callable[[Settings, dict[str, Any]], dict[str, Any]]] = {
+    "mpt": _mpt, "opt": _opt, "lfm2": _lfm2, "llama4": _llama4, "stablelm": _stablelm, "nemotron_h": _nemotron_h,
+    "gpt_bigcode": _gpt_bigcode,
+    "gpt_neox_japanese": _gpt_neox_japanese, "gemma3n": _gemma3n, "gemma4": _gemma4, "mllama": _mllama,
+}  # fmt: skip
+NUMBERED = re.compile(r"\.(\d+)\.")
