@@ -1,7 +1,7 @@
-"""Write brolly/identity/data/plan_defaults.json: what transformers and diffusers take for keys that a config leaves out.
+"""Write brolly/identity/data/plan_defaults.json: what transformers and diffusers take for a key that is left out.
 
-Configs on the hub leave out what equals the default. A default that a class works out from another key is no default, and
-is left out here too: it is found by doubling each number and looking what else changes.
+Configs on the hub leave out what equals the default. A default that a class works out from another key is no default,
+and is left out here too: it is found by doubling each number and looking what else changes.
 
     python scripts/plan_defaults.py
 """
@@ -19,14 +19,15 @@ sys.path.insert(0, str(ROOT))
 TARGET = ROOT / "brolly" / "identity" / "data" / "plan_defaults.json"
 # Keys that say how a network is trained or run, and not how large it is.
 NOISE = (
-    "dropout", "_id", "_ids", "initializer", "init_", "_std", "eps", "hidden_act", "output_", "return_dict", "dtype",
-    "use_cache", "transformers_version", "_name_or_path", "problem_type", "chunk_size", "is_encoder_decoder", "_prob",
+    "dropout", "_id", "_ids", "initializer", "init_", "_std", "eps", "hidden_act", "output_hidden", "output_att",
+    "return_dict", "dtype", "use_cache", "transformers_version", "_name_or_path", "problem_type", "chunk_size", "is_encoder_decoder", "_prob",
     "layerdrop", "rope", "_token", "_act", "label", "model_type", "sampling_rate", "activation", "drop_path", "loss",
     "_coefficient", "_cost", "epsilon", "seed", "temperature", "scale_embedding", "ctc_", "apply_spec", "mask_time_l",
     "mask_time_m", "mask_feature_l", "mask_feature_m", "reduction", "_weight", "layer_types", "sliding", "attn_impl",
 )  # fmt: skip
 NEEDED = (
-    "mask_time_prob", "mask_feature_prob", "num_labels", "sr_ratios", "act_fn", "layer_scale_init_value", "activation_fn",
+    "mask_time_prob", "mask_feature_prob", "num_labels", "sr_ratios", "act_fn", "layer_scale_init_value",
+    "activation_fn",
     "num_register_tokens", "activation_function", "hidden_act", "norm_eps", "use_mask_token", "num_detection_tokens",
     "attention_downsample_rate", "num_bottleneck_tokens", "rope_scale",
 )  # fmt: skip
@@ -89,7 +90,8 @@ def main() -> None:
                 cls = CONFIG_MAPPING[name] if name in CONFIG_MAPPING else type(part)
                 rows[name] = row_of(cls)
     lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v, separators=(',', ':'))}" for k, v in sorted(rows.items()))
-    source = f"transformers {transformers.__version__}, diffusers {diffusers.__version__} (Apache-2.0), their config defaults"
+    versions = f"transformers {transformers.__version__}, diffusers {diffusers.__version__}"
+    source = f"the config defaults of {versions} (Apache-2.0)"
     TARGET.write_text(f'{{"source": {json.dumps(source)}, "types": {{\n{lines}\n}}}}\n')
     print(f"{TARGET.relative_to(ROOT)}: {len(rows)} types, {TARGET.stat().st_size:,} bytes")
 

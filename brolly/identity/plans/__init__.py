@@ -1,7 +1,7 @@
 """How many parameters a network has, from its config alone: for those that are not language models alone.
 
-`TABLE` names for each `model_type` (transformers) or `_class_name` (diffusers) the function that counts it, and the parts
-of its config with the type that each has where it names none itself.
+`TABLE` names for each `model_type` (transformers) or `_class_name` (diffusers) the function that counts it, and the
+parts of its config with the type that each has where it names none itself.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brolly.identity.plans.counting import Given, Untold
+from brolly.identity.plans.counting import MOST, Given, Untold
 
 if TYPE_CHECKING:
     from brolly.identity.subject import Subject
@@ -94,6 +94,26 @@ TABLE = {
     "wav2vec2": "audio.wav2vec2",
     "wavlm": "audio.wav2vec2",
     "whisper": "audio.whisper",
+    # noise away: U-Nets, autoencoders, transformers
+    "AuraFlowTransformer2DModel": "dit.aura_flow",
+    "AutoencoderKL": "diffusion.autoencoder_kl",
+    "AutoencoderTiny": "diffusion.autoencoder_tiny",
+    "CogVideoXTransformer3DModel": "dit.cogvideox",
+    "ControlNetModel": "diffusion.controlnet",
+    "DiTTransformer2DModel": "dit.dit",
+    "FluxTransformer2DModel": "dit.flux",
+    "LTXVideoTransformer3DModel": "dit.ltx",
+    "Lumina2Transformer2DModel": "dit.lumina2",
+    "MochiTransformer3DModel": "dit.mochi",
+    "PixArtTransformer2DModel": "dit.pixart",
+    "PriorTransformer": "dit.prior",
+    "QwenImageTransformer2DModel": "dit.qwen_image",
+    "SD3Transformer2DModel": "dit.sd3",
+    "SanaTransformer2DModel": "dit.sana",
+    "UNet2DConditionModel": "diffusion.unet",
+    "UNet2DModel": "diffusion.unet2d",
+    "VQModel": "diffusion.vq_model",
+    "WanTransformer3DModel": "dit.wan",
 }
 # How many positions a network has; of RoBERTa's kin two are taken by the padding.
 CONTEXT = {
@@ -117,7 +137,7 @@ def plan(config: Mapping[str, Any], subject: Subject | None = None) -> Mapping[s
         parts = _plan(config)
     except (Untold, OverflowError):
         return None
-    if parts is None or any(type(n) is not int or n < 0 for n in parts.values()):
+    if parts is None or any(type(n) is not int or n < 0 for n in parts.values()) or sum(parts.values()) > MOST:
         return None
     return {name: n for name, n in parts.items() if n} or None
 
@@ -128,16 +148,17 @@ def _plan(config: Mapping[str, Any]) -> Mapping[str, int] | None:
 
         return open_clip(config)
     kind = config.get("_class_name") or config.get("model_type")
-    row = TABLE.get(kind) if isinstance(kind, str) else None
-    if row is None:
+    if not isinstance(kind, str) or kind not in TABLE:
         return None
+    row = TABLE[kind]
     name, *parts = row.split()
     module, function = name.split(".")
     import importlib
 
     count = getattr(importlib.import_module(f"brolly.identity.plans.{module}"), function)
     given = [part_of(config, *part.split(":")) for part in parts]
-    return count(Given(config, defaults().get(kind, {})), *given)  # type: ignore[no-any-return]
+    found: Mapping[str, int] = count(Given(config, defaults().get(kind, {})), *given)
+    return found
 
 
 def part_of(config: Mapping[str, Any], key: str, kind: str) -> Given:
@@ -156,7 +177,8 @@ def part_of(config: Mapping[str, Any], key: str, kind: str) -> Given:
 def defaults() -> Mapping[str, Mapping[str, Any]]:
     """What transformers and diffusers take for a key that a config leaves out, by type (scripts/plan_defaults.py)."""
     path = Path(__file__).parent.parent / "data" / "plan_defaults.json"
-    return json.loads(path.read_text())["types"]  # type: ignore[no-any-return]
+    types: Mapping[str, Mapping[str, Any]] = json.loads(path.read_text())["types"]
+    return types
 
 
 def context_of(config: Mapping[str, Any]) -> int | None:

@@ -1,13 +1,14 @@
-"""The few kinds of layer that every network is made of, counted; and a config whose numbers are checked as they are read."""
+"""The few kinds of layer that networks are made of, counted; a config whose numbers are checked as they are read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
 MOST = 2**40  # of one number in a config; a hostile one may say anything
-MOST_LAYERS = 4096  # of a list in a config
+MOST_LISTED = 512  # numbers or names in a list of a config
+MOST_LAYERS = 128  # counted one by one
 
 
 class Untold(Exception):
@@ -66,7 +67,7 @@ class Given:
     def words(self, name: str) -> list[str]:
         """A list of texts. Raises Untold."""
         value = self.get(name)
-        if not isinstance(value, (list, tuple)) or len(value) > MOST_LAYERS:
+        if not isinstance(value, (list, tuple)) or len(value) > MOST_LISTED:
             raise Untold(name)
         if not all(isinstance(v, str) for v in value):
             raise Untold(name)
@@ -75,9 +76,9 @@ class Given:
     def ns(self, name: str, times: int | None = None) -> list[int]:
         """A list of whole numbers; with `times`, one number stands for that many of it. Raises Untold."""
         value = self.get(name)
-        if times is not None and type(value) is int and 0 <= times <= MOST_LAYERS:
+        if times is not None and type(value) is int and 0 <= times <= MOST_LISTED:
             value = [value] * times
-        if not isinstance(value, (list, tuple)) or len(value) > MOST_LAYERS:
+        if not isinstance(value, (list, tuple)) or len(value) > MOST_LISTED:
             raise Untold(name)
         if not all(type(v) is int and 0 <= v <= MOST for v in value) or (times is not None and len(value) != times):
             raise Untold(name)
@@ -118,14 +119,6 @@ def over(n: int) -> int:
     return n
 
 
-def times(items: Iterable[Any]) -> list[Any]:
-    """A list whose length is believed. Raises Untold."""
-    found = list(items)
-    if len(found) > MOST_LAYERS:
-        raise Untold("layers")
-    return found
-
-
 def layers(n: int) -> range:
     """Indices of a network's layers. Raises Untold where there are more than any network has."""
     if n > MOST_LAYERS:
@@ -138,7 +131,7 @@ def linear(n_in: int, n_out: int, bias: bool = True) -> int:
 
 
 def conv(n_in: int, n_out: int, kernel: int | tuple[int, ...], bias: bool = True, groups: int = 1) -> int:
-    """A convolution over a picture, whose kernel is square unless its sides are given; transposed ones count the same."""
+    """Of a picture, whose kernel is square unless its sides are given; a transposed one counts the same."""
     size = kernel * kernel if isinstance(kernel, int) else prod(kernel)
     return n_in // over(groups) * n_out * size + n_out * bias
 

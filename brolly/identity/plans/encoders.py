@@ -8,7 +8,7 @@ Parts = dict[str, int]
 
 
 def head_of(c: Given, *families: str) -> str:
-    """What follows the family in the class's name: "Model", "ForMaskedLM" …; "Model" where the config names no class."""
+    """What follows the family in the class's name: "Model", "ForMaskedLM" …; "Model" where there is no class."""
     name = c.architecture
     if not name:
         return "Model"
@@ -121,9 +121,7 @@ def electra(c: Given) -> Parts:
     head = head_of(c, "Electra")
     dim, inner, vocab = c.n("hidden_size"), c.n("embedding_size"), c.n("vocab_size")
     rows = vocab + c.n("max_position_embeddings") + c.n("type_vocab_size")
-    if head == "ForPreTraining":
-        extra = linear(dim, dim) + linear(dim, 1)
-    elif head == "ForMultipleChoice":
+    if head == "ForPreTraining" or head == "ForMultipleChoice":
         extra = linear(dim, dim) + linear(dim, 1)
     else:
         extra = _heads(c, head, dim, 0, _language_head(c, dim, inner, vocab), deep=True)

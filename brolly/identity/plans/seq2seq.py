@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from brolly.identity.plans.counting import Given, Untold, attention, block, linear, mlp, norm
+from brolly.identity.plans.counting import Given, Untold, attention, block, linear, norm
 
 Parts = dict[str, int]
 

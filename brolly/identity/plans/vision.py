@@ -101,9 +101,7 @@ def videomae(c: Given) -> Parts:
         "encoder": c.n("num_hidden_layers") * layer(dim, c.n("intermediate_size")),
     }
     if head == "ForVideoClassification":
-        parts["head"] = norm(dim) + linear(
-            dim, c.n_labels
-        )  # a norm at the end of the encoder or, for the mean, after it
+        parts["head"] = norm(dim) + linear(dim, c.n_labels)  # a norm ends the encoder or, for the mean, follows it
     elif head == "ForPreTraining":
         inner = c.n("decoder_hidden_size")
         pixels = c.n("num_channels") * tube * patch * patch
@@ -132,7 +130,7 @@ def beit(c: Given) -> Parts:
     elif head == "ForImageClassification":
         extra = norm(dim) + linear(dim, c.n_labels)
     elif head == "Model":  # Data2Vec's has no pooler, whose norm it would be
-        bare = c.architecture.startswith("Data2Vec") and c.on("use_mean_pooling", True)
+        bare = c.config.get("model_type") == "data2vec-vision" and c.on("use_mean_pooling", True)
         extra = 0 if bare else norm(dim)
     else:
         raise Untold(head)
@@ -197,7 +195,7 @@ def _swin(c: Given, families: tuple[str, ...], second: bool) -> Parts:
         if i < len(depths) - 1:
             encoder += linear(4 * width, 2 * width, False) + norm(2 * width if second else 4 * width)
     last = dim * 2 ** (len(depths) - 1)
-    final = 0 if c.architecture.startswith("DonutSwin") and head == "Model" else norm(last)
+    final = 0 if c.config.get("model_type") == "donut-swin" and head == "Model" else norm(last)
     return {"embedding": embedding, "encoder": encoder + final, "head": _classifier(c, head, last)}
 
 
@@ -314,9 +312,8 @@ def sam(c: Given, vision: Given, prompt: Given, mask: Given) -> Parts:
 
     width, masks = prompt.n("hidden_size"), prompt.n("mask_input_channels")
     small = masks // 4
-    prompts = (prompt.n("num_point_embeddings") + 2) * width + 2 * vision.n(
-        "num_pos_feats"
-    )  # and "no point", "no mask"
+    prompts = (prompt.n("num_point_embeddings") + 2) * width  # and "not a point", "no mask"
+    prompts += 2 * vision.n("num_pos_feats")
     prompts += conv(1, small, 2) + conv(small, masks, 2) + conv(masks, width, 1) + norm(small) + norm(masks)
 
     d, down = mask.n("hidden_size"), mask.n("attention_downsample_rate")
