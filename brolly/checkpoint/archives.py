@@ -37,6 +37,7 @@ class Member(NamedTuple):
     packed: int
     method: int = STORED
     link: bool = False
+    locked: bool = False  # says that it is encrypted
 
 
 class Directory(NamedTuple):
@@ -262,7 +263,7 @@ def _entries(file: BinaryIO, start: int, length: int, shift: int) -> list[Member
 
 def _listed(raw: bytes, at: int, shift: int) -> tuple[Member, int]:
     """One entry of a zip's directory, and where the next one begins."""
-    method, packed, full = struct.unpack_from("<10xH8xLL", raw, at)
+    flags, method, packed, full = struct.unpack_from("<8xHH8xLL", raw, at)
     n_name, n_extra, n_comment, attributes, start = struct.unpack_from("<28xHHH4xLL", raw, at)
     name = raw[at + 46 : at + 46 + n_name]
     extra = raw[at + 46 + n_name : at + 46 + n_name + n_extra]
@@ -280,7 +281,9 @@ def _listed(raw: bytes, at: int, shift: int) -> tuple[Member, int]:
     except UnicodeDecodeError:
         text = name.decode("cp437")
     link = attributes >> 16 & 0o170000 == 0o120000
-    return Member(text, start + shift, full, packed, method, link), at + 46 + n_name + n_extra + n_comment
+    return Member(
+        text, start + shift, full, packed, method, link, bool(flags & 1)
+    ), at + 46 + n_name + n_extra + n_comment
 
 
 def data_start(file: BinaryIO, member: Member, size: int, title: str) -> int:

@@ -6,6 +6,7 @@ begins, so that whatever Python would have executed before its error has been se
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from time import monotonic
 from typing import Any, BinaryIO, NamedTuple
@@ -16,6 +17,7 @@ LONGEST = 1024  # bytes of a text that is kept; no module has a longer name
 MAX_KEPT = 48 * 2**20  # bytes of the texts that are kept
 MAX_STEPS = 1_000_000  # opcodes of one file
 MAX_SECONDS = 0.8  # for one file
+MAX_SPELT = 16 * 2**20  # bytes that a text may spell
 MAX_LEVELS = 3  # of pickles within the bytes of pickles
 MAX_NAMES = 10_000  # different globals of one file
 MAX_PICKLES = 10_000  # one after the other in a file
@@ -185,6 +187,7 @@ class Imports:
         self.names: dict[Name, int] = {}
         self.calls: set[Name] = set()  # globals that are called or have their state set
         self.odd: dict[str, int] = {}  # what no honest pickle does, in a few words
+        self.zips: list[Stretch] = []  # zip archives in bytes that the pickle hands to a loader; places in the file
         self.n_pickles = 0
         self.broken = ""
         self.unscanned = ""
@@ -440,8 +443,10 @@ class Scanner:
     def _called(self, what: Any, arguments: Any) -> Call | None:
         if isinstance(what, Name):
             self.found.calls.add(what)
-            if what == Name("torch.storage", "_load_from_bytes") and not _is_bytes(arguments):
+            if what == LOADER and not _is_bytes(arguments):
                 self._odd("loads a pickle that it puts together itself")
+            elif what == ENCODER and isinstance(arguments, tuple) and arguments:
+                self._within_text(arguments[0])
             return Call(what, arguments)
         self._odd("calls something that it has computed")
         return None
@@ -470,14 +475,40 @@ class Scanner:
         elif pickled:
             part = Tape(tape.file, tape.start + inside.start, inside.size)
             nested = scan(part, self.clock, Imports(), self.level + 1)
-            if nested.unscanned:
-                raise Spent(nested.unscanned)
-            for name, at in nested.names.items():
-                self.found.add(name, inside.start + at)
-            self.found.calls |= nested.calls
-            self.found.odd = nested.odd | self.found.odd
-        elif head == b"PK\x03\x04":
-            self._import(Name("zipfile", "archive within a pickle"))
+            self.found.zips += nested.zips
+            self._merge(nested)
+        elif head == b"PK\x03\x04" and len(self.found.zips) < 100:
+            self.found.zips.append(Stretch(tape.start + inside.start, inside.size))
+
+    def _within_text(self, text: Any) -> None:
+        """Protocol 2 spells bytes as a text in Latin-1: what begins as a pickle is scanned as one."""
+        if isinstance(text, Stretch):
+            tape = self.tape
+            if text.size > MAX_SPELT:
+                raise Spent("it spells out more bytes than any real file")
+            back, tape.at = tape.at, text.start
+            pickled = tape.peek(3) in SPELT
+            tape.at = back
+            if not pickled:
+                return
+            tape.file.seek(tape.start + text.start)
+            raw = tape.file.read(text.size).decode("utf-8", "replace").encode("latin-1", "replace")
+        elif isinstance(text, str) and text[:1] == "\x80" and "\x02" <= text[1:2] <= "\x05":
+            raw = text.encode("latin-1", "replace")
+        else:
+            return
+        if self.level >= MAX_LEVELS:
+            self._odd(f"holds pickles within pickles, deeper than {MAX_LEVELS}")
+            return
+        self._merge(scan(Tape(io.BytesIO(raw), 0, len(raw)), self.clock, Imports(), self.level + 1))
+
+    def _merge(self, nested: Imports) -> None:
+        if nested.unscanned:
+            raise Spent(nested.unscanned)
+        for name in nested.names:
+            self.found.add(name, self.tape.at)
+        self.found.calls |= nested.calls
+        self.found.odd = nested.odd | self.found.odd
 
     def _skip_array(self, state: dict[str, Any]) -> None:
         """joblib puts an array's bytes between two opcodes, after a byte that says how many to skip first."""
@@ -503,11 +534,17 @@ class Scanner:
         tape.at += size
 
 
+LOADER, ENCODER = Name("torch.storage", "_load_from_bytes"), Name("_codecs", "encode")
+SPELT = {b"\xc2\x80\x02", b"\xc2\x80\x03", b"\xc2\x80\x04", b"\xc2\x80\x05"}  # \x80 and a protocol, in UTF-8
 ARRAY = Name("joblib.numpy_pickle", "NumpyArrayWrapper")
 
 
 def _is_bytes(arguments: Any) -> bool:
-    return isinstance(arguments, tuple) and len(arguments) == 1 and isinstance(arguments[0], Stretch)
+    """Whether a loader is given bytes that were seen here."""
+    if not isinstance(arguments, tuple) or len(arguments) != 1:
+        return False
+    given = arguments[0]
+    return isinstance(given, Stretch) or isinstance(given, Call) and given.what == ENCODER
 
 
 def _item_size(dtype: Any) -> int | None:
