@@ -276,7 +276,7 @@ def flop_in(text: str, *, later: bool = False) -> list[tuple[float, str]]:
         if not spoken_of or THRESHOLD.search(sentence) or bool(LATER.search(sentence)) != later:
             continue
         number, power = (match[1], match[2]) if match[1] else (match[3], match[4])
-        value = float(number) * 10.0 ** int(power)
+        value = float(f"{number}e{power}")
         if 1e15 <= value <= 1e29:
             found.append((value, " ".join(match[0].split())))
     return found if len({value for value, _ in found}) == 1 else []

@@ -124,11 +124,16 @@ def bound(parameters: Parameters) -> float | None:
     return flop_of(n, MOST_TOKENS) if n else None
 
 
+def exceeds(flop: float, threshold: float) -> bool:
+    """Strictly greater, beyond the rounding of floating point."""
+    return flop > threshold * (1 + 1e-9)
+
+
 def above(facts: Facts, threshold: float) -> Verdict:
     """Whether the training compute is greater than a threshold: strictly, as every one of these rules says."""
     flop, source = facts.training.flop, facts.training.source
     inputs: dict[str, Any] = {"flop": flop, "flop_source": source, "threshold": threshold}
-    if flop is not None and flop > threshold:
+    if flop is not None and exceeds(flop, threshold):
         return Verdict(
             MEETS, inputs, f"{spoken(flop)} FLOP ({source}) is more than {_power(threshold)}{_close(flop, threshold)}"
         )
@@ -256,26 +261,26 @@ def eu_modifier(facts: Facts, thresholds: Mapping[str, float]) -> Verdict:
         return Verdict(
             NOT, inputs, "The base model is the same publisher's, so this is a stage of one model (section 2.2)."
         )
-    share, high, low = thresholds["share"], thresholds["systemic"], thresholds["otherwise"]
+    part, high, low = thresholds["part"], thresholds["systemic"], thresholds["otherwise"]
     if change is None:
         return Verdict(
             UNTOLD, inputs, "How much compute the modification took is not known; state it with --tokens or --flop."
         )
     if base:
-        inputs["threshold"] = base * share
-        outcome = MEETS if change > base * share else NOT
+        inputs["threshold"] = base / part
+        outcome = MEETS if exceeds(change, base / part) else NOT
         word = "more" if outcome == MEETS else "not more"
         return Verdict(
             outcome, inputs, f"{spoken(change)} FLOP is {word} than a third of the base model's {spoken(base)}."
         )
     most = bound(facts.parameters)
     never = most is not None and most <= high
-    inputs["threshold"] = (low if never else high) * share
+    inputs["threshold"] = (low if never else high) / part
     unknown = "the base model's compute is not known"
-    if change <= low * share or (change > high * share) or never:
-        limit = low if never or change <= low * share else high
-        inputs["threshold"] = limit * share
-        outcome = MEETS if change > limit * share else NOT
+    if not exceeds(change, low / part) or exceeds(change, high / part) or never:
+        limit = low if never or not exceeds(change, low / part) else high
+        inputs["threshold"] = limit / part
+        outcome = MEETS if exceeds(change, limit / part) else NOT
         word = "more" if outcome == MEETS else "not more"
         return Verdict(
             outcome, inputs, _sentence(f"{unknown}; {spoken(change)} FLOP is {word} than a third of {_power(limit)}")
