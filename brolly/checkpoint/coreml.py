@@ -105,7 +105,7 @@ def read_coreml(path: Where) -> Header:
     inner = root.get("path") if isinstance(root, dict) else None
     if not isinstance(inner, str):
         raise CheckpointError(f"{path}/Manifest.json names no root model; expected a Core ML package.")
-    model = beside(path / "Manifest.json", "Data/" + inner)
+    model = beside(path / "Data" / "model", inner)
     if model is None:
         raise UnsafeCheckpoint(f"{path} points at {shown(inner)}, out of itself.", "external-path", "Manifest.json")
     if is_folder(model):  # a compiled model in a package
