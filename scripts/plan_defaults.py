@@ -19,17 +19,18 @@ sys.path.insert(0, str(ROOT))
 TARGET = ROOT / "brolly" / "identity" / "data" / "plan_defaults.json"
 # Keys that say how a network is trained or run, and not how large it is.
 NOISE = (
-    "dropout", "_id", "_ids", "initializer", "init_", "_std", "eps", "hidden_act", "output_hidden", "output_att",
-    "return_dict", "dtype", "use_cache", "transformers_version", "_name_or_path", "problem_type", "chunk_size", "is_encoder_decoder", "_prob",
-    "layerdrop", "rope", "_token", "_act", "label", "model_type", "sampling_rate", "activation", "drop_path", "loss",
-    "_coefficient", "_cost", "epsilon", "seed", "temperature", "scale_embedding", "ctc_", "apply_spec", "mask_time_l",
-    "mask_time_m", "mask_feature_l", "mask_feature_m", "reduction", "_weight", "layer_types", "sliding", "attn_impl",
+    "dropout", "_id", "_ids", "initializer", "init_", "_std", "_eps", "hidden_act", "output_hidden", "output_att",
+    "return_dict", "dtype", "use_cache", "transformers_version", "_name_or_path", "problem_type", "chunk_size",
+    "is_encoder_decoder", "_prob", "layerdrop", "rope", "_token", "_act", "label", "model_type", "sampling_rate",
+    "activation", "drop_path", "loss", "_coefficient", "_cost", "epsilon", "seed", "temperature", "scale_embedding",
+    "ctc_", "apply_spec", "mask_time_l", "mask_time_m", "mask_feature_l", "mask_feature_m", "reduction", "_weight",
+    "layer_types", "sliding", "attn_impl",
 )  # fmt: skip
 NEEDED = (
     "mask_time_prob", "mask_feature_prob", "num_labels", "sr_ratios", "act_fn", "layer_scale_init_value",
     "activation_fn",
     "num_register_tokens", "activation_function", "hidden_act", "norm_eps", "use_mask_token", "num_detection_tokens",
-    "attention_downsample_rate", "num_bottleneck_tokens", "rope_scale",
+    "attention_downsample_rate", "deepstack_visual_indexes", "rope_scale",
 )  # fmt: skip
 
 
@@ -72,7 +73,7 @@ def diffusers_row(cls: type) -> dict[str, Any]:
 def main() -> None:
     import diffusers
     import transformers
-    from transformers import CONFIG_MAPPING
+    from transformers import CONFIG_MAPPING, PretrainedConfig
 
     from brolly.identity.plans import TABLE
 
@@ -88,6 +89,8 @@ def main() -> None:
             for key, name in parts:
                 part = getattr(whole, key, None)
                 cls = CONFIG_MAPPING[name] if name in CONFIG_MAPPING else type(part)
+                if not issubclass(cls, PretrainedConfig):
+                    sys.exit(f"{kind}: {key} is a {cls.__name__}; expected a config")
                 rows[name] = row_of(cls)
     lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v, separators=(',', ':'))}" for k, v in sorted(rows.items()))
     versions = f"transformers {transformers.__version__}, diffusers {diffusers.__version__}"

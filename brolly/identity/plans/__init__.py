@@ -94,6 +94,28 @@ TABLE = {
     "wav2vec2": "audio.wav2vec2",
     "wavlm": "audio.wav2vec2",
     "whisper": "audio.whisper",
+    # language models with eyes or ears
+    "florence2": "multimodal.florence2 vision_config:florence_vision text_config:bart",
+    "gemma3": "multimodal.gemma3 vision_config:siglip_vision_model",
+    "idefics2": "multimodal.idefics2 vision_config:idefics2_vision perceiver_config:idefics2_perceiver",
+    "idefics3": "multimodal.idefics3 vision_config:idefics3_vision",
+    "internvl": "multimodal.internvl vision_config:internvl_vision",
+    "internvl_chat": "multimodal.internvl_chat vision_config:intern_vit_6b",
+    "llava": "multimodal.llava vision_config:clip_vision_model",
+    "llava_next": "multimodal.llava vision_config:clip_vision_model",
+    "llava_onevision": "multimodal.llava vision_config:siglip_vision_model",
+    "mistral3": "multimodal.mistral3 vision_config:pixtral",
+    "mllama": "multimodal.mllama vision_config:mllama_vision_model",
+    "openvla": "multimodal.openvla",
+    "paligemma": "multimodal.paligemma vision_config:siglip_vision_model",
+    "pixtral": "multimodal.pixtral_vision",
+    "qwen2_5_vl": "multimodal.qwen2_5_vl vision_config:qwen2_5_vl_vision",
+    "qwen2_audio": "multimodal.qwen2_audio audio_config:qwen2_audio_encoder",
+    "qwen2_vl": "multimodal.qwen2_vl vision_config:qwen2_vl_vision",
+    "qwen3_vl": "multimodal.qwen3_vl vision_config:qwen3_vl_vision",
+    "qwen3_vl_moe": "multimodal.qwen3_vl vision_config:qwen3_vl_moe_vision",
+    "smolvlm": "multimodal.idefics3 vision_config:smolvlm_vision",
+    "voxtral": "multimodal.voxtral audio_config:voxtral_encoder",
     # noise away: U-Nets, autoencoders, transformers
     "AuraFlowTransformer2DModel": "dit.aura_flow",
     "AutoencoderKL": "diffusion.autoencoder_kl",
@@ -169,7 +191,7 @@ def part_of(config: Mapping[str, Any], key: str, kind: str) -> Given:
     if isinstance(again, Mapping):
         inner = {**inner, **again}
     own = inner.get("model_type")
-    own = own if isinstance(own, str) and own in defaults() else kind
+    own = own if isinstance(own, str) and own in defaults() and own != config.get("model_type") else kind
     return Given(inner, defaults().get(own, {}))
 
 
