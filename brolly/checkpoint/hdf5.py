@@ -36,8 +36,8 @@ def read_hdf5(path: Where) -> Header:
     """Datasets by their path without the first slash. Raises CheckpointError.
 
     The metadata are the root's attributes; "/name" holds those of a group within the root, and "/" what this reader
-    tells: "chunked" (datasets that do not lie in one piece), "unwritten", "external_links", "external_files", "soft_links",
-    "big_endian", "other_types".
+    tells: "chunked" (datasets that do not lie in one piece), "unwritten", "external_links", "external_files",
+    "soft_links", "big_endian", "other_types".
     """
     with opened(path) as (file, size):
         return read_open(file, size, path)
