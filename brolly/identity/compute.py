@@ -19,6 +19,8 @@ from brolly.identity.subject import Subject
 MOST = 200_000  # characters of a model card
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 300e12}  # FLOP a second, dense 16 bit: as Annex A.3 assumes
 UTILISATION = 0.5  # as Annex A.3 assumes
+WHOLE, LATER = ("pre", "plain"), ("later",)  # stages of training; see STAGE
+ENDS = re.compile(r"\n\s*\n|(?<=[.!?])\s+(?=[A-Z*\[])|\n[|#*-]")  # of sentences, paragraphs, rows
 SCALE = {"trillion": 1e12, "t": 1e12, "tn": 1e12, "billion": 1e9, "b": 1e9, "bn": 1e9, "million": 1e6, "m": 1e6}
 RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 
@@ -31,11 +33,13 @@ FLOP = re.compile(
     r"|(\d{1,3}(?:\.\d{1,4})?)[eE]\+?(\d{2}))"
     r" ?(?:training |total )?(?:FLOPs?|FLOPS|flops?|floating[- ]point operations)\b(?! ?(?:/|per\b))"
 )
-TRAINED = re.compile(r"\b(?:pre-?)?train(?:ed|ing)?\b", re.IGNORECASE)
-LATER = re.compile(
-    r"fine-?tun|\bSFT\b|post-?train|instruct|continu|further|mid-?train|anneal|cooldown|distill|\bRL\b|preference",
+STAGE = re.compile(  # what a sentence says was done with the tokens
+    r"(?P<later>(?:continu\w*|further|additional\w*) (?:pre-?)?train\w*"
+    r"|(?:fine-?|instruction-?|post-?)[ -]?(?:tun|train)\w*|SFT\b|mid-?train\w*|anneal\w*|cool-?down|distill\w*|RLHF\b|DPO\b)"
+    r"|(?P<pre>pre-?train\w*)|(?P<plain>\btrain(?:ed|ing)?\b)",
     re.IGNORECASE,
 )
+MILLIONS = re.compile(r"train\w* (?:on|with|for) (?:about |roughly |~)?$", re.IGNORECASE)  # contexts have as many
 NOT_TRAINING = re.compile(
     r"context|window|sequence length|max(?:imum)?[ _-]length|batch|per (?:second|step|day)|vocabular|throughput|[$€]",
     re.IGNORECASE,
@@ -110,7 +114,7 @@ def _derived(
     subject: Subject, kind: Kind, parameters: Parameters, known: Known | None, tokens: float | None, flop: float | None
 ) -> Training:
     """Of a fine-tune, adapter, quantisation or merge: the base model's compute, and what was added to it."""
-    user, modified = _by_user(parameters, tokens, flop), _by_files(subject, parameters, later=True)
+    user, modified = _by_user(parameters, tokens, flop), _by_files(subject, parameters, LATER)
     own = _is_own(subject, known)
     bases: list[tuple[str, Estimate]] = []
     for name in kind.base_model[:16]:
@@ -121,7 +125,7 @@ def _derived(
     elif not kind.base_model and known:
         bases = [(known.name, e) for e in [*_by_table(parameters, known)][:1]]
     if not bases:
-        bases = [("", e) for e in [*_by_files(subject, parameters)][:1]]
+        bases = [("", e) for e in _by_files(subject, parameters, ("pre",))[:1]]
     distinct = {(e.flop, e.value): e for _, e in bases}
     base = sum(e.flop for e in distinct.values()) or None
     if kind.relation == "quantized":  # nothing is trained
@@ -208,20 +212,20 @@ def _by_table(parameters: Parameters, row: Known | None) -> list[Estimate]:
     return found
 
 
-def _by_files(subject: Subject, parameters: Parameters, *, later: bool = False) -> list[Estimate]:
-    """What card and Trainer say: of the training itself, or (`later`) of fine-tuning a model that was there."""
+def _by_files(subject: Subject, parameters: Parameters, stages: tuple[str, ...] = WHOLE) -> list[Estimate]:
+    """What card and Trainer say of these stages of training."""
     card, n, found = card_of(subject), _passes(parameters), []
-    for value, text in flop_in(card, later=later)[:1]:
+    for value, text in flop_in(card, stages)[:1]:
         found.append(Estimate(value, None, "stated in the model card", "README.md", "text", text))
-    total = subject.json("trainer_state.json").get("total_flos")
+    total = subject.json("trainer_state.json").get("total_flos") if stages != ("pre",) else None
     if isinstance(total, (int, float)) and not isinstance(total, bool) and 1e9 < total < 1e30:
         found.append(
             Estimate(float(total), None, "the Trainer's count", "trainer_state.json", "total_flos", f"{total:g}")
         )
-    for value, text in tokens_in(card, parameters.total, later=later)[:1]:
+    for value, text in tokens_in(card, parameters.total, stages)[:1]:
         if n:
             found.append(_six(n, value, "tokens stated in the model card", "README.md", text))
-    if not later and (hours := hours_in(card)):
+    if stages == WHOLE and (hours := hours_in(card)):
         gpu_hours, gpu = hours
         source = f"stated GPU hours at {UTILISATION:.0%} of the peak"
         value = flop_of_hardware(gpu_hours, PEAK[gpu])
@@ -237,24 +241,28 @@ def card_of(subject: Subject) -> str:
     return plain.replace("\\times", "x").replace("**", "").replace("<sup>", "^").replace("</sup>", "")
 
 
-def _sentence(text: str, start: int, end: int) -> str:
-    """The sentence around a match, at most some 200 characters of it on either side."""
+def _sentence(text: str, start: int, end: int) -> tuple[str, str]:
+    """The sentence around a match, before it and after it, at most some 200 characters of it."""
     before, after = text[max(0, start - 200) : start], text[end : end + 120]
-    before = re.split(r"\n\s*\n|(?<=[.!?])\s+(?=[A-Z*\[])|\n[|#*-]", before)[-1]
-    return before + text[start:end] + re.split(r"\n\s*\n|(?<=[a-z0-9)][.!?])\s+(?=[A-Z*\[])|\n[|#*-]", after)[0]
+    return ENDS.split(before)[-1], ENDS.split(after)[0]
 
 
-def tokens_in(text: str, size: int | None, *, later: bool = False) -> list[tuple[float, str]]:
+def _stage(before: str, after: str) -> str | None:
+    """What was done: "pre" (pre-training), "plain" (training), "later" (fine-tuning), by the verb before a number."""
+    verbs = [m.lastgroup for m in STAGE.finditer(before)][-1:] + [m.lastgroup for m in STAGE.finditer(after)][:1]
+    return verbs[0] if verbs else None
+
+
+def tokens_in(text: str, size: int | None, stages: tuple[str, ...] = WHOLE) -> list[tuple[float, str]]:
     """Training tokens that a card states, with the words; empty where it names several and not whose they are."""
     found: list[tuple[float, str, str]] = []
     for match in _first_of(TOKENS, text):
-        sentence = _sentence(text, match.start(), match.end())
         near = text[max(0, match.start() - 40) : match.end() + 25]
-        if not TRAINED.search(sentence) or NOT_TRAINING.search(near) or bool(LATER.search(sentence)) != later:
+        if NOT_TRAINING.search(near) or _stage(*_sentence(text, match.start(), match.end())) not in stages:
             continue
         value = float(match[1].replace(",", ".") if len(match[1].split(",")[-1]) < 3 else match[1].replace(",", ""))
         value *= SCALE[match[2].lower()]
-        if 1e6 <= value <= 1e15:
+        if 1e9 <= value <= 1e15 or (value >= 1e6 and MILLIONS.search(text, max(0, match.start() - 30), match.start())):
             clause = re.split(r"[,;] | and ", text[max(0, match.start() - 80) : match.start()])[-1]
             found.append((value, " ".join(match[0].split()), clause))
     if len({value for value, _, _ in found}) > 1:
@@ -267,13 +275,12 @@ def _is_size(match: re.Match[str], size: int) -> bool:
     return abs(named - size) <= 0.12 * size
 
 
-def flop_in(text: str, *, later: bool = False) -> list[tuple[float, str]]:
+def flop_in(text: str, stages: tuple[str, ...] = WHOLE) -> list[tuple[float, str]]:
     """Training compute that a card states, with the words; empty where it names several."""
     found = []
     for match in _first_of(FLOP, text):
-        sentence = _sentence(text, match.start(), match.end())
-        spoken_of = TRAINED.search(sentence) or "compute" in sentence
-        if not spoken_of or THRESHOLD.search(sentence) or bool(LATER.search(sentence)) != later:
+        before, after = _sentence(text, match.start(), match.end())
+        if THRESHOLD.search(before) or THRESHOLD.search(after) or _stage(before, after) not in stages:
             continue
         number, power = (match[1], match[2]) if match[1] else (match[3], match[4])
         value = float(f"{number}e{power}")

@@ -16,11 +16,11 @@ TITLE = 400  # words in which a title must stand
 STUB = 300  # words; a file shorter than this may name a licence instead of holding its text
 OWNER = re.compile(r"^\W*(?:copyright|\(c\)|©)[^\n]*$", re.IGNORECASE | re.MULTILINE)
 FILE = re.compile(
-    r"(?P<model>license[-_]?model|model[-_]licen[cs]e)|(?P<plain>licen[cs]e|copying|licen[cs]e[-_.][\w.-]*)"
+    r"(?P<model>license[-_]?model|model[-_]licen[cs]e)|(?P<plain>copying|licen[cs]es?(?:[-_][\w.-]*)?)"
     r"|(?P<notice>notice|use[-_]policy|terms[-_]of[-_]use|terms)",
     re.IGNORECASE,
 )
-OTHER = re.compile(r"code|third|3rd|data|cc0?[-_]?dataset", re.IGNORECASE)
+OTHER = re.compile(r"code|third|3rd|data", re.IGNORECASE)
 
 
 @cache
@@ -88,8 +88,8 @@ def _first(head: str, phrases: list[list[str]]) -> tuple[str, str] | None:
 
 def rank(name: str) -> int | None:
     """How much a file of this name tells of the model's licence, 0 most; None if it is no licence."""
-    stem = re.sub(r"\.(txt|md|rst|pdf|html)$", "", name, flags=re.IGNORECASE)
-    if "/" in name or name.lower().endswith((".pdf", ".html", ".py", ".json")) or OTHER.search(stem):
+    stem = re.sub(r"\.(txt|md|rst)$", "", name, flags=re.IGNORECASE)
+    if "/" in name or OTHER.search(stem):
         return None
     if matched := FILE.fullmatch(stem):
         return 0 if matched["model"] else 1 if matched["plain"] else 2
