@@ -35,11 +35,12 @@ FLOP = re.compile(
 )
 STAGE = re.compile(  # what a sentence says was done with the tokens
     r"(?P<later>(?:continu\w*|further|additional\w*) (?:pre-?)?train\w*"
-    r"|(?:fine-?|instruction-?|post-?)[ -]?(?:tun|train)\w*|SFT\b|mid-?train\w*|anneal\w*|cool-?down|distill\w*|RLHF\b|DPO\b)"
+    r"|(?:fine-?|instruction-?|post-?)[ -]?(?:tun|train)\w*|mid-?train\w*"
+    r"|anneal\w*|cool-?down|distill\w*|(?:SFT|RLHF|DPO)\b)"
     r"|(?P<pre>pre-?train\w*)|(?P<plain>\btrain(?:ed|ing)?\b)",
     re.IGNORECASE,
 )
-MILLIONS = re.compile(r"train\w* (?:on|with|for) (?:about |roughly |~)?$", re.IGNORECASE)  # contexts have as many
+MILLIONS = re.compile(r"train\w* (?:on|with|for) (?:about |roughly |~)?$", re.IGNORECASE)  # as many as contexts have
 NOT_TRAINING = re.compile(
     r"context|window|sequence length|max(?:imum)?[ _-]length|batch|per (?:second|step|day)|vocabular|throughput|[$€]",
     re.IGNORECASE,

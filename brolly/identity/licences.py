@@ -59,7 +59,7 @@ def licence_named(text: str) -> str | None:
     return None
 
 
-def spdx_of(name: str | None) -> str | None:
+def spdx_id(name: str | None) -> str | None:
     """The SPDX id of a licence of the table, None where SPDX has none."""
     row = table()["licences"].get(name) if name else None
     return row["spdx"] if row else None

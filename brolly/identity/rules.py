@@ -6,6 +6,7 @@ tell, an outcome is `cannot-tell`, unless even a bound that no training run come
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -165,7 +166,7 @@ def _partial(facts: Facts, threshold: float) -> bool:
 
 
 def _power(threshold: float) -> str:
-    return f"10^{len(f'{threshold:.0f}') - 1}"
+    return f"10^{round(math.log10(threshold))}"
 
 
 def _close(flop: float, threshold: float) -> str:

@@ -15,7 +15,7 @@ from brolly.card import Header, TensorInfo
 from brolly.identity import licence_text
 from brolly.identity.answers import Kind, Known, Licence
 from brolly.identity.licence_text import licence_in, rank
-from brolly.identity.licences import agree, conflicts, licence_named, licence_of, of_base, spdx_of, spelling, table
+from brolly.identity.licences import agree, conflicts, licence_named, licence_of, of_base, spdx_id, spelling, table
 from brolly.identity.subject import Subject
 
 HUB = (
@@ -117,7 +117,7 @@ def test_every_licence_of_the_hubs_list_is_in_the_table(name: str) -> None:
 def test_commercial_use_and_the_acts_free_licence(
     name: str, commercial: str, free: bool | None, tmp_path: Path
 ) -> None:
-    found = licence(tmp_path, card(license="other", license_name=name) if spdx_of(name) is None else card(license=name))
+    found = licence(tmp_path, card(license="other", license_name=name) if spdx_id(name) is None else card(license=name))
     assert (found.id, found.commercial, found.free_and_open) == (name, commercial, free)
 
 

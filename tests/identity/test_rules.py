@@ -134,6 +134,13 @@ def test_known_models_fall_where_they_should(model: str, flop: float, meets: set
     assert {name for name, rule in rules.items() if rule.outcome == "meets"} == meets
 
 
+def test_the_sentence_names_both_numbers(tmp_path: Path) -> None:
+    rules = judged(subject(tmp_path), kind(), 3.8e25, size(4e11), LLAMA)
+    assert "3.8e25 FLOP (stated) is more than 10^23" in rules["eu-gpai"].because
+    assert "3.8e25 FLOP (stated) is more than 10^25" in rules["eu-systemic"].because
+    assert "within the 30 %" in judged(subject(tmp_path), kind(), 1.1e23)["eu-gpai"].because
+
+
 def test_a_systemic_model_loses_the_exemption_whatever_its_licence(tmp_path: Path) -> None:
     where = subject(tmp_path, "# Model\n" + "How to use it. " * 40)
     assert judged(where, kind(), 3.8e25)["eu-open-source"].outcome == "does-not-meet"
