@@ -242,10 +242,8 @@ def _openness(subject: Subject, known: Known | None) -> tuple[dict[str, bool | N
     config: Mapping[str, Any] = header.config
     if any(PYTHON_CODE.search(name) for name in subject.files):
         code = True
-    elif "auto_map" not in config and (
-        ("transformers_version" in config and "architectures" in config) or "_diffusers_version" in config
-    ):
-        code = True  # a class of transformers or diffusers, which are Apache-2.0
+    elif "auto_map" not in config and ("_diffusers_version" in config or _in_transformers(config.get("model_type"))):
+        code = True  # a class of diffusers or transformers, which are Apache-2.0
     datasets = matter.get("datasets")
     why = []
     if isinstance(datasets, list) and datasets:
@@ -256,6 +254,12 @@ def _openness(subject: Subject, known: Known | None) -> tuple[dict[str, bool | N
             )
         ]
     return {"weights": weights, "code": code, "data": None}, why
+
+
+def _in_transformers(model_type: object) -> bool:
+    from brolly.identity.roles import table as tables
+
+    return isinstance(model_type, str) and model_type in tables("architectures.json")["types"]
 
 
 def _mof(subject: Subject, row: Mapping[str, Any]) -> str | None:

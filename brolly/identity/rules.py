@@ -33,12 +33,13 @@ NARROW = {  # flavours that do one task, or are no model by themselves; the Guid
     "controlnet": "only steers another model", "tokenizer": "is a tokenizer", "optimizer": "is a state of training",
 }  # fmt: skip
 OUT = {  # kinds that generate neither language, nor images or video from text
-    "vision": "a vision model generates no language", "vision-language-embedding": "gives embeddings and scores",
+    "vision": "a vision model does one narrow task", "vision-language-embedding": "gives embeddings and scores",
     "text-encoder": "gives embeddings, no text", "audio": "sound effects are out of scope",
     "music": "music from prompts is out of scope", "protein": "generates no language",
     "scientific": "weather, physics and chemistry are out of scope", "robotics": "gives actions, no language",
     "time-series": "gives numbers, no language",
 }  # fmt: skip
+EDIT = re.compile(r"edit|img2img|image-?to-?image|pix2pix|i2v|image-?to-?video|kontext|control", re.IGNORECASE)
 REPAIR = re.compile(r"inpaint|outpaint|upscal|super[-_ ]?res|\besrgan|restor", re.IGNORECASE)
 
 
@@ -105,6 +106,11 @@ def generates(facts: Facts) -> tuple[bool | None, str]:
     if kind.kind in ("image", "video"):
         if repair := REPAIR.search(_told(facts)):
             return False, f"it only repairs or enlarges images (“{repair[0]}”), which the Guidelines put out of scope"
+        if "image" in into and (edit := EDIT.search(_told(facts))):
+            return (
+                None,
+                f"it makes {kind.kind}s from images (“{edit[0]}”); whether from text alone too, the files do not tell",
+            )
         if "text" in into and out & {"image", "video"}:
             return True, f"it generates {kind.kind}s from text"
         if into:

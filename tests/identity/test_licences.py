@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -325,7 +326,7 @@ def test_families_agree_with_their_members() -> None:
 
 def test_a_partial_class_of_openness_names_what_is_not_seen(tmp_path: Path) -> None:
     text = card(license="apache-2.0")["README.md"] + "## Evaluation\nSee arxiv.org/abs/1\n" + "Words. " * 100
-    found = licence(tmp_path, {"README.md": text}, architectures=["X"], transformers_version="5", model_type="x")
+    found = licence(tmp_path, {"README.md": text}, model_type="llama")
     assert found.mof_class and found.mof_class.startswith("partial") and "not seen: data card" in found.mof_class
     assert found.openness == {"weights": True, "code": True, "data": None}
     assert licence(tmp_path, card(license="llama3.1")).mof_class is None
@@ -391,3 +392,11 @@ def test_the_texts_table_names_licences_of_the_table() -> None:
             assert all(" ".join(licence_text.words_of(p)) == p for p in phrases), phrases
     assert all(len(of) <= licence_text.KEPT + 1 and licences[name]["spdx"] for name, of in data["prints"].items())
     assert json.dumps(data)
+
+
+def test_every_licence_of_the_known_models_is_in_the_table() -> None:
+    path = Path(licence_text.__file__).parent / "data/models.json"
+    if not path.is_file():
+        pytest.skip(f"{path.name} is absent: this test reads the licences of the table of known models")
+    named = set(re.findall(r'"licence"\s*:\s*"([^"]+)"', path.read_text()))
+    assert not [name for name in named if licence_named(name) is None]

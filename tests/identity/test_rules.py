@@ -165,6 +165,7 @@ def test_the_exemption_cannot_be_told_without_usage_information(tmp_path: Path) 
         ("a voice", kind("speech", "text", "audio"), False),
         ("FLUX.1-dev", kind("image", "text", "image"), True),
         ("a video model", kind("video", "text image", "video"), True),
+        ("Qwen-Image-Edit", kind("image", "text image", "image"), None),
         ("image to video", kind("video", "image", "video"), False),
         ("stable-diffusion-inpainting", kind("image", "text image mask", "image"), False),
         ("stable-diffusion-x4-upscaler", kind("image", "text image", "image"), False),
