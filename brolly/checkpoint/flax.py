@@ -35,7 +35,7 @@ SIZED = {
 
 
 def read_flax(path: Where) -> Header:
-    """Arrays by name, the levels joined by "/"; metadata["values"] is what else the maps hold. Raises CheckpointError."""
+    """Arrays by name, levels joined by "/"; what else the maps hold is metadata["values"]. Raises CheckpointError."""
     with opened(path) as (file, size):
         walk = _Walk(file, size, path)
         kind, count = walk.begin()
