@@ -30,7 +30,8 @@ NEEDED = (
     "mask_time_prob", "mask_feature_prob", "num_labels", "sr_ratios", "act_fn", "layer_scale_init_value",
     "activation_fn",
     "num_register_tokens", "activation_function", "hidden_act", "norm_eps", "use_mask_token", "num_detection_tokens",
-    "attention_downsample_rate", "deepstack_visual_indexes", "rope_scale",
+    "attention_downsample_rate", "deepstack_visual_indexes",
+    "num_query_tokens", "reduction_factor", "sampling_rate", "rope_scale",
 )  # fmt: skip
 
 

@@ -50,7 +50,7 @@ TABLE = {
     "t5": "seq2seq.t5",
     "umt5": "seq2seq.umt5",
     # proteins
-    "esm": "seq2seq.esm",
+    "esm": "protein.esm",
     # pictures and texts in one space
     "blip": "contrastive.blip " + _TOWERS.format("blip"),
     "chinese_clip": "contrastive.chinese_clip " + _TOWERS.format("chinese_clip"),
@@ -84,13 +84,27 @@ TABLE = {
     "vit": "vision.vit",
     "vit_mae": "vision.vit_mae",
     "yolos": "vision.yolos",
+    # every pixel, boxes, a picture read aloud
+    "blip-2": "dense.blip_2 vision_config:blip_2_vision_model qformer_config:blip_2_qformer",
+    "depth_anything": "dense.depth_anything",
+    "detr": "dense.detr",
+    "dpt": "dense.dpt",
+    "table-transformer": "dense.detr",
+    "trocr": "",
+    "vision-encoder-decoder": "dense.vision_encoder_decoder",
+    # series and actions
+    "decision_transformer": "series.decision_transformer",
+    "timesfm": "series.timesfm",
     # sounds
     "audio-spectrogram-transformer": "audio.spectrogram_transformer",
     "bark": "audio.bark semantic_config:semantic coarse_acoustics_config:coarse_acoustics "
     "fine_acoustics_config:fine_acoustics codec_config:encodec",
     "encodec": "audio.encodec",
     "hubert": "audio.wav2vec2",
+    "mimi": "speech.mimi",
     "musicgen": "audio.musicgen text_encoder:t5 audio_encoder:encodec decoder:musicgen_decoder",
+    "speecht5": "speech.speecht5",
+    "vits": "speech.vits",
     "wav2vec2": "audio.wav2vec2",
     "wavlm": "audio.wav2vec2",
     "whisper": "audio.whisper",
@@ -105,7 +119,7 @@ TABLE = {
     "llava_next": "multimodal.llava vision_config:clip_vision_model",
     "llava_onevision": "multimodal.llava vision_config:siglip_vision_model",
     "mistral3": "multimodal.mistral3 vision_config:pixtral",
-    "mllama": "multimodal.mllama vision_config:mllama_vision_model",
+    "mllama": "multimodal.mllama vision_config:mllama_vision_model text_config:mllama_text_model",
     "openvla": "multimodal.openvla",
     "paligemma": "multimodal.paligemma vision_config:siglip_vision_model",
     "pixtral": "multimodal.pixtral_vision",
@@ -156,22 +170,23 @@ def plan(config: Mapping[str, Any], subject: Subject | None = None) -> Mapping[s
     Counted is what the class in `architectures` holds, its head included; without a class the network without a head.
     """
     try:
-        parts = _plan(config)
+        parts = counted(config)
     except (Untold, OverflowError):
         return None
-    if parts is None or any(type(n) is not int or n < 0 for n in parts.values()) or sum(parts.values()) > MOST:
+    if any(type(n) is not int or n < 0 for n in parts.values()) or sum(parts.values()) > MOST:
         return None
     return {name: n for name, n in parts.items() if n} or None
 
 
-def _plan(config: Mapping[str, Any]) -> Mapping[str, int] | None:
+def counted(config: Mapping[str, Any]) -> Mapping[str, int]:
+    """Parameters by component. Raises Untold."""
     if isinstance(config.get("model_cfg"), Mapping):
         from brolly.identity.plans.contrastive import open_clip
 
         return open_clip(config)
     kind = config.get("_class_name") or config.get("model_type")
-    if not isinstance(kind, str) or kind not in TABLE:
-        return None
+    if not isinstance(kind, str) or not TABLE.get(kind):
+        raise Untold("model_type")
     row = TABLE[kind]
     name, *parts = row.split()
     module, function = name.split(".")

@@ -211,9 +211,22 @@ def internvl_chat(c: Given, vision: Given) -> Parts:
     return {"language": words, "vision": eyes, "projection": norm(merged) + mlp(merged, dim, dim)}
 
 
-def mllama(c: Given, vision: Given) -> Parts:
+def _mllama_text(c: Given) -> tuple[int, int]:
+    """Llama 3.1 with eight words more to read, some of whose layers look at the picture in place of the text."""
+    dim, heads, n = c.n("hidden_size"), c.n("num_attention_heads"), c.n("num_hidden_layers")
+    head = dim // over(heads)
+    crossed = len(set(c.ns("cross_attention_layers")) & set(range(min(n, MOST_LISTED))))
+    layer = 2 * dim * dim + 2 * dim * c.n("num_key_value_heads") * head
+    layer += gated(dim, c.n("intermediate_size")) + 2 * dim
+    total = n * layer + crossed * (2 * head + 2) + dim + (c.n("vocab_size") + 8) * dim
+    return total + (0 if c.on("tie_word_embeddings", False) else c.n("vocab_size") * dim), dim
+
+
+def mllama(c: Given, vision: Given, text: Given) -> Parts:
     """Llama 3.2 Vision: pictures in tiles that know their place; two stacks of layers, the second with gates."""
-    words, dim, _ = language(c, kind="mllama_text_model")
+    words, dim = _mllama_text(text)
+    if c.architecture not in ("", "MllamaForConditionalGeneration"):
+        raise Untold(c.architecture)
     seen, patch = vision.n("hidden_size"), vision.n("patch_size")
     rows = (vision.n("image_size") // over(patch)) ** 2 + 1
     ratios, tiles = vision.get("supported_aspect_ratios"), vision.n("max_num_tiles")

@@ -148,26 +148,3 @@ def prophetnet(c: Given) -> Parts:
     layer = block(dim, c.n("decoder_ffn_dim")) + cross + linear(dim, buckets)
     decoder = c.n("num_decoder_layers") * layer + table + norm(dim) + c.n("ngram") * dim
     return {"embedding": vocab * dim, "encoder": encoder, "decoder": decoder, "head": 0 if c.tied else vocab * dim}
-
-
-def esm(c: Given) -> Parts:
-    """ESM-2's language model with its head of contacts; its table of positions goes unused where they are rotary."""
-    name = c.architecture
-    if name not in ("", "EsmModel", "EsmForMaskedLM", "EsmForSequenceClassification", "EsmForTokenClassification"):
-        raise Untold(name)
-    dim, vocab, n = c.n("hidden_size"), c.n("vocab_size"), c.n("num_hidden_layers")
-    rotary = c.word("position_embedding_type", "absolute") == "rotary"
-    rows = vocab + (0 if rotary else c.n("max_position_embeddings"))
-    contacts = linear(n * c.n("num_attention_heads"), 1)
-    embedding = rows * dim + (norm(dim) if c.on("emb_layer_norm_before", False) else 0)
-    parts = {"embedding": embedding, "encoder": n * block(dim, c.n("intermediate_size")) + norm(dim)}
-    if name.endswith("ForMaskedLM"):
-        tied = c.tied
-        parts["head"] = contacts + linear(dim, dim) + norm(dim) + vocab + (0 if tied else vocab * dim)
-    elif name.endswith("ForSequenceClassification"):
-        parts["head"] = contacts + linear(dim, dim) + linear(dim, c.n_labels)
-    elif name.endswith("ForTokenClassification"):
-        parts["head"] = contacts + linear(dim, c.n_labels)
-    else:
-        parts["head"] = contacts + linear(dim, dim)
-    return parts
