@@ -29,7 +29,7 @@ from brolly.checkpoint.hdf5file import (
 from brolly.errors import CheckpointError
 from brolly.place import Where
 
-MAX_VALUES = 100_000  # of one attribute
+MAX_VALUES = 100_000  # of one attribute; one of more is told as None
 
 
 def read_hdf5(path: Where) -> Header:
@@ -182,8 +182,10 @@ class _Walk:
         if shape is None:
             return name, None
         count = prod(shape)
-        if count > MAX_VALUES or count * kind.size > len(raw.raw) - raw.at:
+        if count * kind.size > len(raw.raw) - raw.at:
             raise CheckpointError(f"{where} claims {count:,} values of {kind.size} bytes, more than there are.")
+        if count > MAX_VALUES:
+            return name, None
         self.file.spend(64 * count)
         values = [self.value(raw.take(kind.size), kind) for _ in range(count)]
         return name, values if shape else values[0]

@@ -5,6 +5,7 @@ After the HDF Group's "HDF5 File Format Specification 3.0"; every length is held
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
@@ -157,13 +158,14 @@ class File:
         found: list[Message] = []
         count = 0
         for start, length in blocks:  # which grows
-            raw = Raw(self.at(start, length))
-            header = 8 if old else 6 if tracked else 4
-            while raw.at + header <= length:
-                kind, n = (raw.number(2), raw.number(2)) if old else (raw.number(1), raw.number(2))
-                flags, count = raw.number(1), count + 1
-                raw.take(header - 5 if old else header - 4)
-                body = raw.take(n)
+            raw, at = self.at(start, length), 0
+            header = struct.Struct("<HHB3x" if old else "<BHB2x" if tracked else "<BHB")
+            while at + header.size <= length:
+                kind, n, flags = header.unpack_from(raw, at)
+                at, count = at + header.size + n, count + 1
+                body = raw[at - n : at]
+                if at > length:
+                    raise IndexError(n)
                 if kind == CONTINUED:
                     inner = Raw(body)
                     begin, n = inner.number(self.wide), inner.number(self.long)
@@ -272,11 +274,9 @@ class File:
             if self.at(node, 4) == b"SNOD":
                 raw = self.raw(node, 8, b"SNOD")
                 count = raw.take(4)[2:]
-                each = 2 * self.wide + 24
-                raw = self.raw(node + 8, int.from_bytes(count, "little") * each)
-                while raw.at < len(raw.raw):
-                    at, address, cached = raw.number(self.wide), raw.number(self.wide), raw.number(4)
-                    raw.take(20)
+                entry = struct.Struct("<QQI20x" if self.wide == 8 else "<III20x")
+                entries = self.at(node + 8, int.from_bytes(count, "little") * entry.size)
+                for at, address, cached in entry.iter_unpack(entries):
                     end = names.find(b"\0", at, at + MAX_NAME)
                     if at >= length or end < 0:
                         raise CheckpointError(f"{self.path}: a group's name lies outside of its heap.")
