@@ -112,11 +112,6 @@ def read(mapped: Mapped, info: TensorInfo, shape: torch.Size, how: str, head_dim
 
 def view(mapped: Mapped, info: TensorInfo) -> Tensor:
     """A tensor over the file's own bytes; nothing is read yet."""
-    if info.dtype not in DTYPES:
-        raise CheckpointError(
-            f"{info.file}: {info.name} is stored as {info.dtype}, which cannot be run yet; "
-            "use a file of the same model in BF16, F16 or F32."
-        )
     dtype = DTYPES[info.dtype]
     if 0 in info.shape:
         return torch.empty(info.shape, dtype=dtype)

@@ -268,15 +268,31 @@ def read_components(folder: Where, faults: Faults) -> Header:
     tensors: dict[str, TensorInfo] = {}
     configs: dict[str, Any] = {}
     files: list[Where] = []
+    empty: list[str] = []  # parts that have a network's config and no weights
     for part in parts[:MAX_COMPONENTS]:
         if not re.fullmatch(r"[\w-]{1,64}", part) or not there(folder / part):
             continue
+        found: list[CheckpointError] = []
         try:
-            inner = read_folder(folder / part, [] if faults is None else faults)
+            inner = read_folder(folder / part, found)
+        except CheckpointError as error:
+            if error.finding != "no-model":  # a scheduler, a tokenizer, an image processor have no weights
+                note(faults, error)
+            continue
         except BrollyError:
-            continue  # a scheduler, a tokenizer, an image processor: no weights
+            continue
+        for fault in found:
+            if fault.finding:
+                fault.file = f"{part}/{fault.file}" if fault.file else part
+                note(faults, fault)
         if inner.config:
             configs[part] = inner.config
+            empty += [part] * (not inner.tensors and inner.format == "config")
         tensors |= {f"{part}/{name}": replace(info, name=f"{part}/{name}") for name, info in inner.tensors.items()}
         files += inner.files
+    if not tensors:
+        note(faults, CheckpointError(f"{folder} holds the settings of a pipeline, and no weights; pull it again.", ""))
+    elif empty:
+        where = f"{folder} lacks the weights of {', '.join(empty)}; pull it again."
+        note(faults, CheckpointError(where, "missing-shards", empty[0]))
     return Header(folder, "diffusers", tensors, {**index, "components": configs}, {}, tuple(files))

@@ -7,9 +7,10 @@ from importlib import import_module
 from pathlib import Path
 
 from brolly.card import Family, Header, Recognised
-from brolly.errors import UnknownModel
+from brolly.errors import CheckpointError, UnknownModel
 
 LOADABLE = ("safetensors", "torch", "meta", "gguf", "llama2c")  # formats whose tensors are mapped from their files
+DTYPES = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL"}  # that torch computes with as they lie
 
 
 @cache
@@ -27,12 +28,24 @@ def recognise(header: Header) -> Recognised:
             f"{header.path} is in the format {header.format or 'of none'}, which brolly tells and does not run; "
             f"it runs {', '.join(LOADABLE)} files of {_known()}."
         )
+    _unpacked(header)
     matches = [f for f in families() if f.match(header)]
     matches = [f for f in matches if not any(other.narrows is f for other in matches)]
     if not matches:
         raise UnknownModel(_unknown(header))
     assert len(matches) == 1, f"{header.path} matches {[f.name for f in matches]}; exactly one family may say yes"
     return Recognised(header, matches[0], matches[0].config(header))
+
+
+def _unpacked(header: Header) -> None:
+    """Packed weights are told, and not run yet. Raises CheckpointError."""
+    advice = "which cannot be run yet; use a file of the same model in BF16, F16 or F32."
+    if packed := next((t for t in header.tensors.values() if t.dtype not in DTYPES), None):
+        raise CheckpointError(f"{packed.file}: {packed.name} is stored as {packed.dtype}, {advice}", "")
+    for key in ("quantization_config", "quantization"):
+        if isinstance(said := header.config.get(key), dict):
+            method = said.get("quant_method") or f"{said.get('bits', '?')} bits"
+            raise CheckpointError(f"{header.path} is quantised ({method!r:.40} in its config), {advice}", "")
 
 
 def _known() -> str:

@@ -68,7 +68,7 @@ def show(card: Card, *, colour: bool = False, width: int | None = None) -> str:
     family = f"{kind.family}, " if kind.family else ""
     page.row("Kind", f"{family}{words}{flavours}{flow}", "bold")
     page.row("LLM?", kind.sentence)
-    page.row("Scope", f"{kind.scope or 'not told'}: {kind.scope_why}" if kind.scope_why else kind.scope or "not told")
+    page.row("Scope", ": ".join(part for part in (kind.scope, kind.scope_why) if part) or "not told")
     if kind.relation:
         page.row("Relation", kind.relation + (f" of {', '.join(kind.base_model)}" if kind.base_model else ""))
     _size(page, card)
@@ -81,7 +81,8 @@ def show(card: Card, *, colour: bool = False, width: int | None = None) -> str:
     page.row("Training", (" · ".join(told) or "tokens and compute unknown; --tokens states them") + source)
     for i, rule in enumerate(card.rules):
         word, style = OUTCOME[rule.outcome]
-        page.row("Rules" if i == 0 else "", f"{word:14}{rule.name}", style)
+        name = re.sub(r" \([^()]*\)$", "", rule.name)
+        page.row("Rules" if i == 0 else "", f"{word:14}{name}", style)
     if card.rules:
         page.row("", "indicative, not legal advice; --why gives inputs, texts and dates", "dim")
     for i, finding in enumerate(card.findings):
