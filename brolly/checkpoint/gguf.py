@@ -78,7 +78,7 @@ def read_gguf(path: Where, faults: list[CheckpointError] | None = None) -> tuple
                 raw = raw[:] + more
     if cursor.order == ">":
         found = CheckpointError(
-            f"{path} is big-endian; convert the model for machines of today.", "big-endian", path.name
+            f"{path} is big-endian; convert the model for little-endian machines.", "big-endian", path.name
         )
         if faults is None:
             raise found
