@@ -73,7 +73,7 @@ def beside(path: Where, location: str) -> Where | None:
     parts = [part for part in location.replace("\\", "/").split("/") if part not in ("", ".")]
     if not parts or location.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or "\0" in location:
         return None
-    if len(location) > 1024:
+    if len(location) > 1024 or not location.isprintable():
         return None
     found: Where = path.parent
     for part in parts:

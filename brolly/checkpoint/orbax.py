@@ -10,13 +10,14 @@ import re
 from typing import Any
 
 from brolly.card import Header
-from brolly.checkpoint.bounded import MAX_TENSORS, json_object, shape_of, shown
+from brolly.checkpoint.bounded import MAX_TENSORS, json_object, parse_json, shape_of, shown
 from brolly.checkpoint.gathered import Gathered, is_folder, names_in, size_there
 from brolly.errors import CheckpointError, NotFound
-from brolly.place import Where
+from brolly.place import Place, Where
 
 MARKS = ("_METADATA", "manifest.ocdbt", "_sharding", "array_metadatas")
 ARRAYS = (".zarray", "zarr.json")
+ARRAY_TYPES = ("jax.Array", "np.ndarray", "jax.ndarray")
 ZARR2 = re.compile(r"[<>|=]?([biufc])(\d{1,2})")
 KINDS = {"b": "BOOL", "i": "I", "u": "U", "f": "F", "c": "C"}
 WORDS = {
@@ -35,12 +36,12 @@ MAX_PARTS = 64
 def read_orbax(path: Where) -> Header:
     """The arrays of a checkpoint's folder: of itself, of its items, or of its newest step.
 
-    Zarr arrays in folders of their own are told in full; their bytes are in chunks, so offsets are -1 and `file` is the
-    array's own description. Of an OCDBT, names are told and dtypes are not: then there are no tensors.
+    An array's bytes are in chunks, packed, so offsets are -1, nbytes is what it takes unpacked, and `file` is its
+    description or the OCDBT's manifest. Where the OCDBT cannot be read, there are names and no tensors.
     metadata: step, items, names (of all leaves), value_types {name: type}, layout ("zarr", "zarr3", "ocdbt"),
-    told (whether `tensors` has every array), shapes {name: shape} where an array lies on one device, so that what was
-    written is the whole, write_shapes {name: shape of one device's part}, handlers and custom (of the step),
-    training_state (names of what is not weights), faults. Raises NotFound, CheckpointError.
+    told (whether `tensors` has every array), write_shapes {name: shape of one device's part} where it has not,
+    handlers and custom (of the step), training_state (names of what is not weights), faults.
+    Raises NotFound, CheckpointError.
     """
     if not is_folder(path):
         path = path.parent
@@ -51,7 +52,7 @@ def read_orbax(path: Where) -> Header:
     found = Gathered(path)
     says: dict[str, Any] = {
         "step": step, "items": [name for name, _ in parts if name], "names": [], "value_types": {}, "layout": None,
-        "told": True, "shapes": {}, "write_shapes": {}, "handlers": {}, "custom": None,
+        "told": True, "write_shapes": {}, "handlers": {}, "custom": None,
     }  # fmt: skip
     files: list[Where] = []
     if (notes := _object(folder / "_CHECKPOINT_METADATA")) is not None:
@@ -81,14 +82,29 @@ def _newest(path: Where) -> tuple[Where, int | None]:
 
 def _items(folder: Where) -> list[tuple[str, Where]]:
     """What a step is made of: itself ("") or the folders within that hold arrays or a tree of names."""
-    names = names_in(folder)
+    if isinstance(folder, Place):
+        pairs = {tuple(path.split("/", 2)[:2]) for path in _paths(folder)}
+        names = sorted({pair[0] for pair in pairs})
+
+        def holds(name: str, marks: tuple[str, ...]) -> bool:
+            return any((name, mark) in pairs for mark in marks)
+    else:
+        names = names_in(folder)[:MAX_FOLDERS]
+
+        def holds(name: str, marks: tuple[str, ...]) -> bool:
+            return any(there(folder / name / mark) for mark in marks)
+
     if any(mark in names for mark in MARKS):
         return [("", folder)]
-    inner = [n for n in names[:MAX_FOLDERS] if not n.startswith((".", "_"))]
-    found = [(n, folder / n) for n in inner if any(there(folder / n / m) for m in MARKS)][:MAX_PARTS]
-    if not found and any(there(folder / n / mark) for n in inner[:MAX_PARTS] for mark in ARRAYS):
-        return [("", folder)]
-    return found
+    inner = [n for n in names if not n.startswith((".", "_"))]
+    found = [(n, folder / n) for n in inner if holds(n, MARKS)][:MAX_PARTS]
+    return found or ([("", folder)] if any(holds(n, ARRAYS) for n in inner[:MAX_PARTS]) else [])
+
+
+def _paths(folder: Place) -> list[str]:
+    """The files below a folder elsewhere, by their paths within it."""
+    base = f"{folder.path}/" if str(folder.path) != "." else ""
+    return [path[len(base) :] for path in folder.store.sizes if path.startswith(base)]
 
 
 def there(path: Where) -> bool:
@@ -114,24 +130,17 @@ def _item(folder: Where, prefix: str, found: Gathered, says: dict[str, Any], fil
             files.append(where)
             leaves.setdefault(name, "zarr")
             says["layout"] = "zarr" if where.name == ".zarray" else "zarr3"
-        missing = [n for n, kind in leaves.items() if _is_array(kind) and prefix + n not in found.tensors]
-        if missing:
-            said = f"lacks {len(missing)} of its {len(leaves)} arrays ({shown(missing[0])} …); pull it again."
-            found.faults.append(f"{folder.name} {said}")
     else:
         files.append(folder / "manifest.ocdbt")
-        says["layout"], says["told"] = "ocdbt", False
-        written = _written(folder)
-        says["write_shapes"] |= {prefix + name: shape for name, shape in written.items()}
-        if _on_one_device(folder):
-            says["shapes"] |= {prefix + name: shape for name, shape in written.items()}
-        for name in written:
+        says["layout"] = "ocdbt"
+        for name in _database(folder, prefix, found, says):
             leaves.setdefault(name, "jax.Array")
+    missing = [n for n, kind in leaves.items() if kind in ARRAY_TYPES and prefix + n not in found.tensors]
+    if missing and says["told"]:
+        said = f"lacks {len(missing)} of its {len(leaves)} arrays ({shown(missing[0])} …); pull it again."
+        found.faults.append(f"{folder.name} {said}")
+        says["told"] = False
     says["names"] += [prefix + name for name in leaves]
-
-
-def _is_array(kind: str) -> bool:
-    return kind in ("jax.Array", "np.ndarray", "jax.ndarray")
 
 
 def _leaves(tree: dict[str, Any], folder: Where) -> dict[str, str]:
@@ -157,6 +166,12 @@ def _leaves(tree: dict[str, Any], folder: Where) -> dict[str, str]:
 def _zarrs(folder: Where) -> list[tuple[str, Where]]:
     """Arrays below a folder: name (folders joined by points) and description."""
     found: list[tuple[str, Where]] = []
+    if isinstance(folder, Place):
+        for path in _paths(folder):
+            above, _, mark = path.rpartition("/")
+            if mark in ARRAYS and above.count("/") < MAX_LEVELS:
+                found.append((above.replace("/", "."), folder / path))
+        return sorted(found, key=lambda row: row[0])
     todo: list[tuple[str, Where, int]] = [("", folder, 0)]
     seen = 0
     while todo:
@@ -168,28 +183,54 @@ def _zarrs(folder: Where) -> list[tuple[str, Where]]:
             child = here / name
             if name.startswith((".", "_")) or not is_folder(child):
                 continue
-            for mark in ARRAYS:
-                if size_there(child / mark) is not None:
-                    found.append((prefix + name, child / mark))
-                    break
-            else:
-                if level + 1 < MAX_LEVELS:
-                    todo.append((f"{prefix}{name}.", child, level + 1))
+            mark = next((m for m in ARRAYS if size_there(child / m) is not None), "")
+            if mark:
+                found.append((prefix + name, child / mark))
+            elif level + 1 < MAX_LEVELS:
+                todo.append((f"{prefix}{name}.", child, level + 1))
     return sorted(found, key=lambda row: row[0])
+
+
+def _database(folder: Where, prefix: str, found: Gathered, says: dict[str, Any]) -> list[str]:
+    """Keep the arrays of an OCDBT; their names, or where it cannot be read those of what each process wrote."""
+    from brolly.checkpoint.ocdbt import Ocdbt
+
+    manifest, names = folder / "manifest.ocdbt", []
+    try:
+        with Ocdbt(folder) as database:
+            rows = database.values(tuple(f"/{mark}".encode() for mark in ARRAYS))
+    except (CheckpointError, NotFound) as error:
+        found.faults.append(str(error))
+        says["told"] = False
+        written = _written(folder)
+        says["write_shapes"] |= {prefix + name: shape for name, shape in written.items()}
+        return list(written)
+    for key, value in rows:
+        name = key.rpartition(b"/")[0].decode("utf-8", "replace").replace("/", ".")
+        said = parse_json(value, f"{manifest}: {shown(name)}")
+        if not isinstance(said, dict):
+            raise CheckpointError(f"{manifest}: {shown(name)} is described by a {type(said).__name__}.")
+        _keep(prefix + name, said, found, manifest)
+        names.append(name)
+    return names
 
 
 def _array(name: str, where: Where, found: Gathered) -> None:
     try:
-        said = json_object(where)
+        _keep(name, json_object(where), found, where)
     except NotFound:
         raise CheckpointError(f"{where} went away while it was read.") from None
+
+
+def _keep(name: str, said: dict[str, Any], found: Gathered, where: Where) -> None:
+    """Keep an array by its description, of either version of zarr."""
     kind = said.get("dtype", said.get("data_type"))
     dtype = WORDS.get(kind) if isinstance(kind, str) else None
     if dtype is None and isinstance(kind, str) and (matched := ZARR2.fullmatch(kind)):
         dtype = "BOOL" if matched[1] == "b" else f"{KINDS[matched[1]]}{int(matched[2]) * 8}"
     if dtype is None or dtype not in WORDS.values():
-        raise CheckpointError(f"{where} has dtype {shown(kind)}; expected one of zarr's.")
-    found.add(name, dtype, shape_of(said.get("shape"), str(where)), where, -1)
+        raise CheckpointError(f"{where}: array {shown(name)} has dtype {shown(kind)}; expected one of zarr's.")
+    found.add(name, dtype, shape_of(said.get("shape"), f"{where}: array {shown(name)}"), where, -1)
 
 
 def _written(folder: Where) -> dict[str, list[int]]:
@@ -204,23 +245,3 @@ def _written(folder: Where) -> dict[str, list[int]]:
                 shape = shape_of(said.get("write_shape"), f"{inner / name}: {shown(said['param_name'])}")
                 found.setdefault(said["param_name"][:4096], list(shape))
     return found
-
-
-def _on_one_device(folder: Where) -> bool:
-    """Whether every array lay on one device when it was written, as _sharding says."""
-    from brolly.checkpoint.bounded import parse_json
-
-    said = _object(folder / "_sharding")
-    if not said:
-        return False
-    for value in said.values():
-        inner = parse_json(value.encode("utf-8", "replace"), f"{folder}/_sharding") if isinstance(value, str) else value
-        if not isinstance(inner, dict):
-            return False
-        if inner.get("sharding_type") == "NamedSharding":
-            mesh = inner.get("shape")
-            if not isinstance(mesh, list) or any(n != 1 for n in mesh):
-                return False
-        elif inner.get("sharding_type") != "SingleDeviceSharding":
-            return False
-    return True

@@ -84,7 +84,7 @@ class Table:
             block = unsnap(raw, min(MAX_BLOCK, self.left)) if compression else raw
         except (IndexError, ValueError):
             raise self.broken() from None
-        self.left -= len(block) + 1024
+        self.left -= len(block) + 1024 + (16 * n_bytes if compression else 0)  # as long as it takes
         if self.left < 0:
             raise CheckpointError(f"{self.path}: its index is longer than {MAX_TOTAL:,} bytes, as no real one is.")
         return block

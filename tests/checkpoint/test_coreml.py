@@ -22,11 +22,16 @@ spec = importlib.util.find_spec("coremltools")
 if spec is None:
     pytest.skip("coremltools has the classes that write the files that are read here", allow_module_level=True)
 # the package itself imports torch, and says much; its messages need only protobuf
-package = sys.modules.setdefault("coremltools", types.ModuleType("coremltools"))
-package.__path__ = list(spec.submodule_search_locations or [])
+package = types.ModuleType("coremltools")
+package.__path__, package.__spec__ = list(spec.submodule_search_locations or []), spec
+real = sys.modules.get("coremltools")
+sys.modules["coremltools"] = package
 Model = importlib.import_module("coremltools.proto.Model_pb2").Model
 NeuralNetwork = importlib.import_module("coremltools.proto.NeuralNetwork_pb2")
 MIL = importlib.import_module("coremltools.proto.MIL_pb2")
+del sys.modules["coremltools"]
+if real is not None:
+    sys.modules["coremltools"] = real
 F16, F32 = 10, 11
 
 

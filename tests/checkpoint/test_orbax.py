@@ -1,17 +1,23 @@
-"""Orbax folders, written by hand after the published formats, and their damage."""
+"""Orbax folders, written by Orbax and by hand after the published formats, and their damage."""
 
 from __future__ import annotations
 
-import base64
 import json
+import random
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from brolly.checkpoint.ocdbt import Ocdbt
 from brolly.checkpoint.orbax import read_orbax
+from brolly.checkpoint.zstd import unzstd
 from brolly.errors import CheckpointError
-from tests.checkpoint.spoilt import only_our_errors
+from tests.checkpoint.spoilt import only_our_errors, spoilt
+
+DATA = Path(__file__).parent / "data"
 
 LEAVES = {("params", "dense", "kernel"): "jax.Array", ("params", "dense", "bias"): "jax.Array", ("step",): "scalar"}
 
@@ -74,32 +80,59 @@ def test_the_newest_step_is_read_with_its_items(tmp_path: Path) -> None:
     assert header.metadata["training_state"] == ["opt_state.w"] and header.metadata["handlers"] == {"params": "H"}
 
 
-def ocdbt(folder: Path, mesh: list[int] | None) -> Path:
-    inner = folder / "default"
-    (inner / "array_metadatas").mkdir(parents=True)
-    (inner / "d").mkdir()
-    (inner / "manifest.ocdbt").write_bytes(b"\x0c\xdb\x3a\x2a" + bytes(40))
-    (inner / "_METADATA").write_text(tree(use_ocdbt=True))
-    rows = [{"param_name": "params.dense.kernel", "write_shape": [3, 5], "chunk_shape": [3, 5], "ext_metadata": None}]
-    said = {"array_metadatas": [{"array_metadata": row} for row in rows]}
-    (inner / "array_metadatas" / "process_0").write_text(json.dumps(said))
-    one = {"sharding_type": "SingleDeviceSharding", "device_str": "TPU_0"}
-    many = {"sharding_type": "NamedSharding", "shape": mesh, "axis_names": ["x"], "partition_spec": ["x"]}
-    name = base64.b64encode(b"params.dense.kernel").decode()
-    (inner / "_sharding").write_text(json.dumps({name: json.dumps(one if mesh is None else many)}))
+def unpacked(name: str, folder: Path) -> Path:
+    with zipfile.ZipFile(DATA / name) as archive:
+        archive.extractall(folder)
     return folder
 
 
-@pytest.mark.parametrize(("mesh", "whole"), [(None, True), ([1], True), ([8], False)])
-def test_an_ocdbt_tells_names_and_says_that_it_does_not_tell_more(
-    tmp_path: Path, mesh: list[int] | None, whole: bool
-) -> None:
-    header = read_orbax(ocdbt(tmp_path, mesh))
+def test_what_orbax_wrote_is_told_in_full(tmp_path: Path) -> None:
+    """data/orbax.zip: orbax-checkpoint 0.12.8, CheckpointManager, step 20, items params and opt, each an OCDBT."""
+    header = read_orbax(unpacked("orbax.zip", tmp_path))
+    layers = {f"params.layers.{i}.kernel": ("BF16", (8, 16)) for i in range(12)}
+    layers |= {f"params.layers.{i}.bias": ("F32", (16,)) for i in range(12)}
+    layers |= {"params.emb.table": ("F8_E4M3", (100, 8)), "params.ids": ("I32", (5,)), "opt.mu": ("F32", (3, 4))}
+    assert {k: (t.dtype, t.shape) for k, t in header.tensors.items()} == layers
     says = header.metadata
-    assert dict(header.tensors) == {} and says["told"] is False and says["layout"] == "ocdbt"
-    assert says["names"] == ["params.dense.kernel", "params.dense.bias", "step"]
-    assert says["write_shapes"] == {"params.dense.kernel": [3, 5]}
-    assert says["shapes"] == ({"params.dense.kernel": [3, 5]} if whole else {})  # a part's shape is not the array's
+    assert says["told"] and says["step"] == 20 and says["layout"] == "ocdbt" and says["faults"] == []
+    assert set(says["names"]) == set(layers) and says["training_state"] == ["opt.mu"]
+
+
+def test_a_tree_of_several_levels_is_walked_past_the_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """data/ocdbt.zip: tensorstore 0.1.86, nodes of 600 bytes, 60 arrays of 12 chunks."""
+    visits = []
+    walk = Ocdbt._walk
+    monkeypatch.setattr(Ocdbt, "_walk", lambda self, *a: visits.append(a[3]) or walk(self, *a))
+    header = read_orbax(unpacked("ocdbt.zip", tmp_path))
+    assert {k: t.shape for k, t in header.tensors.items()} == {f"layer{i:02d}.w": (i + 1, 3) for i in range(60)}
+    assert max(visits) >= 1
+
+
+def test_an_ocdbt_that_cannot_be_read_still_tells_names(tmp_path: Path) -> None:
+    folder = unpacked("orbax.zip", tmp_path) / "20" / "params"
+    (folder / "manifest.ocdbt").write_bytes(b"\x0c\xdb\x3a\x2a" + bytes(40))
+    header = read_orbax(folder)
+    says = header.metadata
+    assert dict(header.tensors) == {} and says["told"] is False and "OCDBT" in says["faults"][0]
+    assert "layers.3.kernel" in says["names"] and says["write_shapes"]["layers.3.kernel"] == [8, 16]
+
+
+def test_zstandard_agrees_with_the_library() -> None:
+    cramjam = pytest.importorskip("cramjam", reason="cramjam compresses what is decompressed here")
+    dice = random.Random(0)
+    texts = [b"", b"a", b"a" * 100_000, Path(__file__).read_bytes() * 3, dice.randbytes(3000)]
+    texts.append(bytes(int(dice.gauss(100, 12)) & 255 for _ in range(30_000)))
+    texts.append(b"".join(b"params.layers_%d.kernel/.zarray" % i for i in range(3000)))
+    for raw in texts:
+        for level in (1, 3, 9, 19):
+            packed = bytes(cramjam.zstd.compress(raw, level))
+            assert unzstd(packed, len(raw)) == raw
+            if raw:
+                with pytest.raises(ValueError):
+                    unzstd(packed, len(raw) - 1)
+        for bad in spoilt(packed, 60):
+            with suppress(ValueError, IndexError):
+                assert len(unzstd(bad, 2**20)) <= 2**20
 
 
 def test_a_missing_array_is_a_fault(tmp_path: Path) -> None:
@@ -122,13 +155,12 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
 
 
 def test_damage_is_met_with_our_errors_alone(tmp_path: Path) -> None:
-    folder = ocdbt(tmp_path, None)
-    zarr(tmp_path / "default", "w", "<f4", [2])
-    (folder / "default" / "manifest.ocdbt").unlink()
+    zarr(tmp_path / "item", "w", "<f4", [2])
+    (tmp_path / "item" / "_METADATA").write_text(tree())
     for name in ("_METADATA", "w/.zarray"):
-        file = folder / "default" / name
-        assert only_our_errors(read_orbax, file, file.read_bytes(), 300, folder) > 50
-    ocdbt(tmp_path / "other", None)
-    for name in ("_METADATA", "_sharding", "array_metadatas/process_0"):
-        file = tmp_path / "other" / "default" / name
-        assert only_our_errors(read_orbax, file, file.read_bytes(), 200, tmp_path / "other") > 30
+        file = tmp_path / "item" / name
+        assert only_our_errors(read_orbax, file, file.read_bytes(), 300, tmp_path) > 50
+    folder = unpacked("orbax.zip", tmp_path / "db") / "20" / "params"
+    files = [p for p in folder.rglob("*") if p.is_file() and p.stat().st_size < 2000]
+    for file in files:
+        only_our_errors(read_orbax, file, file.read_bytes(), 60, folder)
