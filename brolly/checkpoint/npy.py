@@ -8,12 +8,13 @@ from math import prod
 from typing import Any, BinaryIO, NamedTuple
 
 from brolly.card import BITS, Header, TensorInfo
-from brolly.checkpoint.bounded import MAX_DIMS, MAX_TENSORS, exactly, opened, shape_of, shown
+from brolly.checkpoint.bounded import MAX_DIMS, exactly, opened, shape_of, shown
 from brolly.errors import CheckpointError
 from brolly.place import Place, Where
 
 MAGIC = b"\x93NUMPY"
 MAX_HEADER = 2**16  # bytes
+MAX_ARRAYS = 20_000  # of one file; each is looked at where it lies
 MAX_NAMES = 1000  # of arrays that are told in the metadata
 # NumPy's letter and size → our word. Two bytes of void are what ml_dtypes' bfloat16 is written as.
 DTYPES = {
@@ -50,8 +51,8 @@ def read_npz(path: Where) -> Header:
 
     store = ZipStore(path)
     found = _Found()
-    if len(store.members) > MAX_TENSORS:
-        raise CheckpointError(f"{path} holds {len(store.members):,} files; at most {MAX_TENSORS:,} are read.")
+    if len(store.members) > MAX_ARRAYS:
+        raise CheckpointError(f"{path} holds {len(store.members):,} files; at most {MAX_ARRAYS:,} are read.")
     with opened(path) as (file, size):
         for name, member in sorted(store.members.items(), key=lambda item: item[1].start):
             if not name.endswith(".npy"):
