@@ -1,4 +1,4 @@
-"""Writes brolly/identity/data/config_defaults.json: what transformers' config classes assume where a config says nothing.
+"""Writes brolly/identity/data/config_defaults.json: what transformers' config classes assume for what is not said.
 
     python scripts/config_defaults.py
 
@@ -18,7 +18,7 @@ import transformers
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 ROOM = Path(__file__).parent.parent / "brolly" / "identity"
-READERS = ("anatomy.py", "mixers.py", "needs.py")
+READERS = ("anatomy.py", "decoders.py", "mixers.py")
 
 
 def keys() -> set[str]:

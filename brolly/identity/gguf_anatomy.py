@@ -68,7 +68,8 @@ def anatomy(said: Mapping[str, Any]) -> Anatomy | None:
         experts = number("expert_count", 0)
         moe = experts > 0 and i >= number("leading_dense_block_count", 0)
         layers.append(
-            Layer(full, heads, kv, k, v, limit, cached, state, "moe" if moe else "dense", number("feed_forward_length", 0, i),
+            Layer(full, heads, kv, k, v, limit, cached, state, "moe" if moe else "dense",
+                  number("feed_forward_length", 0, i),
                   experts if moe else 0, number("expert_used_count", 0) if moe else 0)
         )  # fmt: skip
     context = said.get(f"{name}.context_length")

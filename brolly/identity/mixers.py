@@ -1,4 +1,4 @@
-"""What mixes tokens in a decoder's layer, and how many numbers it has: attention in its kinds, state spaces, recurrences.
+"""What mixes tokens in a decoder's layer, and how many numbers it has: attentions, state spaces, recurrences.
 
 Each function takes the config's numbers, the type's row of data/decoders.json and the layer's index.
 """
@@ -31,7 +31,7 @@ class Settings:
         self._seen: dict[tuple[str, ...], Any] = {}
 
     def get(self, *names: str) -> Any:
-        """The value under the first name that is there ("a.b" looks inside a); a null in the config is an answer too."""
+        """The first value under any of the names ("a.b" looks inside a); a null in the config is an answer too."""
         if names not in self._seen:
             found = [v for name in names for v in lookup(self.config, name)]
             found = found or [v for name in names for v in lookup(self.defaults, name)]
@@ -84,7 +84,15 @@ class Settings:
         return self.number("head_dim", "kv_channels") if found is not None else self.dim // max(self.n_heads, 1)
 
     def hidden(self, layer: int) -> int:
-        names = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "hidden_dim", "d_ff")
+        names = (
+            "intermediate_size",
+            "n_inner",
+            "ffn_dim",
+            "ffn_hidden_size",
+            "hidden_dim",
+            "d_ff",
+            "ffn_config.ffn_hidden_size",
+        )
         return self.number(*names, default=4 * self.dim, at=layer)
 
     @property
@@ -129,7 +137,8 @@ def attention(
         n += (width[0] + (0 if shared else width[1])) * (2 if row.get("qk_norm_bias") else 1)
     n += heads if row.get("sinks") else 0
     n += heads * v if row.get("sub_norms") else 0
-    n += d * heads * {"full": v, "heads": 1, "": 0}[row.get("gate", "")]
+    n += d * heads * {"full": v, "doubled": v, "heads": 1, "": 0}[row.get("gate", "")]
+    n += heads * v if row.get("gate") == "doubled" and bias else 0
     return Mix(n, heads, kv, k, v, 0 if shared else kv * (k + v))
 
 
@@ -139,7 +148,7 @@ def gqa(s: Settings, row: Row, layer: int) -> Mix:
 
 
 def gemma4(s: Settings, row: Row, layer: int) -> Mix:
-    """Wider heads in the global layers, whose values may be their keys; the last layers reuse others' keys and values."""
+    """Wider heads in the global layers, whose values may be their keys; the last layers reuse others'."""
     full = row["kinds_found"][layer] == "full"
     k = s.number("global_head_dim", default=512) if full else s.head_dim
     same = full and bool(s.get("attention_k_eq_v"))
@@ -152,7 +161,7 @@ def mla(s: Settings, row: Row, layer: int) -> Mix:
     """Multi-head latent attention (DeepSeek-V2): one compressed vector and one rotary key are cached for all heads."""
     d, h, bias = s.dim, s.n_heads, bool(s.get("attention_bias"))
     rank, rope, nope = s.number("kv_lora_rank"), s.number("qk_rope_head_dim"), s.number("qk_nope_head_dim")
-    v, k = s.number("v_head_dim"), rope + nope
+    v, k = s.number("v_head_dim", default=d // max(h, 1)), rope + nope
     q = s.number("q_lora_rank", default=0)
     n = linear(d, q, bias) + q + q * h * k if q else d * h * k
     n += linear(d, rank + rope, bias) + rank + rank * h * (nope + v) + linear(h * v, d, bias)
@@ -234,7 +243,8 @@ def mamba2(s: Settings, row: Row, layer: int) -> Mix:
     heads, groups = s.number("n_mamba_heads", "mamba_n_heads"), s.number("mamba_n_groups", "mamba_ngroups")
     norm = bool(s.get("mamba_rms_norm")) if "mamba_rms_norm" in {**s.defaults, **s.config} else True
     n, kernel = s.number("mamba_d_state"), s.number("mamba_d_conv")
-    conv_bias, bias = bool(s.get("mamba_conv_bias", "use_conv_bias")), bool(s.get("mamba_proj_bias", "add_bias_linear"))
+    conv_bias = bool(row.get("conv_bias") or s.get("mamba_conv_bias", "use_conv_bias"))
+    bias = bool(s.get("mamba_proj_bias", "add_bias_linear"))
     return state_space(d, inner, heads, groups, n, kernel, conv_bias, bias, norm)
 
 
@@ -251,7 +261,9 @@ def mamba2_own(s: Settings, row: Row, layer: int) -> Mix:
 def falcon_h1(s: Settings, row: Row, layer: int) -> Mix:
     """Attention and a state space side by side."""
     one, other = gqa(s, row, layer), mamba2(s, row, layer)
-    return one._replace(n_params=one.n_params + other.n_params, state=other.state)
+    d, biases = s.dim, (bool(s.get("mamba_proj_bias")), bool(s.get("projectors_bias")))
+    unequal = d * (biases[1] - biases[0])  # the way out has a flag of its own
+    return one._replace(n_params=one.n_params + other.n_params + unequal, state=other.state)
 
 
 def rglru(s: Settings, row: Row, layer: int) -> Mix:

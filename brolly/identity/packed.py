@@ -8,37 +8,45 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, NamedTuple
 
 from brolly.card import TensorInfo
 
 # of a quantiser, beside the weights: never numbers of the model
 BESIDE = frozenset(
-    """qzeros g_idx q_scale q_scale_max q_groups q_group_map q_invperm q_perm suh svh su sv mcg mul1 absmax quant_map nested_absmax
-    nested_quant_map SCB weight_format weight_shape weight_g_idx weight_zero_point input_zero_point output_zero_point
+    """qzeros g_idx q_scale q_scale_max q_groups q_group_map q_invperm q_perm suh svh su sv mcg mul1
+    absmax quant_map nested_absmax nested_quant_map SCB weight_format weight_shape weight_g_idx
+    weight_zero_point input_zero_point output_zero_point qscale_weight
     weight_scale weight_scale_inv weight_scale_2 weight_scales weight_global_scale input_global_scale input_scale
-    input_scale_2 output_scale activation_scale act_scale input_scale_ub pre_quant_scale k_scale v_scale q_scale kv_scale
+    input_scale_2 output_scale activation_scale act_scale input_scale_ub pre_quant_scale k_scale v_scale kv_scale
     kv_cache_scaling_factor prob_scale weight_bias_correction _scale _shift _zeropoint qscale_act scale_weight
     scale_input weight_scale_second""".split()  # noqa: SIM905
 )
 SURE = frozenset(
-    ["qzeros", "absmax", "quant_map", "nested_absmax", "nested_quant_map", "SCB", "weight_format", "weight_shape", "weight_g_idx"]
+    [
+        "qzeros",
+        "absmax",
+        "quant_map",
+        "nested_absmax",
+        "nested_quant_map",
+        "SCB",
+        "weight_format",
+        "weight_shape",
+        "weight_g_idx",
+    ]
 )  # noqa: SIM905
 BUFFERS = frozenset(
     """inv_freq position_ids masked_bias num_batches_tracked running_mean running_var cos_cached sin_cached freqs
-    freqs_cis relative_position_index layer_scalar embed_scale token_type_ids attn_mask slope_rate position_embeddings_buffer
-    causal_mask rope_freqs original_inv_freq""".split()  # noqa: SIM905
+    freqs_cis relative_position_index layer_scalar embed_scale token_type_ids attn_mask slope_rate exp_avg exp_avg_sq
+    max_exp_avg_sq momentum_buffer causal_mask
+    rope_freqs original_inv_freq""".split()  # noqa: SIM905
 )
-OPTIMIZER = (
-    "exp_avg",
-    "exp_avg_sq",
-    "momentum_buffer",
-    "max_exp_avg_sq",
-    "optimizer.",
-    "optimizer_state",
-    "optimizer/",
-)
+APART = ("optimizer.", "optimizer_state", "optimizer/", "rope_freqs.", "rope_factors_")
 EMA = ("model_ema.", "ema_model.", "ema.", "ema/")
+CERTAIN = {"BF16": "BF16", "F16": "F16", "F32": "F32", "F8_E4M3": "FP8_E4M3", "F8_E5M2": "FP8_E5M2"}  # weights as such
+EIGHT = frozenset(("F8_E4M3", "F8_E5M2", "I8", "U8"))
+PACKABLE = frozenset(("I32", "U32", "I16", "U8", "I8", "U16", "I64"))
 WHOLE = frozenset(("I64", "I32", "I16", "U64", "U32", "U16", "BOOL", "U8"))  # without a packing, no weights
 WORDS = {"F8_E4M3": "FP8_E4M3", "F8_E5M2": "FP8_E5M2", "F8_E4M3FNUZ": "FP8_E4M3", "I8": "INT8", "F4": "FP4"}
 BITS_OF = {"NF4": 4, "FP4": 4, "MXFP4": 4, "NVFP4": 4, "INT4": 4, "INT8": 8, "FP8_E4M3": 8, "FP8_E5M2": 8}
@@ -55,7 +63,7 @@ SETTINGS = ("quantize_config.json", "quant_config.json", "hf_quant_config.json",
 
 @dataclass(frozen=True)
 class Scheme:
-    """What a config says of its quantisation. `file` and `key` are where; `bits` and `group` None where it does not tell."""
+    """What a config says of its quantisation, and where. `bits` and `group` are None where it does not tell."""
 
     method: str = ""
     bits: float | None = None
@@ -70,7 +78,7 @@ class Scheme:
 
 
 class Counted(NamedTuple):
-    """A tensor, the numbers it stands for (0 where none of the model's), their precision's word, and whether that is sure."""
+    """A tensor, the numbers it stands for (0: none of the model's), their precision's word, and if that is sure."""
 
     info: TensorInfo
     n_params: int
@@ -158,17 +166,19 @@ def count(tensors: Mapping[str, TensorInfo], scheme: Scheme | None = None) -> It
     scheme = scheme or Scheme()
     rule = Packing(tensors, scheme)
     ema = any(name.startswith(EMA) for name in tensors) and not all(name.startswith(EMA) for name in tensors)
-    buffers, beside, plain, whole = BUFFERS, BESIDE, rule.plain, WHOLE
+    buffers, beside, plain, whole, certain = BUFFERS, BESIDE, rule.plain, WHOLE, CERTAIN
     for name, info in tensors.items():
         suffix = name.rpartition(".")[2]
-        if suffix in buffers or (ema and name.startswith(EMA)):
+        if suffix in buffers or name.startswith(APART) or (ema and name.startswith(EMA)):
             yield Counted(info, 0, "")
         elif info.shards:
             yield Counted(info, joined(info), WORDS.get(info.dtype, info.dtype))
         elif suffix in beside and rule.is_beside(name, suffix):
             yield Counted(info, 0, "")
+        elif suffix == "weight" and (word := certain.get(info.dtype)):
+            yield Counted(info, prod(info.shape), word)
         elif info.dtype in plain and suffix not in rule.suspects and "_scale" not in suffix:
-            yield Counted(info, info.n_elements, info.dtype)
+            yield Counted(info, prod(info.shape), info.dtype)
         else:
             yield rule.count(name, suffix, info, whole)
 
@@ -188,10 +198,10 @@ class Packing:
 
     def __init__(self, tensors: Mapping[str, TensorInfo], scheme: Scheme) -> None:
         self.tensors, self.scheme = tensors, scheme
-        self.memo: dict[str, float | None] = {}
+        self.memo: dict[str, Any] = {}
 
     def is_beside(self, name: str, suffix: str) -> bool:
-        """Whether a name like a quantiser's does stand beside a weight, or belongs to a checkpoint that is quantised."""
+        """Whether a quantiser's word stands beside a weight, or in a checkpoint that is quantised."""
         if suffix in SURE or self.scheme.method:
             return True
         stem = name[: -len(suffix)]
@@ -203,27 +213,24 @@ class Packing:
             mask = len(info.shape) == 4 and info.shape[:2] == (1, 1) and info.shape[2] == info.shape[3] > 1
             return Counted(info, 0 if mask and "att" in name else n, WORDS.get(dtype, dtype))
         if suffix in ("scales", "biases") and any(stem + w in tensors for w in ("qweight", "weight")):
-            beside = stem + "qweight" in tensors or (weight := tensors[stem + "weight"]).dtype in ("U32", "I8", "U8")
+            beside = stem + "qweight" in tensors or tensors[stem + "weight"].dtype in ("U32", "I8", "U8")
             return Counted(info, 0 if beside else n, "" if beside else dtype)
         if suffix in ("scale", "zero", "zeros", "s") and any(
             stem + w in tensors for w in ("W_q", "B", "weight_packed")
         ):
             return Counted(info, 0, "")
+        if suffix == "scale" and (weight := tensors.get(stem + "weight")) and weight.dtype in EIGHT:
+            return Counted(info, 0, "")
         if suffix == "weights" and name.endswith("embed_positions.weights"):
             return Counted(info, 0, "")  # sinusoids
         if suffix in ("codebooks", "centroids", "lookup_table", "Wscale"):
             return Counted(info, 0 if self.scheme.opaque else n, dtype, not self.scheme.opaque)
-        if (
-            ".quant_state." in name
-            or suffix in ("indices", "codes", "Qidxs", "res_indices")
-            or name.startswith(OPTIMIZER)
-        ):
+        if ".quant_state." in name or suffix in ("indices", "codes", "Qidxs", "res_indices"):
             return Counted(info, 0, "", not self.scheme.opaque)
         if dtype == "F8_E8M0" or self.has_weight(name):
             return Counted(info, 0, "")
-        if dtype in ("I32", "U32", "I16", "U8", "I8", "U16", "I64") and suffix not in ("num_batches_tracked",):
-            if found := self.unpacked(name, suffix, stem, info):
-                return found
+        if dtype in PACKABLE and (found := self.unpacked(name, suffix, stem, info)):
+            return found
         if dtype in whole:
             # a U8 weight that nobody explains may hold two numbers a byte, or one
             unclear = dtype in ("U8", "U32", "I32") and suffix.endswith(("weight", "qweight")) and len(info.shape) > 1
@@ -256,7 +263,9 @@ class Packing:
         if suffix == "W_q":
             bits = scheme.bits or 4
             return Counted(info, int(n * 8 // bits), f"INT{bits:g}", scheme.bits in (1, 2, 4, 8) and dtype == "U8")
-        if suffix == "_data" or suffix == "_packed":
+        if suffix.endswith("qdata"):  # torchao
+            return Counted(info, n * 2 if dtype == "U8" else n, "INT4" if dtype == "U8" else "INT8", dtype == "I8")
+        if suffix == "_data":
             bits = scheme.bits or (8 if dtype == "I8" else 4)
             return Counted(info, int(n * (8 // bits)) if dtype == "U8" else n, f"INT{bits:g}", scheme.bits is not None)
         if dtype == "U32" and (scales := tensors.get(stem + "scales")):
@@ -335,8 +344,8 @@ class Packing:
             if bits in (2, 3, 4, 5, 6, 8):
                 word = "MXFP4" if scales.dtype == "U8" and bits == 4 else f"INT{bits:g}"
                 return Counted(info, n, word)
-        bits = (_whole(own.get("bits")) if isinstance(own, Mapping) else None) or self.scheme.bits
-        return Counted(info, int(info.n_elements * 32 / (bits or 4)), f"INT{bits or 4:g}", bits is not None)
+        width = (_whole(own.get("bits")) if isinstance(own, Mapping) else None) or self.scheme.bits
+        return Counted(info, int(info.n_elements * 32 / (width or 4)), f"INT{width or 4:g}", width is not None)
 
 
 def targets(group: Mapping[str, Any], module: str) -> bool:
@@ -359,7 +368,8 @@ def targets(group: Mapping[str, Any], module: str) -> bool:
 
 
 NAMES = {
-    "gptq": "GPTQ", "awq": "AWQ", "mlx": "MLX", "hqq": "HQQ", "eetq": "EETQ", "aqlm": "AQLM", "vptq": "VPTQ", "exl3": "EXL3",
+    "gptq": "GPTQ", "awq": "AWQ", "mlx": "MLX", "hqq": "HQQ", "eetq": "EETQ", "aqlm": "AQLM", "vptq": "VPTQ",
+    "exl3": "EXL3",
     "auto-round": "AutoRound", "intel/auto-round": "AutoRound", "quip": "QuIP#", "exl2": "EXL2",
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""How many parameters a model has, in total and for one token: from its tensors, else its config, else the table."""
+"""How many parameters a model has, in all and for one token: from its tensors, else its config, else the table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from brolly.card import Evidence, TensorInfo
 from brolly.identity import packed
-from brolly.identity.anatomy import Anatomy, anatomy_of, text_config
+from brolly.identity.anatomy import EXPERTS, OTHER_NAMES, VISITED, Anatomy, anatomy_of, text_config
 from brolly.identity.answers import Kind, Known, Parameters
 
 if TYPE_CHECKING:
@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 
 # the article's classes, by what one token activates
 CLASSES = ((0.75e9, "micro"), (10e9, "small"), (40e9, "medium"), (100e9, "large"), (float("inf"), "frontier"))
-HEADS = frozenset(("lm_head", "output", "embed_out", "head", "score", "classifier", "output_layer", "linear_head"))
-TABLES = frozenset(("wte", "token_embd", "tok_embeddings", "word_embeddings", "embed_tokens", "embed_in", "shared", "emb",
-                    "embedding", "embeddings", "embed", "tokens_embed", "word_embedding", "tok_embedding", "w"))  # fmt: skip
+HEADS = frozenset("lm_head output embed_out head output_layer linear_head".split())  # noqa: SIM905
+JUDGES = frozenset("score classifier v_head value_head reward_head".split())  # noqa: SIM905
+NO_DIGITS = str.maketrans("", "", "0123456789")
+TABLES = frozenset(
+    """wte token_embd tok_embeddings word_embeddings embed_tokens embed_in shared emb embedding embeddings embed
+    tokens_embed word_embedding tok_embedding token_embedding""".split()  # noqa: SIM905
+)
 POSITIONS = (
     "wpe",
     "embed_positions",
@@ -28,7 +32,18 @@ POSITIONS = (
 )
 SEEN = ("vision", "visual", "vit", "image", "img", "vpm", "siglip")
 HEARD = ("audio", "speech", "apm", "wav")
-JOINED = ("projector", "connector", "mm_proj", "multi_modal", "aligner", "resampler", "mlp1", "merger", "modality_proj")
+JOINED = (
+    "projector",
+    "projection",
+    "connector",
+    "mm_proj",
+    "multi_modal",
+    "aligner",
+    "resampler",
+    "mlp1",
+    "merger",
+    "modality_proj",
+)
 WORDS = {
     "float32": "F32",
     "float16": "F16",
@@ -37,18 +52,18 @@ WORDS = {
     "half": "F16",
     "float8_e4m3fn": "FP8_E4M3",
 }
-EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", "num_routed_experts")
-VISITED = ("num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_topk", "moe_top_k", "top_k_experts")
+# of the names that anatomy.py knows beside its rows, those of a text network alone
+TEXT_ALONE = frozenset("kimi_k2 Yi RefinedWebModel RefinedWeb internlm GPT2 xgen hunyuan minimax_text_01".split())  # noqa: SIM905
 
 
 def size_class(activated: int | None) -> str | None:
-    """micro below 0.75 B, small below 10 B, medium below 40 B, large below 100 B, frontier from there; by activated."""
+    """micro below 0.75 B activated, small below 10 B, medium below 40 B, large below 100 B, frontier from there."""
     return None if not activated else next(name for limit, name in CLASSES if activated < limit)
 
 
 def from_known(known: Known) -> Parameters:
     """What the table of known models says."""
-    said = known.sources.get("parameters") or known.sources.get("activated") or {}
+    said = known.sources.get("parameters") or {}
     source = ", ".join(str(said[k]) for k in ("url", "date") if isinstance(said, Mapping) and k in said)
     activated = known.activated or (None if "moe" in known.flavours else known.parameters)
     why = (
@@ -56,8 +71,10 @@ def from_known(known: Known) -> Parameters:
         if known.parameters
         else ()
     )
-    return Parameters(known.parameters, activated, None, False, "table" if known.parameters else None, {}, None, {}, None,
-                      size_class(activated), why)  # fmt: skip
+    return Parameters(
+        known.parameters, activated, None, False, "table" if known.parameters else None, {}, None, {}, None,
+        size_class(activated), why,
+    )  # fmt: skip
 
 
 def anatomy_for(subject: Subject) -> Anatomy | None:
@@ -68,7 +85,7 @@ def anatomy_for(subject: Subject) -> Anatomy | None:
         gguf = header.metadata if "general.architecture" in header.metadata else None
         found = None if adapter(subject) else anatomy_of(header.config, header.tensors, gguf)
         subject.__dict__["_anatomy"] = found
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def adapter(subject: Subject) -> bool:
@@ -99,6 +116,9 @@ def parameters_of(subject: Subject, kind: Kind | None = None) -> Parameters:
     lost = [f for f in subject.faults if f.finding == "missing-shards"]
     planned = None if adapter(subject) else plan_for(subject, anatomy)
     sum_planned = sum(planned.values()) if planned else None
+    sure = bool(planned and (anatomy is None or anatomy.exact) and "Classification" not in architecture(header.config))
+    if tally.unsure and sure and planned and sum_planned:
+        return from_config(subject, scheme, anatomy, planned, tally, False)
     short = bool(subject.faults and sum_planned and tally.total < sum_planned)
     if tally.total and not lost and not short and not scheme.opaque:
         return from_tensors(subject, tally, scheme, anatomy, planned, kind)
@@ -127,11 +147,8 @@ def plan_for(subject: Subject, anatomy: Anatomy | None) -> dict[str, int] | None
     config = subject.header.config
     if not config:
         return None
-    alone = text_config(config) is config and not any(
-        isinstance(config.get(k), Mapping) for k in ("vision_config", "audio_config")
-    )
-    if alone and anatomy and anatomy.parts and not several(config):
-        return dict(anatomy.parts)
+    if anatomy and anatomy.parts and alone(config):
+        return with_head(config, anatomy.parts)
     try:
         from brolly.identity.plans import plan
     except ImportError:
@@ -139,14 +156,30 @@ def plan_for(subject: Subject, anatomy: Anatomy | None) -> dict[str, int] | None
     found = plan(config, subject)
     if not found:
         return None
-    if anatomy and anatomy.parts and not {"language", "text", "embedding"} & set(found):
-        return {**anatomy.parts, **found}
+    if anatomy and anatomy.parts and found.get("language") == anatomy.total:
+        return {**anatomy.parts, **{k: v for k, v in found.items() if k != "language"}}
     return dict(found)
 
 
-def several(config: Mapping[str, Any]) -> bool:
-    """Whether a flat config has a part beyond its text network (Qwen-VL's visual)."""
-    return isinstance(config.get("visual"), Mapping) or "vision_tower" in config or "mm_vision_tower" in config
+def alone(config: Mapping[str, Any]) -> bool:
+    """Whether a config is of a text network and nothing beside it."""
+    kind = config.get("model_type")
+    if text_config(config) is not config or (kind in OTHER_NAMES and kind not in TEXT_ALONE):
+        return False
+    beside = ("vision_config", "audio_config", "visual", "vision_tower", "mm_vision_tower", "img_processor")
+    return not any(config.get(key) for key in beside)
+
+
+def architecture(config: Mapping[str, Any]) -> str:
+    said = config.get("architectures")
+    return said[0] if isinstance(said, list) and said and isinstance(said[0], str) else ""
+
+
+def with_head(config: Mapping[str, Any], parts: Mapping[str, int]) -> dict[str, int]:
+    """The parts of the class that was saved: a bare model and a classifier have no language-model head."""
+    name = architecture(config)
+    headless = name.endswith(("Model", "Classification")) and not name.endswith("LMHeadModel") and "GLM" not in name
+    return {k: v for k, v in parts.items() if not (headless and k == "lm_head")}
 
 
 class Tally:
@@ -170,14 +203,14 @@ class Tally:
         ahead = heads_ahead(config, metadata)
         shared = form in ("torch", "torchscript", "legacy")
         places: set[tuple[Any, ...]] = set()
-        vectors: dict[str, str] = {}
+        known: dict[str, str] = {}  # a name without its numbers → its part
         parts, words = self.parts, self.words
         table: TensorInfo | None = None
         for info, n, word, sure in packed.count(tensors, scheme):
             if not n:
                 self.beside += 1
                 continue
-            name = info.name if info.name in tensors else ""
+            name = info.name
             if not sure:
                 self.unsure = self.unsure or name
             if shared:
@@ -189,7 +222,8 @@ class Tally:
             if ahead and name.startswith(ahead):
                 self.mtp += n
                 continue
-            part = part_of(name, info, vectors)
+            key = name.translate(NO_DIGITS)
+            part = known.get(key) or known.setdefault(key, part_of(name, info))
             if part == "lm_head" and len(info.shape) > 1:
                 if tied and table is not None and table.shape == info.shape:
                     self.doubled += n
@@ -232,21 +266,23 @@ def heads_ahead(config: Mapping[str, Any], metadata: Mapping[str, Any]) -> tuple
     return ("mtp.", "model.mtp.", "model.mtp_", *(form.format(i) for i in after))
 
 
-def part_of(name: str, info: TensorInfo, known: dict[str, str]) -> str:
-    """The component that a tensor belongs to, by its name; `known` keeps what the beginning of a name means."""
+def part_of(name: str, info: TensorInfo) -> str:
+    """The component that a tensor belongs to, by its name."""
     folder, slash, inner = name.partition("/")
     if slash:
         return folder
-    if ".experts." in name or "_exps." in name or (len(info.shape) == 3 and "moe" in name):
-        return "experts" if not (modal := modality(name, known)) else modal
-    if modal := modality(name, known):
+    if modal := modality(name):
         return modal
+    if ".experts." in name or "_exps." in name or (len(info.shape) == 3 and "moe" in name):
+        return "experts"
     before, _, _ = name.rpartition(".")
     module = before.rpartition(".")[2] or name
     if "shared_expert" in name or "shexp" in name:
         return "shared experts"
     if module in HEADS:
         return "lm_head"
+    if module in JUDGES:
+        return "head"
     if "per_layer" in name and ("embed_tokens" in name or "token_embd" in name):
         return "per-layer embedding"
     if module in TABLES and ".layers." not in name and ".h." not in name:
@@ -266,23 +302,14 @@ def part_of(name: str, info: TensorInfo, known: dict[str, str]) -> str:
     return "other"
 
 
-def modality(name: str, known: dict[str, str]) -> str:
-    """vision, audio or projector, where the beginning of a name says so; else empty."""
+def modality(name: str) -> str:
+    """vision, audio or projection, where the beginning of a name says so; else empty."""
     first, _, rest = name.partition(".")
-    key = f"{first}.{rest.partition('.')[0]}"
-    found = known.get(key)
-    if found is None:
-        low = key.lower()
-        if any(w in low for w in JOINED):
-            found = "projector"
-        elif any(w in low for w in SEEN):
-            found = "vision"
-        elif any(w in low for w in HEARD):
-            found = "audio"
-        else:
-            found = ""
-        known[key] = found
-    return found
+    start = f"{first}.{rest.partition('.')[0]}".lower()
+    for modal, words in (("projection", JOINED), ("vision", SEEN), ("audio", HEARD)):
+        if any(word in start for word in words):
+            return modal
+    return ""
 
 
 def experts_share(config: Mapping[str, Any], anatomy: Anatomy | None) -> tuple[int, int] | None:
@@ -323,7 +350,10 @@ def from_tensors(
         components["mtp"] = tally.mtp
         why.append(Evidence("parameters.components.mtp", where, "num_nextn_predict_layers", f"{tally.mtp:,}",
                             "multi-token-prediction layers stand in the files and are not in the total"))  # fmt: skip
-    if planned and (sum_planned := sum(planned.values())) != total and not tally.unsure:
+    sum_planned = sum(planned.values()) if planned else 0
+    if planned and sum_planned == total:
+        why.append(Evidence("parameters.total", "config.json", "", f"{total:,}", "the config alone gives the same"))
+    elif planned and not tally.unsure:
         why.append(Evidence("parameters.total", "config.json", "", f"{sum_planned:,}",
                             "the config alone would give this many; the tensors are believed"))  # fmt: skip
     experts = tally.parts.get("experts", 0)
@@ -340,7 +370,8 @@ def from_tensors(
             activated = None
     language = anatomy is not None or (kind is not None and kind.kind in ("llm", "lmm"))
     lookups = tally.parts.get("per-layer embedding", 0)
-    if tally.has_head or not language:
+    untied = anatomy is not None and not anatomy.tied and header.format != "gguf"
+    if tally.has_head or not language or untied:
         lookups += tally.parts.get("embedding", 0)
     shares = {w: n / total for w, n in sorted(tally.words.items(), key=lambda p: -p[1]) if n > 0}
     if tally.unsure:
@@ -366,7 +397,7 @@ def from_config(
 ) -> Parameters:
     config = subject.header.config
     total = sum(planned.values())
-    exact = anatomy.exact if anatomy else True
+    exact = (anatomy.exact if anatomy else True) and "Classification" not in architecture(config)
     idle = anatomy.idle if anatomy else 0
     if not idle and planned.get("experts"):
         share = experts_share(config, anatomy)
