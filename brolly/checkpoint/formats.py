@@ -163,7 +163,7 @@ def _gguf(path: Where, faults: list[CheckpointError] | None) -> Header:
 
         tensors, metadata, files = read_gguf_split(path, faults)
         return Header(path, "gguf", tensors, metadata=metadata, files=files)
-    tensors, metadata = read_gguf(path)
+    tensors, metadata = read_gguf(path, faults)
     return Header(path, "gguf", tensors, metadata=metadata, files=(path,))
 
 

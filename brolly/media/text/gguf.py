@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from brolly.errors import TokenizerError
@@ -121,7 +121,7 @@ def _wordpiece(tokens: list[str], kinds: list[int], special: Mapping[str, str]) 
 
 def _strings(metadata: Mapping[str, Any], key: str, source: str, limit: int = MAX_TOKENS) -> list[str]:
     found = metadata.get(key)
-    if not isinstance(found, (list, tuple)) or not 0 < len(found) <= limit:
+    if not isinstance(found, Sequence) or isinstance(found, str) or not 0 < len(found) <= limit:
         raise TokenizerError(f"{source} has no {key} that can be read; expected 1 to {limit:,} strings.")
     texts = [t.decode(errors="replace") if isinstance(t, bytes) else t for t in found]
     if not all(isinstance(t, str) for t in texts):
