@@ -30,6 +30,8 @@ def by_config(subject: Subject) -> Told | None:
     if row is None:
         return by_keys(config)
     family, does = _quirks(model_type, row[0], row[1], config)
+    if name.startswith("DeepseekOCR") and model_type != "deepseekocr":  # it calls itself a DeepSeek-VL2
+        family, does = types["deepseekocr"][:2]
     file, key, value = "config.json", "model_type", model_type
     if name:
         ended = by_ending(name, does, config, row[2] if len(row) > 2 else "")
@@ -79,8 +81,6 @@ def _quirks(model_type: str, family: str, does: str, config: Mapping[str, Any]) 
         return named, "lmm-caption" if decoder == "gpt2" else does
     if model_type in ("glm", "chatglm") and isinstance(config.get("vision_config"), Mapping):
         return "GLM-4V", "lmm"
-    if model_type == "florence2":
-        return family, does
     return family, does
 
 
@@ -131,7 +131,7 @@ def by_ending(name: str, does: str, config: Mapping[str, Any], stem: str = "") -
             return "multimodal-embedder"
         case "ForCausalLM" if does == "text-encoder" and config.get("is_decoder") is True:
             return "llm"
-        case "" if stem and name == f"{stem}Model" and kind == "llm":
+        case "" if stem and name == f"{stem}Model" and kind == "llm" and not does.startswith("seq2seq"):
             return "text-encoder" if "AutoModelForCausalLM" not in part(config, "auto_map") else does
     return does
 

@@ -65,14 +65,17 @@ def kind_of(subject: Subject, known: Known | None) -> Kind:
         evidence.append(Evidence("family", "", "name", part_of_name, "a lineage of its own on a shared architecture"))
     does, more = _by_card(subject, does, names)
     evidence += more
-    family, more = _family(subject, family, known)
-    evidence += more
     what = role(does) if does else None
-    if known and (what is None or (named and known.kind != what.kind and does not in ALONE)):
+    if does not in ("tokenizer", "optimizer"):
+        akin = known if known and (named or what is None or known.kind == what.kind) else None
+        family, more = _family(subject, family, bool(part_of_name), akin)
+        evidence += more
+    if known and (what is None or (named and does not in ALONE and relation != "adapter")):
         what = Role(known.kind, known.modalities_in, known.modalities_out, known.flavours)
         evidence.append(Evidence("kind", "", "known model", known.name, "the table of known models"))
+        does = does if what.kind == (role(does).kind if does else None) else ""
     name = _name(subject, known, named, relation)
-    flavours, more = flavours_of(subject, what, does, names, known if named or not relation else None)
+    flavours, more = flavours_of(subject, what, does, names, known, named)
     evidence += more
     scope, scope_why, more = scope_of(subject, what, does, names, bases, known, named)
     kind = what.kind if what else None
@@ -115,10 +118,13 @@ def of_row(known: Known) -> Kind:
 
 
 def own_names(subject: Subject) -> list[str]:
-    """What the model is called: by the user or the hub, by GGUF's keys, by its card."""
+    """What the model is called: by the user or the hub, by GGUF's keys, by its card, by its folder."""
     metadata = subject.header.metadata
     found = [subject.name or "", word(metadata, "general.name"), word(metadata, "general.basename")]
     found += [word(subject.front_matter, "model_name")]
+    place = re.sub(r"\.(gguf|safetensors|bin|pth?|onnx)$", "", subject.where.name)
+    if re.search(r"-\d+(-\d+)?[bm]-", spelt(place)):  # a folder's or a file's name that states a size is a model's
+        found.append(place)
     return list(dict.fromkeys(n for n in found if n))
 
 
@@ -138,16 +144,17 @@ def _name(subject: Subject, known: Known | None, named: bool, relation: str | No
     return known.name if known and relation in (None, "base", "quantized") else None
 
 
-def _family(subject: Subject, family: str, known: Known | None) -> tuple[str, list[Evidence]]:
-    """What brolly runs it as; a lineage of another name that was told before is kept (Yi runs as a Llama)."""
-    runs = _runs_as(subject)
-    why = []
-    if runs and (not family or stem(runs) == stem(family) or family == "Llama"):
+def _family(subject: Subject, family: str, by_name: bool, known: Known | None) -> tuple[str, list[Evidence]]:
+    """What brolly runs it as, or a lineage that the table or its own name tells (Yi runs as a Llama)."""
+    runs, why = _runs_as(subject), []
+    if runs and (not family or stem(runs) == stem(family) or (family == "Llama" and not by_name)):
         why.append(Evidence("family", "", "brolly's family", runs, "what brolly runs it as"))
         family = runs
-    if known and known.family and (not family or (not runs and stem(family) not in stem(known.family))):
+    if known and known.family and not by_name and (not family or stem(known.family) != stem(family)):
+        if "-distill-" in own(known.name):  # DeepSeek-R1-Distill-Qwen is a Qwen2
+            return family, why
         why.append(Evidence("family", "", "known model", known.name, "its shape or its name is in the table"))
-        family = known.family if not family or stem(family) == stem("Llama") else family
+        family = known.family
     return family, why
 
 
@@ -201,7 +208,7 @@ def _by_card(subject: Subject, does: str, names: list[str]) -> tuple[str, list[E
 
 
 def flavours_of(
-    subject: Subject, what: Role | None, does: str, names: list[str], known: Known | None
+    subject: Subject, what: Role | None, does: str, names: list[str], known: Known | None, named: bool
 ) -> tuple[tuple[str, ...], list[Evidence]]:
     """Base or instruct, reasoning, code, experts, guard; and what the role says."""
     if what is None:
@@ -217,7 +224,7 @@ def flavours_of(
     if key := _experts(subject):
         add("moe", *key, "several experts, of which a router picks some")
     if what.kind in ("llm", "lmm") and does not in ALONE:
-        _talks(subject, text, known, add)
+        _talks(subject, text, does, known if named else None, add)
         if re.search(r"-(guard|shieldgemma|wildguard|guardian|guardrail|nemoguard|qwen3guard)-", text):
             add("guard", "", "name", text.strip("-")[:80], "judges texts of others")
         if re.search(r"-ocr-", text):
@@ -229,8 +236,10 @@ def flavours_of(
         tags = {t.lower() for t in words(subject.front_matter, "tags")}
         if "code" in tags and "nlp" not in tags and re.search(r"code|coder", text):
             add("code", "README.md", "tags", "code", "made for programs")
-    if known:
+    if known and known.kind == what.kind:
         for flavour in known.flavours:
+            if not named and flavour in ("base", "instruct", "reasoning"):
+                continue  # what was made from it has the same shape
             contradicts = {"base": "instruct", "instruct": "base"}.get(flavour)
             if contradicts in found:
                 found.remove(contradicts)
@@ -254,10 +263,11 @@ def _experts(subject: Subject) -> tuple[str, str, str] | None:
     return (subject.where.name, "expert_count", str(n)) if n and n > 1 else None
 
 
-def _talks(subject: Subject, text: str, known: Known | None, add) -> None:  # type: ignore[no-untyped-def]
+def _talks(subject: Subject, text: str, does: str, known: Known | None, add) -> None:  # type: ignore[no-untyped-def]
     """Base, instruct, reasoning: the name says, else the chat template, where its turns end the text."""
     template, file = _template(subject)
-    if re.search(r"-(base|pt|pretrained?)-", text):
+    sized = does.startswith("seq2seq") or does in ("lmm-caption", "vision-language-task", "ocr")  # t5-base is a size
+    if re.search(r"-(base|pt|pretrained?)-", text) and not sized:
         add("base", "", "name", "base", "the name says so")
         return
     if re.search(r"-(instruct|chat|it|sft|dpo|rlhf|assistant)-", text):

@@ -67,8 +67,8 @@ def field_of(names: Iterable[str], labels: Iterable[str]) -> tuple[str, str] | N
 
 def broad_data(datasets: Iterable[str]) -> str | None:
     """A data set among these that is of no field."""
-    known = set(table("lineages.json")["broad"])
-    return next((d for d in datasets if own(d).strip("-") in known), None)
+    known = table("lineages.json")["broad"]
+    return next((d for d in datasets if any(own(d).startswith(f"-{name}-") for name in known)), None)
 
 
 def is_publishers(name: str) -> str | None:

@@ -162,7 +162,7 @@ def _merge_file(subject: Subject, told: Told | None, card: tuple[str, ...]) -> F
 def _quantized(subject: Subject, told: Told | None, card: tuple[str, ...]) -> Found | None:
     header, config = subject.header, subject.header.config
     if header.format == "gguf":
-        return _quantized_gguf(subject)
+        return _quantized_gguf(subject, card)
     method, key = "", "quantization_config.quant_method"
     for at, inner in (
         ("", config),
@@ -202,7 +202,7 @@ def _quantized(subject: Subject, told: Told | None, card: tuple[str, ...]) -> Fo
     return "quantized", bases, _because("quantized", file, key, method, "its weights were brought to fewer bits")
 
 
-def _quantized_gguf(subject: Subject) -> Found | None:
+def _quantized_gguf(subject: Subject, card: tuple[str, ...]) -> Found | None:
     metadata, tensors = subject.header.metadata, subject.header.tensors
     architecture = word(metadata, "general.architecture")
     native = NATIVE_BLOCKS.get(architecture, ())
@@ -216,7 +216,7 @@ def _quantized_gguf(subject: Subject) -> Found | None:
     source = clean(word(metadata, "general.source.repo_url")) or clean(
         word(metadata, "general.source.huggingface.repository")
     )
-    bases = (source,) if source else gguf_bases(metadata)
+    bases = card or ((source,) if source else gguf_bases(metadata))
     return (
         "quantized",
         bases,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from brolly.identity.classes import by_config, of_class, stated
 from brolly.identity.roles import MAX_WORDS, Told, one_line, part, role, table, whole, word
@@ -18,10 +18,12 @@ def told(subject: Subject) -> Told | None:
     from brolly.identity.marks import by_tensors, left_over
 
     header = subject.header
-    signals = (
+    signals: tuple[Callable[[Subject], Told | None], ...] = (
         left_over, by_pipeline, by_adapter, by_sentence_transformers, by_lerobot, by_open_clip, by_timm,
         by_component, by_config, by_params, by_gguf, by_container, by_tensors, by_inputs,
     )  # fmt: skip
+    if header.format == "gguf":  # it tells all itself; what lies beside it may be another model's
+        signals = (by_gguf, by_tensors)
     for signal in signals:
         if found := signal(subject):
             return found
@@ -31,14 +33,21 @@ def told(subject: Subject) -> Told | None:
 
 
 def by_pipeline(subject: Subject) -> Told | None:
-    """diffusers' model_index.json."""
-    name = word(subject.header.config, "_class_name")
+    """diffusers' model_index.json; a pipeline that is not in the table is told by its denoiser."""
+    index = subject.header.config
     if subject.header.format != "diffusers":
         return None
+    name = word(index, "_class_name")
     row = table("pipelines.json")["pipelines"].get(name.removeprefix("Flax"))
-    if row is None:
-        return Told("", "image", "model_index.json", "_class_name", name, "a diffusers pipeline") if not name else None
-    return Told(row[0], row[1], "model_index.json", "_class_name", name, "the pipeline's class tells what it makes")
+    if row:
+        return Told(row[0], row[1], "model_index.json", "_class_name", name, "the pipeline's class tells what it makes")
+    for key, value in list(index.items())[:MAX_WORDS]:
+        inner = value[1] if isinstance(value, list) and len(value) == 2 and isinstance(value[1], str) else ""
+        if re.search(r"Transformer(2D|3D)?Model|UNet", inner[:200]):
+            config = part(part(index, "components"), key)
+            if found := component_of(inner[:200], config, "model_index.json", key):
+                return found
+    return None
 
 
 def by_adapter(subject: Subject) -> Told | None:
@@ -134,7 +143,12 @@ def by_component(subject: Subject) -> Told | None:
     name = word(config, "_class_name")
     if not name or subject.header.format == "diffusers":
         return None
-    told_at = ("config.json", "_class_name", name)
+    return component_of(name, config, "config.json", "_class_name")
+
+
+def component_of(name: str, config: Mapping[str, Any], file: str, key: str) -> Told | None:
+    """What a part of this class does; `config` is its own."""
+    told_at = (file, key, name)
     if "Scheduler" in name:
         return Told("", "", *told_at, "a schedule of noise, no model")
     if re.match(r"Autoencoder|VQModel|ConsistencyDecoder|AsymmetricAutoencoder", name):
