@@ -41,7 +41,7 @@ MAX_SNIFFED = 20_000  # members of one file
 MAX_HELD = 32 * 2**20  # bytes of a packed zip that are unpacked to look inside
 NUMBERS = re.compile(r"(.*/)?(data|constants|xl_model_data)/\d+|.*\.storage")  # a tensor's numbers in a PyTorch archive
 RUNS = re.compile(
-    r"(?:^|_)(?:eval|exec|execute|popen|spawn\w*|system|shell|subprocess|command|run|import|urlopen|urlretrieve|unpickle"
+    r"(?:^|_)(?:eval|exec|execute|popen|spawn\w*|system|shell|subprocess|command|run|import|urlopen|urlretrieve"
     r"|download|loads?)(?:_|$)|call_function"
 )
 MODULES = {
@@ -132,16 +132,20 @@ def _above(module: str) -> list[str]:
 
 
 def look(
-    file: BinaryIO, size: int, name: str, told: Told, level: int = 0, *, shy: bool = False, inside: str = ""
-) -> None:
+    file: BinaryIO, size: int, name: str, told: Told, level: int = 0,
+    *, shy: bool = False, inside: str = "", zipped: bool = False,
+) -> None:  # fmt: skip
     """Scan a file of the model, or a member of one, for pickles. `shy` reads only what its name makes suspicious.
 
-    What cannot be read is told as a finding, too; nothing is raised but what reading the disk or network raises.
+    `zipped` reads it as a zip archive, whatever it begins with. What cannot be read is told as a finding, too; nothing is raised but what reading the disk or network raises.
     """
     file.seek(0)
     head = file.read(min(size, 512))
     try:
-        _look(file, size, head, name, told, level, shy, inside)
+        if zipped:
+            _zip(file, size, told, level, shy, inside)
+        else:
+            _look(file, size, head, name, told, level, shy, inside)
     except CheckpointError as error:
         if error.finding in ("opaque-archive", "bomb"):
             told.say(error.finding, "warning", str(error))

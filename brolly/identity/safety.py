@@ -92,7 +92,7 @@ def _code(subject: Subject) -> Iterator[Finding]:
                 "remote-code",
                 "warning",
                 name,
-                f"{name} makes loading run {said}, which comes with the model; read that code first.",
+                f"{name} makes loading run {said}; read that code first.",
             )
     if subject.has("modules.json"):
         text = subject.text("modules.json")
@@ -132,7 +132,7 @@ def _pipeline(subject: Subject) -> Iterator[Finding]:
     for part, value in list(index.items())[:100]:
         if part == "_class_name" and isinstance(value, list):
             said = (
-                f"model_index.json makes loading run a pipeline of its own, {shown(value[:1])}; read that code first."
+                f"model_index.json makes loading run a pipeline of its own, {shown(value[:1])}: read that code first."
             )
             yield Finding("remote-code", "warning", "model_index.json", said)
         if not isinstance(value, list) or len(value) != 2 or not all(isinstance(v, str) for v in value):
@@ -140,7 +140,7 @@ def _pipeline(subject: Subject) -> Iterator[Finding]:
         library, name = value
         own = f"{library}.py" in subject.files or f"{part}/{library}.py" in subject.files
         if own or ("." in library and not LIBRARIES.fullmatch(library)) or _in_python(library):
-            said = f"model_index.json makes loading import {shown(library)}.{shown(name)[1:-1]} for {shown(part)}; read it first."
+            said = f"model_index.json makes loading import {shown(library + '.' + name)}; read that code first."
             yield Finding("remote-code", "warning", "model_index.json", said)
 
 
@@ -161,7 +161,7 @@ def _graph(subject: Subject) -> Iterator[Finding]:
         if isinstance(metadata.get("model_config"), Mapping):
             names += [n for n in _lambdas(metadata["model_config"]) if n not in names]
     if names:
-        said = f"It has Lambda layers ({', '.join(map(shown, names[:5]))}), which are Python code that runs; do not load it."
+        said = f"It has Lambda layers ({', '.join(map(shown, names[:5]))}), which are Python code; do not load it."
         yield Finding("keras-lambda", "danger", file, said)
     ops = metadata.get("ops")
     for op in ops if isinstance(ops, (Mapping, list, tuple)) else ():
@@ -285,7 +285,7 @@ def _one(file: Any, size: int, name: str, far: bool, end: float) -> Iterator[Fin
         yield Finding("pickle-code", "danger", name, said)
     if told.unknown:
         names, where = _listed(told.unknown)
-        said = f"The pickle in {shown(name)} imports {names}{where}, which may run code; load it only if you trust its makers."
+        said = f"{shown(name)} imports {names}{where} when loaded, which may run code; load it only if you trust it."
         yield Finding("pickle-unknown-global", "warning", name, said)
     for (finding, severity), sentence in told.others.items():
         yield Finding(finding, severity, name, sentence)
@@ -319,11 +319,11 @@ def _program(head: bytes, name: str) -> str:
 
 def _twofold(file: Any, size: int, head: bytes, name: str, told: Any, far: bool) -> Iterator[Finding]:
     """A file that is something by its beginning and a zip archive by its end, or a zip with more around it."""
-    from brolly.checkpoint.archives import Part, read_directory
+    from brolly.checkpoint.archives import is_tar, read_directory
     from brolly.identity.pickled import look
 
-    if far and head[:2] != b"PK" or size < 22:
-        return
+    if far and head[:2] != b"PK" or size < 22 or is_tar(head):
+        return  # a tar may well end with a zip
     try:
         directory = read_directory(file, size, name)
     except CheckpointError:
@@ -338,10 +338,9 @@ def _twofold(file: Any, size: int, head: bytes, name: str, told: Any, far: bool)
         if head[:2] != b"PK" and not begins:
             said = f"{shown(name)} begins as another file and ends as a zip archive: two files in one; do not load it."
         yield Finding("polyglot", "danger", name, said)
-        part: Any = Part(file, begins, size - begins)
-        look(part, size - begins, name, told, shy=far)
+        look(file, size, name, told, shy=far, zipped=True)
     elif directory.last < size:
         file.seek(directory.last)
         if file.read(min(size - directory.last, 2**16)).strip(b"\0\r\n \t") or size - directory.last > 2**16:
-            said = f"{shown(name)} has {size - directory.last:,} bytes after its zip archive, which nobody reads; do not load it."
+            said = f"{shown(name)} has {size - directory.last:,} bytes after its zip archive; do not load it."
             yield Finding("polyglot", "warning", name, said)
