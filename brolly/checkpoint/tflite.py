@@ -251,10 +251,15 @@ class _Reading:
             entry = self.buffer.table(table)
             names.append(self.name(field(entry, 0)))
             if names[-1] == "TFLITE_METADATA" and "model" not in says:
-                begin, length = self.span(self.number(field(entry, 1), 4))
-                if length >= 8:
-                    inner = Buffer(self.buffer.file, length, self.path, begin)
-                    model = inner.table(inner.root())
-                    keys = {"name": 0, "description": 1, "version": 2, "author": 4, "license": 5}
-                    says["model"] = {k: inner.text(field(model, n), 2**16) for k, n in keys.items() if field(model, n)}
+                try:
+                    says["model"] = self.model(*self.span(self.number(field(entry, 1), 4)))
+                except CheckpointError:
+                    self.found.faults.append(f"{self.path.name} has TFLITE_METADATA that cannot be read.")
         return names
+
+    def model(self, begin: int, length: int) -> dict[str, str]:
+        """The texts of a ModelMetadata, a FlatBuffer of its own."""
+        inner = Buffer(self.buffer.file, length, self.path, begin)
+        table = inner.table(inner.root())
+        keys = {"name": 0, "description": 1, "version": 2, "author": 4, "license": 5}
+        return {key: inner.text(field(table, n), 2**16) for key, n in keys.items() if field(table, n)}

@@ -164,3 +164,11 @@ def test_damage_is_met_with_our_errors_alone(tmp_path: Path) -> None:
     files = [p for p in folder.rglob("*") if p.is_file() and p.stat().st_size < 2000]
     for file in files:
         only_our_errors(read_orbax, file, file.read_bytes(), 60, folder)
+
+
+def test_a_checkpoint_in_an_archive_is_told_as_on_the_disk(tmp_path: Path) -> None:
+    from brolly.checkpoint.archives import open_archive
+
+    inside, unpacked_ = read_orbax(open_archive(DATA / "orbax.zip")), read_orbax(unpacked("orbax.zip", tmp_path))
+    assert {k: t.shape for k, t in inside.tensors.items()} == {k: t.shape for k, t in unpacked_.tensors.items()}
+    assert inside.metadata == unpacked_.metadata and len(inside.tensors) == 27

@@ -207,4 +207,5 @@ def test_what_is_no_model_is_an_error(tmp_path: Path, raw: bytes) -> None:
 
 def test_damage_is_met_with_our_errors_alone(tmp_path: Path) -> None:
     path = dense(tmp_path / "m.tflite", notes=[("TFLITE_METADATA", 1)])
+    assert "TFLITE_METADATA" in read_tflite(path).metadata["faults"][0]
     assert only_our_errors(read_tflite, path, path.read_bytes(), 2000) > 400
