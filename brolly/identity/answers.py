@@ -48,6 +48,7 @@ class Known:
     aliases: tuple[str, ...] = ()
     shape: Mapping[str, Any] = field(default_factory=dict)  # config keys and values that tell it from its kin
     sources: Mapping[str, Any] = field(default_factory=dict)
+    matched: str | None = None  # how it was found: "id", "name" or "shape", which a fine-tune has from its base
 
 
 @dataclass(frozen=True)
