@@ -161,6 +161,9 @@ CONTEXT = {
     "n_positions": "nomic_bert",
 }
 PADDED = "camembert roberta xlm-roberta longformer esm"
+# Published with code of their own, which is what is counted; of all others own code may mean another network.
+OWN_CODE = ("florence2", "internvl_chat", "new", "nomic_bert", "openvla")
+NO_NETWORK = ("Scheduler", "Tokenizer", "TokenizerFast", "Processor", "ProcessorFast", "FeatureExtractor")
 TOWERS = "blip chinese_clip clip siglip siglip2 owlv2 owlvit"
 
 
@@ -170,9 +173,10 @@ def plan(config: Mapping[str, Any], subject: Subject | None = None) -> Mapping[s
     Counted is what the class in `architectures` holds, its head included; without a class the network without a head.
     """
     try:
-        parts = counted(config)
-    except (Untold, OverflowError):
-        return None
+        whole = str(config.get("_class_name")).endswith("Pipeline")
+        parts = pipeline(config, subject) if whole else counted(config)
+    except (Untold, ArithmeticError, LookupError, TypeError, ValueError, AttributeError):
+        return None  # a config that does not say enough, or says what no network can be
     if any(type(n) is not int or n < 0 for n in parts.values()) or sum(parts.values()) > MOST:
         return None
     return {name: n for name, n in parts.items() if n} or None
@@ -187,6 +191,8 @@ def counted(config: Mapping[str, Any]) -> Mapping[str, int]:
     kind = config.get("_class_name") or config.get("model_type")
     if not isinstance(kind, str) or not TABLE.get(kind):
         raise Untold("model_type")
+    if config.get("pruned_heads") or (kind not in OWN_CODE and _own_code(config)):
+        raise Untold("auto_map")
     row = TABLE[kind]
     name, *parts = row.split()
     module, function = name.split(".")
@@ -196,6 +202,27 @@ def counted(config: Mapping[str, Any]) -> Mapping[str, int]:
     given = [part_of(config, *part.split(":")) for part in parts]
     found: Mapping[str, int] = count(Given(config, defaults().get(kind, {})), *given)
     return found
+
+
+def pipeline(config: Mapping[str, Any], subject: Subject | None) -> Mapping[str, int]:
+    """A diffusers pipeline (model_index.json): each of its networks by its own config. Raises Untold."""
+    known = config.get("components")
+    known = known if isinstance(known, Mapping) else {}
+    parts: dict[str, int] = {}
+    for name, said in list(config.items())[:64]:
+        if not isinstance(said, list) or len(said) != 2 or not isinstance(said[1], str) or said[1].endswith(NO_NETWORK):
+            continue
+        found = known.get(name) or (subject.json(f"{name}/config.json") if subject and "/" not in name else None)
+        if not isinstance(found, Mapping):
+            raise Untold(name)
+        parts[name] = sum(counted(found).values())
+    return parts
+
+
+def _own_code(config: Mapping[str, Any]) -> bool:
+    """Whether the network is made by code in the repository."""
+    names = config.get("auto_map")
+    return isinstance(names, Mapping) and any(str(name).startswith("AutoModel") for name in names)
 
 
 def part_of(config: Mapping[str, Any], key: str, kind: str) -> Given:

@@ -27,6 +27,9 @@ def clip_vision(c: Given) -> int:
 
 def clip(c: Given, text: Given, vision: Given) -> Parts:
     """All of CLIP; the towers have projections of their own only where they stand alone."""
+    if c.architecture == "StableDiffusionSafetyChecker":  # its 20 concepts' vectors and thresholds
+        joint = linear(vision.n("hidden_size"), c.n("projection_dim"), False) + 20 * (c.n("projection_dim") + 1)
+        return {"vision": clip_vision(vision), "projection": joint}
     if c.architecture not in ("", "CLIPModel"):
         raise Untold(c.architecture)
     shared = c.n("projection_dim")

@@ -110,7 +110,7 @@ def _norms(c: Given) -> int:
 
 def vision_encoder_decoder(c: Given) -> Parts:
     """A tower that sees and a decoder that writes: TrOCR, Donut, captions by GPT-2."""
-    from brolly.identity.plans import counted
+    from brolly.identity.plans import counted, defaults
 
     eye, hand = c.config.get("encoder"), c.config.get("decoder")
     if c.architecture not in ("", "VisionEncoderDecoderModel") or not isinstance(eye, Mapping):
@@ -118,11 +118,11 @@ def vision_encoder_decoder(c: Given) -> Parts:
     if not isinstance(hand, Mapping):
         raise Untold("decoder")
     encoder = counted({k: v for k, v in eye.items() if k != "architectures"})
-    seen = eye.get("hidden_size")
+    given = Given(eye, defaults().get(str(eye.get("model_type")), {}))
     if eye.get("model_type") in ("donut-swin", "swin"):
-        seen = eye.get("hidden_size") or (eye.get("embed_dim") or 0) * 2 ** (len(eye.get("depths") or ()) - 1)
-    if type(seen) is not int or not encoder:
-        raise Untold("encoder")
+        seen = given.n("embed_dim") * 2 ** (len(given.ns("depths")) - 1)
+    else:
+        seen = given.n("hidden_size")
     kind = hand.get("model_type")
     if kind == "gpt2":
         decoder, dim = _gpt2(hand)

@@ -158,13 +158,14 @@ def cogvideox(c: Given) -> Parts:
     dim, head = _width(c)
     time, text, channels = c.n("time_embed_dim"), c.n("text_embed_dim"), c.n("in_channels")
     patch, deep = c.n("patch_size"), c.n("patch_size_t", default=0)
-    bias = c.on("patch_bias", True)
-    if c.on("use_learned_positional_embeddings", False) or c.n("ofs_embed_dim", default=0):
+    bias = c.on("patch_bias", True) or bool(deep)
+    again = c.n("ofs_embed_dim", default=0)  # of 1.5, from pictures: a second step to read
+    if c.on("use_learned_positional_embeddings", False):
         raise Untold("use_learned_positional_embeddings")
     if not c.on("attention_bias", True):
         raise Untold("attention_bias")
     volume = patch * patch * (deep or 1)
-    total = linear(channels * volume, dim, bias) + linear(text, dim) + linear(dim, time) + linear(time, time)
+    total = linear(channels * volume, dim, bias) + linear(text, dim) + steps(dim, time) + steps(again, again)
     layer = 2 * (linear(time, 6 * dim) + norm(dim)) + attention(dim) + 2 * norm(head) + mlp(dim, 4 * dim)
     total += c.n("num_layers") * layer + norm(dim) + linear(time, 2 * dim) + norm(dim)
     return {"transformer": total + linear(dim, volume * c.n("out_channels"))}

@@ -43,6 +43,8 @@ def _stack(c: Given, layer: int) -> int:
 
 
 def _bert_layer(c: Given) -> int:
+    if c.word("position_embedding_type", "absolute") != "absolute":
+        raise Untold("position_embedding_type")
     dim = c.n("hidden_size")
     crossed = c.on("add_cross_attention", False)
     return block(dim, c.n("intermediate_size")) + crossed * (attention(dim) + norm(dim))

@@ -22,6 +22,7 @@ from brolly.identity.plans.counting import (
 )
 
 Parts = dict[str, int]
+WITH_HEAD = ("ForConditionalGeneration", "ForCausalLM", "ForVision2Seq", "ForActionPrediction", "ChatModel")
 
 
 def language(c: Given, key: str = "text_config", kind: str = "") -> tuple[int, int, Mapping[str, Any]]:
@@ -29,10 +30,9 @@ def language(c: Given, key: str = "text_config", kind: str = "") -> tuple[int, i
     from brolly.identity.anatomy import anatomy_of
 
     name = c.architecture
-    if name and not name.endswith(("ForConditionalGeneration", "ForCausalLM", "ForVision2Seq", "Model", "Prediction")):
+    family = str(c.config.get("model_type")).replace("_", "")
+    if name and not (name.endswith(WITH_HEAD) and name.lower().replace("_", "").startswith(family)):
         raise Untold(name)
-    if name.endswith("Model") and not name.endswith("ChatModel"):
-        raise Untold(name)  # without a head
     text = c.config.get(key)
     if key and not isinstance(text, Mapping):
         raise Untold(key)

@@ -38,13 +38,22 @@ def _t5(c: Given, everywhere: bool) -> Parts:
 def t5(c: Given) -> Parts:
     if not c.architecture.startswith(("T5", "MT5")) and c.architecture:
         raise Untold(c.architecture)
+    if c.config.get("model_type") == "mt5":
+        _told(c)
     return _t5(c, everywhere=False)
 
 
 def umt5(c: Given) -> Parts:
     if c.architecture and not c.architecture.startswith("UMT5"):
         raise Untold(c.architecture)
+    _told(c)
     return _t5(c, everywhere=True)
+
+
+def _told(c: Given) -> None:
+    """mT5's head is its own, unless said otherwise; versions of transformers do not agree on what silence means."""
+    if "tie_word_embeddings" not in c.config and not c.architecture.endswith("EncoderModel"):
+        raise Untold("tie_word_embeddings")
 
 
 def _bart_like(
