@@ -40,6 +40,7 @@ PIPELINES = {
 }  # fmt: skip
 # a task that an architecture of another kind may serve: it then says more than the architecture does
 TELLING = ("text-to-speech", "time-series-forecasting", "robotics", "text-ranking", "visual-document-retrieval")
+THINKING = ("enable_thinking", "<think>", "<thinking>", "<|thinking|>", "<seed:think>", "[THINK]")
 ALONE = ("tokenizer", "optimizer", "projector", "audio-projector", "draft", "vae", "video-vae", "controlnet")
 FIELDS = {
     "protein": "proteins", "robotics": "robotics", "dna": "genomics", "cells": "genomics", "molecule": "chemistry",
@@ -158,6 +159,11 @@ def _family(subject: Subject, family: str, by_name: bool, known: Known | None) -
     return family, why
 
 
+def says(text: str, *parts: str) -> bool:
+    """Whether one of these words stands in a name as `own` spells it."""
+    return any(f"-{part}-" in text for part in parts)
+
+
 def stem(family: str) -> str:
     """A family's name without its version: "Qwen2.5-VL" → "qwen"."""
     matched = re.match(r"[a-zA-Zπ]+", family.replace("-", ""))
@@ -188,7 +194,7 @@ def _by_card(subject: Subject, does: str, names: list[str]) -> tuple[str, list[E
     open_kinds = ("llm", "text-encoder", "other", "")
     if kind in open_kinds and (
         task == "text-ranking"
-        or re.search(r"-(rerank(er)?|cross-encoder)-", text)
+        or says(text, "reranker", "rerank", "cross-encoder")
         or tags & {"reranker", "cross-encoder"}
     ):
         value = task if task == "text-ranking" else "reranker"
@@ -196,13 +202,13 @@ def _by_card(subject: Subject, does: str, names: list[str]) -> tuple[str, list[E
                                      "orders texts by how well they answer")]  # fmt: skip
     if kind in ("llm", "lmm", "text-encoder") and does not in ("embedder", "classifier", "reranker"):
         asked = task in ("feature-extraction", "sentence-similarity") and bool(tags & {"sentence-transformers", "mteb"})
-        if asked or re.search(r"-(embed|embeds|embedding|embeddings|embedder)-", text):
+        if asked or says(text, "embed", "embeds", "embedding", "embeddings", "embedder"):
             key, value = ("pipeline_tag", task) if asked else ("name", "embedding")
             why = Evidence("kind", "README.md" if asked else "", key, value, "made for embeddings, whatever the class")
             return "multimodal-embedder" if kind == "lmm" else "embedder", [why]
     if task in TELLING and kind in ("llm", "lmm") and role(PIPELINES[task]).kind != kind:
         return PIPELINES[task], [Evidence("kind", "README.md", "pipeline_tag", task, "the card says what it is for")]
-    if does in ("classifier", "llm-classifier") and re.search(r"-(reward|rm|prm)-", text):
+    if does in ("classifier", "llm-classifier") and says(text, "reward", "rm", "prm"):
         return "reward", [Evidence("kind", "", "name", "reward", "scores answers")]
     return does, []
 
@@ -225,16 +231,16 @@ def flavours_of(
         add("moe", *key, "several experts, of which a router picks some")
     if what.kind in ("llm", "lmm") and does not in ALONE:
         _talks(subject, text, does, known if named else None, add)
-        if re.search(r"-(guard|shieldgemma|wildguard|guardian|guardrail|nemoguard|qwen3guard)-", text):
+        if says(text, "guard", "shieldgemma", "wildguard", "guardian", "nemoguard", "qwen3guard"):
             add("guard", "", "name", text.strip("-")[:80], "judges texts of others")
-        if re.search(r"-ocr-", text):
+        if says(text, "ocr"):
             add("ocr", "", "name", "ocr", "reads text in images")
         if field_of(names, words(subject.front_matter, "datasets")) and "code" not in found:
             field, told_by = field_of(names, words(subject.front_matter, "datasets")) or ("", "")
             if field == "programming":
                 add("code", "", "name or data sets", told_by, "made for programs")
         tags = {t.lower() for t in words(subject.front_matter, "tags")}
-        if "code" in tags and "nlp" not in tags and re.search(r"code|coder", text):
+        if "code" in tags and "nlp" not in tags and "code" in text:
             add("code", "README.md", "tags", "code", "made for programs")
     if known and known.kind == what.kind:
         for flavour in known.flavours:
@@ -267,20 +273,18 @@ def _talks(subject: Subject, text: str, does: str, known: Known | None, add) -> 
     """Base, instruct, reasoning: the name says, else the chat template, where its turns end the text."""
     template, file = _template(subject)
     sized = does.startswith("seq2seq") or does in ("lmm-caption", "vision-language-task", "ocr")  # t5-base is a size
-    if re.search(r"-(base|pt|pretrained?)-", text) and not sized:
+    if says(text, "base", "pt", "pretrain", "pretrained") and not sized:
         add("base", "", "name", "base", "the name says so")
         return
-    if re.search(r"-(instruct|chat|it|sft|dpo|rlhf|assistant)-", text):
+    if says(text, "instruct", "chat", "it", "sft", "dpo", "rlhf", "assistant"):
         add("instruct", "", "name", "instruct or chat", "the name says so")
     elif template and (known is None or "base" not in known.flavours):
         end = word(subject.json("tokenizer_config.json"), "eos_token") if "<|im_end|>" in template else ""
         if end != "<|endoftext|>":  # Qwen ships the template with base models, too; their texts end otherwise
             add("instruct", file, "chat_template", "present", "it knows how to talk in turns")
-    if re.search(r"-(thinking|reasoning|reasoner|r1|qwq|o1)-", text):
+    if says(text, "thinking", "reasoning", "reasoner", "r1", "qwq"):
         add("reasoning", "", "name", "thinking", "the name says so")
-    elif re.search(r"enable_thinking|<think>|<\|?thinking\|?>|<seed:think>", template) and not re.search(
-        r"-instruct-2\d{3}-", text
-    ):
+    elif any(t in template for t in THINKING) and "-instruct-2" not in text:  # Qwen3's Instruct-2507 does not
         add("reasoning", file, "chat_template", "<think>", "it thinks before it answers, or can")
 
 

@@ -134,8 +134,10 @@ def _adapter(subject: Subject, told: Told | None, card: tuple[str, ...]) -> Foun
             rule = "low-rank factors (LoRA) of another model's layers"
             evidence = _because("adapter", subject.where.name, "tensor names", "lora", rule)
         return "adapter", ((base,) if base else ()), evidence
-    if word(metadata, "general.type") == "adapter":
-        evidence = _because("adapter", subject.where.name, "general.type", "adapter", "GGUF: an adapter")
+    ggml = metadata.get("container") == "ggla"
+    if ggml or word(metadata, "general.type") == "adapter":
+        key = "magic" if ggml else "general.type"
+        evidence = _because("adapter", subject.where.name, key, "ggla" if ggml else "adapter", "llama.cpp: an adapter")
         return "adapter", gguf_bases(metadata), evidence
     if told and "textual inversion" in told.rule:
         return "adapter", (), _because("adapter", told.file, told.key, told.value, told.rule)
@@ -161,7 +163,7 @@ def _merge_file(subject: Subject, told: Told | None, card: tuple[str, ...]) -> F
 
 def _quantized(subject: Subject, told: Told | None, card: tuple[str, ...]) -> Found | None:
     header, config = subject.header, subject.header.config
-    if header.format == "gguf":
+    if header.format in ("gguf", "ggml"):
         return _quantized_gguf(subject, card)
     method, key = "", "quantization_config.quant_method"
     for at, inner in (

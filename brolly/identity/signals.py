@@ -253,7 +253,9 @@ def by_container(subject: Subject) -> Told | None:
     header = subject.header
     said = header.config if header.config else header.metadata
     if header.format == "ggml":
-        name = word(header.metadata, "variant") or word(said, "model_type")
+        name = word(header.metadata, "variant")
+        if name == "lora":
+            return Told("Llama", "llm", subject.where.name, "magic", "ggla", "an adapter of llama.cpp's first layout")
         row = table("gguf.json")["architectures"].get(name)
         if row:
             return Told(row[0], row[1], subject.where.name, "magic and sizes", name, "ggml's older layout")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from brolly.card import Header, TensorInfo
 from brolly.checkpoint import read_header
 from brolly.errors import CheckpointError
 from brolly.identity.answers import FLAVOURS, KINDS, MODALITIES, Kind, Known
+from brolly.identity.classes import HEARS, SEES
 from brolly.identity.kinds import kind_of
 from brolly.identity.roles import role, table
 from brolly.identity.subject import Subject
@@ -259,6 +261,50 @@ def test_is_it_an_llm_is_answered_in_a_sentence(tmp_path: Path) -> None:
     assert llama.sentence == "Yes: Llama is a language model (LLM); it reads text and writes text."
     gemma = kind(folder(tmp_path / "gemma", arch("gemma3", "Gemma3ForConditionalGeneration", vision_config={"a": 1})))
     assert "Not an LLM alone" in gemma.sentence and "also takes images" in gemma.sentence
+
+
+def test_ggmls_older_files_are_told_by_their_layout() -> None:
+    assert (
+        described(of_tensors({"x": (8, 8)}, format="ggml", metadata={"variant": "whisper"}))
+        == "Whisper: speech audio>text"
+    )
+    adapter = of_tensors({"x": (8, 8)}, format="ggml", metadata={"variant": "lora", "container": "ggla"})
+    assert (adapter.kind, adapter.relation) == ("llm", "adapter")
+
+
+def test_any_value_at_any_key_is_borne() -> None:
+    random = Random(7)
+    junk: list[Any] = [
+        None,
+        -1,
+        0,
+        2**70,
+        1e308,
+        True,
+        "",
+        "x" * 9999,
+        "\x1b[31m\n",
+        [],
+        [[]],
+        ["", 3, None],
+        {},
+        {"a": {"b": []}},
+    ]
+    words = """model_type architectures quantization_config quantization text_config id2label vocab_size auto_map moe
+        speculators_config num_labels dim n_layers n_heads type output_features architecture num_classes _class_name
+        num_experts _name_or_path"""
+    keys = [*SEES, *HEARS, *words.split()]
+    said = """general.architecture general.type inputs variant target general.name tokenizer.chat_template
+        general.base_model.count"""
+    for _ in range(500):
+        name, config, _expected = random.choice(MODELS)
+        mutated = config | {random.choice(keys): random.choice(junk) for _ in range(4)}
+        form = random.choice(["safetensors", "config", "diffusers", "meta", "gguf", "onnx", "ggml", "nemo"])
+        metadata = {random.choice(said.split()): random.choice(junk)}
+        found = of_tensors({"x": (8, 8)}, mutated, format=form, metadata=metadata, name=name)
+        assert found.kind is None or found.kind in KINDS
+        assert (found.is_llm is None) == (found.kind is None) and len(found.sentence) < 1000
+        assert all(len(e.value) <= 200 for e in found.why)
 
 
 def test_every_row_of_the_tables_names_a_role_that_the_contract_knows() -> None:
