@@ -478,10 +478,12 @@ class _Machine:
 
 def _array(thing: Thing) -> Lying | None:
     """A numpy array, whose bytes lie in the pickle itself (or, by protocol 2, spelt as text: then not there)."""
-    state = thing.state
-    if not isinstance(thing.what, Name) or thing.what.name != "_reconstruct" or not isinstance(state, tuple):
+    state, made = thing.state, thing.arguments
+    if not isinstance(thing.what, Name) or thing.what.name not in ("_reconstruct", "_frombuffer"):
         return None
-    if len(state) != 5 or not isinstance(state[2], Thing) or not state[2].arguments:
+    if thing.what.name == "_frombuffer" and isinstance(made, tuple) and len(made) == 4:  # by protocol 5
+        state = (1, made[2], made[1], False, made[0])
+    if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[2], Thing) or not state[2].arguments:
         return None
     word = state[2].arguments[0]
     dtype = NUMPY.get(word) if isinstance(word, str) else None

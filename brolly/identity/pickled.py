@@ -137,7 +137,8 @@ def look(
 ) -> None:  # fmt: skip
     """Scan a file of the model, or a member of one, for pickles. `shy` reads only what its name makes suspicious.
 
-    `zipped` reads it as a zip archive, whatever it begins with. What cannot be read is told as a finding, too; nothing is raised but what reading the disk or network raises.
+    `zipped` reads it as a zip archive, whatever it begins with. What cannot be read is told as a finding, too; nothing
+    is raised but what reading the disk or the network raises.
     """
     file.seek(0)
     head = file.read(min(size, 512))
