@@ -195,6 +195,9 @@ def by_keys(config: Mapping[str, Any]) -> Told | None:
         return Told("Octo", "robot", "config.json", "model.observation_tokenizers", "present", "a robot's observations")
     if isinstance(config.get("chronos_config"), Mapping):
         return Told("Chronos", "time-series", "config.json", "chronos_config", "present", "forecasts")
+    if isinstance(config.get("ssm_cfg"), Mapping) and "d_model" in config:
+        family = "Mamba 2" if word(part(config, "ssm_cfg"), "layer") == "Mamba2" else "Mamba"
+        return Told(family, "llm", "config.json", "ssm_cfg", "present", "the sizes of a state-space model")
     if "medusa_num_heads" in config:
         return Told("Medusa", "draft", "config.json", "medusa_num_heads", "present", "heads that guess ahead")
     if (name := word(config, "class_name")) and word(config, "module").startswith("keras_hub"):

@@ -78,7 +78,7 @@ def kind_of(subject: Subject, known: Known | None) -> Kind:
     name = _name(subject, known, named, relation)
     flavours, more = flavours_of(subject, what, does, names, known, named)
     evidence += more
-    scope, scope_why, more = scope_of(subject, what, does, names, bases, known, named)
+    scope, scope_why, more = scope_of(subject, what, does, flavours, [*names, *bases], known, named)
     kind = what.kind if what else None
     return Kind(
         family=family or None,
@@ -194,7 +194,7 @@ def _by_card(subject: Subject, does: str, names: list[str]) -> tuple[str, list[E
     open_kinds = ("llm", "text-encoder", "other", "")
     if kind in open_kinds and (
         task == "text-ranking"
-        or says(text, "reranker", "rerank", "cross-encoder")
+        or says("".join(spelt(n) for n in names), "reranker", "rerank", "cross-encoder")
         or tags & {"reranker", "cross-encoder"}
     ):
         value = task if task == "text-ranking" else "reranker"
@@ -202,7 +202,7 @@ def _by_card(subject: Subject, does: str, names: list[str]) -> tuple[str, list[E
                                      "orders texts by how well they answer")]  # fmt: skip
     if kind in ("llm", "lmm", "text-encoder") and does not in ("embedder", "classifier", "reranker"):
         asked = task in ("feature-extraction", "sentence-similarity") and bool(tags & {"sentence-transformers", "mteb"})
-        if asked or says(text, "embed", "embeds", "embedding", "embeddings", "embedder"):
+        if asked or says(text, "embed", "embeds", "embedding", "embeddings", "embedder", "colbert", "colbertv2"):
             key, value = ("pipeline_tag", task) if asked else ("name", "embedding")
             why = Evidence("kind", "README.md" if asked else "", key, value, "made for embeddings, whatever the class")
             return "multimodal-embedder" if kind == "lmm" else "embedder", [why]
@@ -315,8 +315,8 @@ def scope_of(
     subject: Subject,
     what: Role | None,
     does: str,
+    flavours: tuple[str, ...],
     names: list[str],
-    bases: tuple[str, ...],
     known: Known | None,
     named: bool,
 ) -> tuple[str | None, str, list[Evidence]]:
@@ -333,7 +333,7 @@ def scope_of(
         return verdict(known.scope, "as the table of known models has it", "", "known model", known.name)
     front = subject.front_matter
     datasets, tags = words(front, "datasets"), words(front, "tags")
-    field = field_of([*names, *bases], [*datasets, *tags])
+    field = field_of(names, [*datasets, *tags])
     if field:
         why = f"made for {field[0]}: its name, tags, data or base say {field[1]!r}"
         return verdict("domain", why, "README.md" if front else "", "name, tags, datasets", field[1])
@@ -344,19 +344,17 @@ def scope_of(
         return verdict("domain", "made for programming", "", "flavour", "code")
     if what.kind == "scientific":
         return verdict("domain", "trained on data of one science", "", "kind", what.kind)
+    if one := next((f for f in ("classifier", "reranker", "reward", "guard", "translation") if f in flavours), ""):
+        return None, f"neither, as far as the files tell: made for one task ({one})", []
     for name in (n for n in names if "/" in n):
         if who := is_publishers(name):
-            why = f"{name} is its publisher's general model; the name names no field"
+            why = f"{name} is its publisher's general model, and nothing names a narrower field"
             return verdict("foundation", why, "", "name", who)
     if broad := broad_data(datasets):
         return verdict("foundation", f"trained on broad data ({broad}), says the card", "README.md", "datasets", broad)
     if known and known.scope and not is_adapter(subject):
         why = f"it has the shape of {known.name}, and nothing names a narrower field"
         return verdict(known.scope, why, "", "known model", known.name)
-    for base in bases:
-        if who := is_publishers(base):
-            why = f"made from {base}, a general model; the card names no narrower field"
-            return verdict("foundation", why, "README.md", "base_model", who)
     return None, "not told: weights cannot tell, and no card or known name does", []
 
 

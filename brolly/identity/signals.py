@@ -161,7 +161,9 @@ def component_of(name: str, config: Mapping[str, Any], file: str, key: str) -> T
         width = whole(config, "cross_attention_dim")
         family = "SDXL" if width == 2048 else "Stable Diffusion" if width in (768, 1024) else ""
         return Told(family, "image-part", *told_at, f"the denoiser, over a text encoder {width} wide")
-    if name in ("UNet2DModel",):
+    if name == "PriorTransformer":
+        return Told("", "image-prior", *told_at, "from a text's embedding to an image's")
+    if name == "UNet2DModel":
         return Told("", "image-uncond", *told_at, "a denoiser without words")
     if re.search(r"Transformer(2D|3D)?Model|UNet|PriorTransformer", name):
         video = re.search(r"3D|Video|Motion|SpatioTemporal|I2VGen|Wan|LTX|Mochi", name)

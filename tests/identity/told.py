@@ -127,7 +127,7 @@ MODELS = [
     (
         "mistralai/Mistral-Small-3.1-24B-Instruct-2503",
         arch("mistral3", "Mistral3ForConditionalGeneration", vision_config={"a": 1}),
-        "Mistral Small 3.1: lmm text,image>text instruct",
+        "Mistral: lmm text,image>text instruct",
     ),
     (
         "microsoft/Phi-4-multimodal-instruct",
