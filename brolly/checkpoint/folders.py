@@ -131,10 +131,10 @@ def _other(folder: Where, names: list[str], config: dict[str, Any], faults: Faul
         return reader("savedmodel")(folder)
     if any(n in names for n in ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt")):
         return reader("orbax")(folder)
-    if isinstance(folder, Place) is False and str(folder).endswith(".mlpackage") or "Manifest.json" in names:
+    if str(folder).endswith((".mlpackage", ".mlmodelc")) or "Manifest.json" in names:
         return reader("coreml")(folder)
     for name in names:
-        if name.endswith(".mlpackage"):
+        if name.endswith((".mlpackage", ".mlmodelc")):
             return reader("coreml")(folder / name)
     pickled = [n for n in names if n.endswith((".pt", ".pth", ".ckpt")) and not n.startswith(("optimizer", "rng"))]
     groups: list[Callable[[str], bool]] = [
@@ -153,6 +153,11 @@ def _other(folder: Where, names: list[str], config: dict[str, Any], faults: Faul
         for name in names:
             if belongs(name) and not os.path.isdir(str(folder / name)):
                 return _with(one(name), config)
+    if any(n.isdigit() or n == "default" for n in names):  # Orbax keeps a folder a step
+        try:
+            return _with(reader("orbax")(folder), config)
+        except CheckpointError:
+            return None
     return None
 
 

@@ -25,6 +25,7 @@ READERS = {
     "tflite": ("tflite", "read_tflite"),
     "savedmodel": ("tensorflow", "read_savedmodel"),
     "tf-checkpoint": ("tensorflow", "read_tf_checkpoint"),
+    "tf-graph": ("tensorflow", "read_graphdef"),
     "flax": ("flax", "read_flax"),
     "coreml": ("coreml", "read_coreml"),
     "openvino": ("openvino", "read_openvino"),
@@ -37,7 +38,7 @@ READERS = {
 SUFFIXES = {
     ".onnx": "onnx", ".tflite": "tflite", ".msgpack": "flax", ".mlmodel": "coreml", ".engine": "tensorrt",
     ".plan": "tensorrt", ".trt": "tensorrt", ".nemo": "nemo", ".xml": "openvino", ".npz": "npz", ".npy": "npy",
-    ".keras": "keras", ".h5": "keras-h5", ".hdf5": "keras-h5", ".index": "tf-checkpoint",
+    ".pb": "tf-graph", ".keras": "keras", ".h5": "keras-h5", ".hdf5": "keras-h5", ".index": "tf-checkpoint",
 }  # fmt: skip
 PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib")
 MODEL_SUFFIXES = (".safetensors", ".gguf", ".ggml", ".zip", ".tar", ".tgz", ".gz", *PICKLED, *SUFFIXES)

@@ -134,7 +134,7 @@ def canonical(card: Card) -> dict[str, TensorInfo]:
     except BrollyError:
         return {n.removeprefix("module."): t for n, t in card.header.tensors.items()}
     table = found.family.names(card.header)
-    # rows that change the order of numbers (rotary halves, transposed) cannot be compared with others element by element
+    # where the order of numbers changes (rotary halves, transposed), they cannot be compared one by one
     return {
         to if not how else f"{to} ({how})": card.header.tensors[name]
         for name, (to, how) in rename(card.header.tensors, table).items()

@@ -20,6 +20,7 @@ __all__ = ["DISCLAIMER", "flop_of", "flop_of_hardware", "rules_of", "training_of
 
 DISCLAIMER = "Indicative, not legal advice."
 MEETS, NOT, UNTOLD = "meets", "does-not-meet", "cannot-tell"
+SPECULATIVE = 3  # by which an estimate that its own author calls speculative may fall short, at the least
 MARGIN = 0.30  # of the Guidelines, Annex A.2: an estimate may be off by that much
 # The longest published training runs had some 4e13 tokens (Llama 4 Scout, 2025); 25 times that is more than all public
 # text by Epoch AI's estimate (3e14, arXiv:2211.04325). Positions of images and sounds count as tokens.
@@ -144,6 +145,11 @@ def above(facts: Facts, threshold: float) -> Verdict:
         return Verdict(
             MEETS, inputs, f"{spoken(flop)} FLOP ({source}) is more than {_power(threshold)}{_close(flop, threshold)}"
         )
+    if flop is not None and "speculative" in (source or "") and flop > threshold / SPECULATIVE:
+        because = (
+            f"{spoken(flop)} FLOP ({source}) is less than {_power(threshold)}, and may well be off by {SPECULATIVE}×"
+        )
+        return Verdict(UNTOLD, inputs, because)
     most = bound(facts.parameters)
     if flop is not None and not _partial(facts, threshold):
         return Verdict(

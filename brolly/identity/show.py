@@ -15,7 +15,8 @@ LABEL = 11
 STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 KIND_WORDS = {
     "llm": "large language model (LLM)", "lmm": "large multimodal model (LMM)", "image": "image generator",
-    "video": "video generator", "vision": "vision model", "vision-language-embedding": "vision-language embedding model",
+    "video": "video generator", "vision": "vision model",
+    "vision-language-embedding": "vision-language embedding model",
     "text-encoder": "text encoder", "speech": "speech model", "audio": "audio model", "music": "music generator",
     "protein": "protein model", "scientific": "scientific model", "robotics": "robot policy",
     "time-series": "time-series model", "other": "another kind of model",
@@ -141,6 +142,9 @@ def _needs(page: Page, card: Card) -> None:
 
 def _licence(page: Page, card: Card) -> None:
     licence = card.licence
+    if card.row and card.row.open == "closed":
+        page.row("Licence", "closed: behind its vendor's API and terms")
+        return
     if not licence.id and not licence.name:
         page.row("Licence", "not told", "yellow")
         return

@@ -14,7 +14,12 @@ LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|blk)\.(\d+)\.")
 
 def misfits(subject: Subject) -> list[Finding]:
     """Shards that no index names, an index whose total is not that of its tensors, a config of another shape."""
-    found: list[Finding] = []
+    said = subject.header.metadata.get("faults")  # of a reader that went on: a part missing or cut short
+    found = [
+        Finding("missing-file", "warning", subject.where.name, text)
+        for text in (said if isinstance(said, list) else [])[:20]
+        if isinstance(text, str)
+    ]
     if subject.header.path != subject.where or subject.header.format not in ("safetensors", "torch"):
         return found
     top = [n for n in subject.files if "/" not in n]

@@ -1,4 +1,4 @@
-"""Every model below a folder: what each is, which are the same, what is broken. In parallel, since reading is Python."""
+"""Every model below a folder: what each is, which are the same, what is broken. In parallel: reading is Python."""
 
 from __future__ import annotations
 
@@ -103,11 +103,8 @@ def _is_alone(name: str, names: set[str]) -> bool:
         return int(matched[2]) == min(int(m[2]) for n in names if (m := SHARD.fullmatch(n)) and m[1] == matched[1])
     if lower.endswith(NO_MODEL):
         return lower.endswith((".npz", ".h5", ".hdf5", ".pkl", ".pickle", ".plan"))
-    if lower.endswith(".bin") and (
-        name[:-4] + ".xml" in names or name.startswith(("training_args", "optimizer", "tok"))
-    ):
-        return False
-    return True
+    companion = name[:-4] + ".xml" in names or name.startswith(("training_args", "optimizer", "tok"))
+    return not (lower.endswith(".bin") and companion)
 
 
 def _all(paths: list[str], progress: bool) -> Iterator[Row]:
@@ -206,9 +203,9 @@ def show_tree(rows: list[Row], *, colour: bool = False) -> str:
             f"{worst[0]['severity']}: {worst[0]['id']}" + (f" +{len(worst) - 1}" if len(worst) > 1 else "")
         ] * bool(worst)
         size = amount(card["parameters"]["total"]) if card["parameters"]["total"] else "?"
-        disk = units(card["needs"]["disk"]) if card["needs"]["disk"] else ""
+        room = units(card["needs"]["disk"]) if card["needs"]["disk"] else ""
         what = card["family"] or card["kind"] or "not told"
-        text = f" {name:44} {what[:16]:16} {size:>8} {(card['precision'] or ''):8} {disk:>8}  "
+        text = f" {name:44} {what[:16]:16} {size:>8} {(card['precision'] or ''):8} {room:>8}  "
         text += f"{card['licence']['id'] or '-':12} {'; '.join(notes)}"
         style = "31" if any(f["severity"] == "danger" for f in worst) else "33" if notes else ""
         lines.append(f"\033[{style}m{text.rstrip()}\033[0m" if colour and style else text.rstrip())
