@@ -42,6 +42,9 @@ PIPELINES = {
 TELLING = ("text-to-speech", "time-series-forecasting", "robotics", "text-ranking", "visual-document-retrieval")
 THINKING = ("enable_thinking", "<think>", "<thinking>", "<|thinking|>", "<seed:think>", "[THINK]")
 ALONE = ("tokenizer", "optimizer", "projector", "audio-projector", "draft", "vae", "video-vae", "controlnet")
+# architectures on which other lineages were built, so that the table of known models may name another family
+SHARED = ("Llama", "Mistral", "Qwen2", "GPT-2", "GPT-NeoX", "BERT", "RoBERTa", "XLM-RoBERTa", "T5", "BART", "OPT",
+          "ViT", "DeepSeek-V3", "DeepSeek-V2/V3", "Command R", "Phi-3", "Gemma", "wav2vec 2.0")  # fmt: skip
 FIELDS = {
     "protein": "proteins", "robotics": "robotics", "dna": "genomics", "cells": "genomics", "molecule": "chemistry",
     "molecule-property": "chemistry", "weather": "weather and climate", "earth": "Earth observation",
@@ -54,7 +57,7 @@ def kind_of(subject: Subject, known: Known | None) -> Kind:
     if subject.header.format == "table" and known:
         return of_row(known)
     names = own_names(subject)
-    named = bool(known) and is_named(known, names)  # type: ignore[arg-type]
+    named = known is not None and (known.matched in ("id", "name") or is_named(known, names))
     found = told(subject)
     relation, bases, why = relation_of(subject, found, known, named)
     if found is None and (task := word(subject.front_matter, "pipeline_tag")) in PIPELINES:
@@ -151,9 +154,8 @@ def _family(subject: Subject, family: str, by_name: bool, known: Known | None) -
     if runs and (not family or stem(runs) == stem(family) or (family == "Llama" and not by_name)):
         why.append(Evidence("family", "", "brolly's family", runs, "what brolly runs it as"))
         family = runs
-    if known and known.family and not by_name and (not family or stem(known.family) != stem(family)):
-        if "-distill-" in own(known.name):  # DeepSeek-R1-Distill-Qwen is a Qwen2
-            return family, why
+    shared = family in SHARED and not by_name and "-distill-" not in own(known.name if known else "")
+    if known and known.family and (not family or (shared and stem(known.family) != stem(family))):
         why.append(Evidence("family", "", "known model", known.name, "its shape or its name is in the table"))
         family = known.family
     return family, why

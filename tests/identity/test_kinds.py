@@ -323,6 +323,29 @@ def test_every_row_of_the_tables_names_a_role_that_the_contract_knows() -> None:
         assert table(f"{name}.json")["about"]
 
 
+@pytest.mark.parametrize(("package", "file", "section"), [
+    ("transformers", "architectures.json", "types"), ("diffusers", "pipelines.json", "pipelines"),
+])  # fmt: skip
+def test_the_generated_tables_are_what_the_script_makes(package: str, file: str, section: str) -> None:
+    from importlib.metadata import PackageNotFoundError, version
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    try:
+        here = version(package)
+    except PackageNotFoundError:
+        pytest.skip(f"{package} is not installed")
+    if here != (made := table(file)["about"]["from"]["version"]):
+        pytest.skip(f"{package} {here} is installed, and the table was made from {made}")
+    path = Path(__file__).parents[2] / "scripts" / "architectures.py"
+    spec = spec_from_file_location("architectures_script", path)
+    assert spec and spec.loader
+    script = module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert table(file)[section] == (script.architectures() if section == "types" else script.pipelines())
+    if section == "types":
+        assert table(file)["roles"] == script.ROLES
+
+
 def test_types_that_transformers_knows_are_in_the_table() -> None:
     auto = pytest.importorskip("transformers.models.auto.modeling_auto")
     types = table("architectures.json")["types"]
