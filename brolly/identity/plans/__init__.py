@@ -24,6 +24,7 @@ TABLE = {
     "bert": "encoders.bert",
     "big_bird": "encoders.big_bird",
     "camembert": "encoders.roberta",
+    "deberta": "encoders.deberta",
     "deberta-v2": "encoders.deberta_v2",
     "distilbert": "encoders.distilbert",
     "electra": "encoders.electra",
@@ -99,6 +100,7 @@ TABLE = {
     "audio-spectrogram-transformer": "audio.spectrogram_transformer",
     "bark": "audio.bark semantic_config:semantic coarse_acoustics_config:coarse_acoustics "
     "fine_acoustics_config:fine_acoustics codec_config:encodec",
+    "dac": "speech.dac",
     "encodec": "audio.encodec",
     "hubert": "audio.wav2vec2",
     "mimi": "speech.mimi",
@@ -115,6 +117,7 @@ TABLE = {
     "idefics3": "multimodal.idefics3 vision_config:idefics3_vision",
     "internvl": "multimodal.internvl vision_config:internvl_vision",
     "internvl_chat": "multimodal.internvl_chat vision_config:intern_vit_6b",
+    "llama4": "multimodal.llama4 vision_config:llama4_vision_model",
     "llava": "multimodal.llava vision_config:clip_vision_model",
     "llava_next": "multimodal.llava vision_config:clip_vision_model",
     "llava_onevision": "multimodal.llava vision_config:siglip_vision_model",
@@ -133,11 +136,17 @@ TABLE = {
     # noise away: U-Nets, autoencoders, transformers
     "AuraFlowTransformer2DModel": "dit.aura_flow",
     "AutoencoderKL": "diffusion.autoencoder_kl",
+    "AutoencoderKLCogVideoX": "autoencoders.cogvideox",
+    "AutoencoderKLFlux2": "diffusion.autoencoder_kl",
+    "AutoencoderKLQwenImage": "autoencoders.wan",
+    "AutoencoderKLWan": "autoencoders.wan",
     "AutoencoderTiny": "diffusion.autoencoder_tiny",
     "CogVideoXTransformer3DModel": "dit.cogvideox",
     "ControlNetModel": "diffusion.controlnet",
     "DiTTransformer2DModel": "dit.dit",
+    "Flux2Transformer2DModel": "dit.flux2",
     "FluxTransformer2DModel": "dit.flux",
+    "HunyuanVideoTransformer3DModel": "dit.hunyuan_video",
     "LTXVideoTransformer3DModel": "dit.ltx",
     "Lumina2Transformer2DModel": "dit.lumina2",
     "MochiTransformer3DModel": "dit.mochi",
@@ -150,6 +159,7 @@ TABLE = {
     "UNet2DModel": "diffusion.unet2d",
     "VQModel": "diffusion.vq_model",
     "WanTransformer3DModel": "dit.wan",
+    "ZImageTransformer2DModel": "dit.z_image",
 }
 # How many positions a network has; of RoBERTa's kin two are taken by the padding.
 CONTEXT = {
@@ -215,8 +225,20 @@ def pipeline(config: Mapping[str, Any], subject: Subject | None) -> Mapping[str,
         found = known.get(name) or (subject.json(f"{name}/config.json") if subject and "/" not in name else None)
         if not isinstance(found, Mapping):
             raise Untold(name)
-        parts[name] = sum(counted(found).values())
+        parts[name] = _language_model(found, said[1]) or sum(counted(found).values())
     return parts
+
+
+def _language_model(config: Mapping[str, Any], name: str) -> int:
+    """Of a decoder that reads prompts for a pipeline, with its head only if its class has one; 0 for other networks."""
+    if config.get("model_type") in TABLE:
+        return 0
+    from brolly.identity.anatomy import anatomy_of
+
+    anatomy = anatomy_of(config)
+    if anatomy is None or not anatomy.parts or not anatomy.exact or not name.endswith(("ForCausalLM", "Model")):
+        return 0
+    return anatomy.total - (0 if name.endswith("ForCausalLM") else anatomy.parts.get("lm_head", 0))
 
 
 def _own_code(config: Mapping[str, Any]) -> bool:

@@ -261,6 +261,8 @@ def _autoencoder(c: Given, latent: int, out_of_encoder: int) -> tuple[int, int]:
 
 def autoencoder_kl(c: Given) -> Parts:
     latent = c.n("latent_channels")
+    if c.get("decoder_block_out_channels"):
+        raise Untold("decoder_block_out_channels")
     encoder, decoder = _autoencoder(c, latent, 2 * latent)
     encoder += conv(2 * latent, 2 * latent, 1) if c.on("use_quant_conv", True) else 0
     decoder += conv(latent, latent, 1) if c.on("use_post_quant_conv", True) else 0

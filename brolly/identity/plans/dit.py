@@ -213,3 +213,49 @@ def mochi(c: Given) -> Parts:
     total += linear(text, 2 * text) + linear(text, text) + linear(text, dim) + linear(text, small)
     total += n * layer - forgets + linear(dim, 2 * dim)
     return {"transformer": total + linear(dim, patch * patch * c.n("out_channels", default=channels))}
+
+
+def flux2(c: Given) -> Parts:
+    """Without biases; what the time step changes is worked out once for all layers."""
+    dim, head = _width(c)
+    channels, hidden = c.n("in_channels"), int(c.real("mlp_ratio") * dim)
+    read = c.n("timestep_guidance_channels")
+    double = 2 * (attention(dim, bias=False) + 2 * head + gated(dim, hidden))
+    single = dim * (3 * dim + 2 * hidden) + 2 * head + (dim + hidden) * dim
+    total = (2 if c.on("guidance_embeds", True) else 1) * (read * dim + dim * dim) + 15 * dim * dim
+    total += channels * dim + c.n("joint_attention_dim") * dim
+    total += c.n("num_layers") * double + c.n("num_single_layers") * single
+    out = c.n("patch_size") ** 2 * c.n("out_channels", default=channels)
+    return {"transformer": total + 2 * dim * dim + dim * out}
+
+
+def z_image(c: Given) -> Parts:
+    dim, heads, channels = c.n("dim"), c.n("n_heads"), c.n("in_channels")
+    patches, films = c.ns("all_patch_size"), c.ns("all_f_patch_size")
+    if c.get("siglip_feat_dim") or len(patches) != len(films):
+        raise Untold("siglip_feat_dim")
+    head, narrow, caption = dim // max(heads, 1), min(dim, 256), c.n("cap_feat_dim")
+    plain = attention_of_groups(dim, dim, c.n("n_kv_heads") * head) + gated(dim, int(dim / 3 * 8)) + 4 * dim
+    plain += 2 * head if c.on("qk_norm", True) else 0
+    told = plain + linear(narrow, 4 * dim)
+    refiners = c.n("n_refiner_layers")
+    total = 2 * dim + mlp(TIME, 1024, narrow) + caption + linear(caption, dim)
+    for patch, film in zip(patches, films, strict=True):
+        pixels = patch * patch * film * channels
+        total += linear(pixels, dim) + linear(dim, pixels) + linear(narrow, dim)
+    return {"transformer": total + (c.n("n_layers") + refiners) * told + refiners * plain}
+
+
+def hunyuan_video(c: Given) -> Parts:
+    dim, head = _width(c)
+    text, hidden = c.n("text_embed_dim"), int(c.real("mlp_ratio") * dim)
+    if c.get("image_condition_type") or c.get("qk_norm") != "rms_norm":
+        raise Untold("image_condition_type")
+    double = 2 * (linear(dim, 6 * dim) + attention(dim) + 2 * head + mlp(dim, hidden))
+    single = linear(dim, 3 * dim) + linear(dim, hidden) + linear(dim + hidden, dim) + 3 * linear(dim, dim) + 2 * head
+    refiner = 2 * norm(dim) + attention(dim) + mlp(dim, hidden) + linear(dim, 2 * dim)
+    volume = c.n("patch_size") ** 2 * c.n("patch_size_t")
+    total = linear(volume * c.n("in_channels"), dim) + 2 * steps(TIME, dim) + steps(text, dim) + linear(text, dim)
+    total += steps(c.n("pooled_projection_dim"), dim) + (steps(TIME, dim) if c.on("guidance_embeds", False) else 0)
+    total += c.n("num_refiner_layers") * refiner + c.n("num_layers") * double + c.n("num_single_layers") * single
+    return {"transformer": total + linear(dim, 2 * dim) + linear(dim, volume * c.n("out_channels"))}

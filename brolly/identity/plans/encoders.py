@@ -246,3 +246,30 @@ def xlnet(c: Given) -> Parts:
     else:
         raise Untold(head)
     return {"embedding": (vocab + 1) * dim, "encoder": c.n("n_layer") * layer, "head": extra}
+
+
+def deberta(c: Given) -> Parts:
+    """The first DeBERTa: queries and values have biases, keys have none."""
+    head = head_of(c, "Deberta")
+    dim, vocab = c.n("hidden_size"), c.n("vocab_size")
+    if c.on("talking_head", False) or c.n("embedding_size", default=dim) != dim:
+        raise Untold("talking_head")
+    rows = (
+        vocab + c.n("type_vocab_size") + (c.n("max_position_embeddings") if c.on("position_biased_input", True) else 0)
+    )
+    layer, relative = block(dim, c.n("intermediate_size")) - dim, 0
+    if c.on("relative_attention", False):
+        reach = c.get("max_relative_positions")
+        relative = 2 * (reach if type(reach) is int and reach > 0 else c.n("max_position_embeddings")) * dim
+        kinds = c.get("pos_att_type") or ()
+        kinds = kinds.split("|") if isinstance(kinds, str) else kinds
+        layer += ("c2p" in kinds) * linear(dim, dim, False) + ("p2c" in kinds) * linear(dim, dim)
+    if head == "ForSequenceClassification":
+        extra = linear(dim, dim) + linear(dim, c.n_labels)
+    elif head == "ForMaskedLM" and c.on("legacy", True):
+        extra = _language_head(c, dim, dim, vocab)
+    elif head in ("Model", "ForTokenClassification", "ForQuestionAnswering"):
+        extra = _heads(c, head, dim, 0, 0)
+    else:
+        raise Untold(head)
+    return {"embedding": rows * dim + norm(dim), "encoder": _stack(c, layer) + relative, "head": extra}

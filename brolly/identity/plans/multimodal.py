@@ -295,3 +295,15 @@ def florence2(c: Given, vision: Given, text: Given) -> Parts:
     reader = {k: v for k, v in text.config.items() if k != "architectures"}
     words = sum(bart(Given({**reader, "tie_word_embeddings": True}, text.defaults)).values())
     return {"text": words, "vision": eyes, "projection": joint}
+
+
+def llama4(c: Given, vision: Given) -> Parts:
+    words, dim, _ = language(c, kind="llama4_text")
+    seen, patch, wide = vision.n("hidden_size"), vision.n("patch_size"), vision.n("projector_output_dim")
+    rows = (vision.n("image_size") // over(patch)) ** 2 + 2
+    eyes = rows * seen + vision.n("num_channels") * patch * patch * seen + 2 * norm(seen)
+    eyes += vision.n("num_hidden_layers") * block(seen, vision.n("intermediate_size"))
+    eyes += vision.n("intermediate_size") * vision.n("projector_input_dim") + wide * wide
+    if vision.n("projector_input_dim") != wide:
+        raise Untold("projector_input_dim")
+    return {"language": words, "vision": eyes, "projection": vision.n("vision_output_dim") * dim}

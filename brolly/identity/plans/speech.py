@@ -130,3 +130,28 @@ def speecht5(c: Given) -> Parts:
     )
     head += conv1d(wide, mel, kernel, False) + norm(mel)
     return {"embedding": c.n("vocab_size") * dim, "encoder": encoder, "decoder": decoder, "head": head}
+
+
+def dac(c: Given) -> Parts:
+    """Descript's codec: convolutions with snakes between them; each codebook looks things up in eight dimensions."""
+    if c.architecture not in ("", "DacModel"):
+        raise Untold(c.architecture)
+    down, up = c.ns("downsampling_ratios"), c.ns("upsampling_ratios")
+    first, high = c.n("encoder_hidden_size"), c.n("decoder_hidden_size")
+    last, book = first * 2 ** len(down), c.n("codebook_dim")
+
+    def rest(width: int) -> int:
+        return 3 * (2 * width + conv1d(width, width, 7) + conv1d(width, width, 1))
+
+    encoder = conv1d(1, first, 7) + last + conv1d(last, last, 3)
+    for i, ratio in enumerate(down):
+        width = first * 2**i
+        encoder += rest(width) + width + conv1d(width, 2 * width, 2 * ratio)
+    decoder = conv1d(last, high, 7)
+    for i, ratio in enumerate(up):
+        width = high // 2**i
+        decoder += width + conv1d(width, width // 2, 2 * ratio) + rest(width // 2)
+    width = high // 2 ** len(up)
+    decoder += width + conv1d(width, 1, 7)
+    one = conv1d(last, book, 1) + conv1d(book, last, 1) + c.n("codebook_size") * book
+    return {"encoder": encoder, "decoder": decoder, "quantizer": c.n("n_codebooks") * one}
