@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from brolly.identity.subject import Subject
 
 MAX_NAMES = 20_000  # looked at; published models repeat their layers long before
+SAMPLE = 2000
 WRAPPERS = ("module.", "_orig_mod.", "state_dict.", "state_dict/", "base_model.model.", "params/")
 OPTIMIZER = re.compile(r"exp_avg|exp_avg_sq|momentum_buffer|fp32_flat_groups|single_partition_of_fp32_groups")
 OPTIMIZER_FILES = ("optimizer.pt", "optimizer.bin", "optimizer.pth", "optim_states.pt", "optim.pt", "optim.pth")
@@ -34,11 +35,17 @@ def skeletons(tensors: Mapping[str, TensorInfo]) -> str:
     return "\n" + "\n".join(seen) + "\n"
 
 
+def sample(tensors: Mapping[str, TensorInfo]) -> list[str]:
+    """Names from the whole of a file, at most SAMPLE of them."""
+    names = list(tensors)
+    return names[:: -(-len(names) // SAMPLE)] if names else []
+
+
 def left_over(subject: Subject) -> Told | None:
     """An optimizer's state, which is no model."""
     name, tensors = subject.where.name, subject.header.tensors
     named = name.endswith(OPTIMIZER_FILES) or name == "distrib_optim.pt"
-    some = list(tensors)[:MAX_NAMES]
+    some = sample(tensors)
     hits = sum(1 for n in some if OPTIMIZER.search(n[:300]))
     model = any(n.startswith(("state_dict", "model.", "module.")) and not OPTIMIZER.search(n[:300]) for n in some)
     if named or (hits and hits * 3 >= len(some) and not model):
@@ -51,7 +58,7 @@ def left_over(subject: Subject) -> Told | None:
 
 def is_lora(tensors: Mapping[str, TensorInfo]) -> bool:
     """Whether most of the tensors are low-rank factors, or words learnt for a text encoder."""
-    some = list(tensors)[:MAX_NAMES]
+    some = sample(tensors)
     return bool(some) and sum(1 for n in some if LORA.search(n[:300])) * 2 > len(some)
 
 
