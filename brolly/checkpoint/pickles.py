@@ -379,8 +379,9 @@ class Scanner:
                     self._odd("computes the name of what it imports")
                     stack.append(None)
             case 0x69:  # INST
+                what, marked = self._import(value), bool(self.marks)
                 arguments = tuple(self._marked())
-                stack.append(self._called(self._import(value), arguments))
+                stack.append(self._called(what, arguments) if marked else None)
             case 0x6F:  # OBJ
                 values = self._marked()
                 stack.append(self._called(values[0] if values else None, tuple(values[1:])))

@@ -71,9 +71,9 @@ class Told:
         self.others.setdefault((finding, severity), sentence)
 
     def judge(self, found: Imports, where: str, sure: bool, script: bool) -> None:
-        """Sort what a scan found. Of bytes that are not surely a pickle, only what is dangerous counts."""
+        """Sort what a scan found. Of bytes that are hardly a pickle, only dangerous calls count."""
         for name in found.names:
-            if script and name.module.startswith("__torch__"):
+            if script and name.module.startswith("__torch__") or not (sure or name in found.calls):
                 continue
             verdict = judged(name)
             if verdict == "danger":

@@ -58,7 +58,7 @@ CLEAN = {
     "modules_off.json": [], "README.md": b"---\nlicense: mit\n---\ncos\nsystem of cosines\n",
     "LICENSE": b"Copyright (c) 2024\n", "run.py": b"#!/usr/bin/env python\n",
     "run.sh": b"#!/bin/sh\n", ".gitattributes": b"*.bin filter=lfs\n", "merges.txt": b"#version: 0.2\nc o\ni n\n",
-    "vocab.txt": b"cos\nsin\n(\nR\n.\n",
+    "vocab.txt": b"cos\nsystem\n(\nR\n.\n", "labels.txt": b"ios\nandroid\nwindows\n",
     "adapter_config.json": {"auto_mapping": {"base_model_class": "X", "parent_library": "transformers.models.x"}},
     "empty.bin": b"",
 }  # fmt: skip
