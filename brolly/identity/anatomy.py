@@ -197,6 +197,8 @@ def _build(config: Mapping[str, Any]) -> Anatomy | None:
         return None
     if not any(key in config for key in STATED):
         return None  # nothing but defaults
+    if config.get("per_layer_config") and "gemma4" not in row.get("mixers", {}).values():
+        return None
     s = Settings(config, {**(defaults().get(str(said)) or defaults().get(name) or {}), **row.get("defaults", {})})
     special = row.get("special")
     if special:

@@ -127,8 +127,21 @@ def _gemma4(s: Settings, row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "extra": whole, "layer_extra": extra, "exact": not shared}
 
 
-def _mllama(s: Settings, row: dict[str, Any]) -> dict[str, Any]:
-    raise Untold("cross-attention")
+def _mllama(s: Settings, name: str) -> Anatomy:
+    """Llama 3.2 Vision: some layers attend to the picture instead, whose keys are not a context's."""
+    d, k, h, kv = s.dim, s.head_dim, s.n_heads, s.n_kv_heads
+    crossing = s.get("cross_attention_layers")
+    if not isinstance(crossing, list) or not crossing:
+        raise Untold("cross_attention_layers")
+    kinds = ["cross" if i in crossing else FULL for i in range(s.n_layers)]
+    n = kinds.count("cross")
+    row = {**rows()["llama"], "mixers": {FULL: "gqa", "cross": "gqa"}, "extra": {
+        "embedding": 8 * d,  # of special tokens, which have no row in the head
+        "attention": n * (2 * k + 2),  # norms of queries and keys, two gates
+    }}  # fmt: skip
+    found = assemble(s, row, name, kinds)
+    layers = tuple(x._replace(cached=0) if x.mixer == "cross" else x for x in found.layers)
+    return replace(found, layers=layers)
 
 
 def _openelm(s: Settings, name: str) -> Anatomy:
@@ -213,10 +226,11 @@ def _longcat(s: Settings, name: str) -> Anatomy:
 
 
 WHOLE: dict[str, Callable[[Settings, str], Anatomy]] = {
-    "falcon": _falcon, "openelm": _openelm, "rwkv": _rwkv, "zamba2": _zamba2, "longcat": _longcat,
+    "falcon": _falcon, "openelm": _openelm, "rwkv": _rwkv,
+    "mllama": _mllama, "zamba2": _zamba2, "longcat": _longcat,
 }  # fmt: skip
 CHANGES: dict[str, Callable[[Settings, dict[str, Any]], dict[str, Any]]] = {
     "mpt": _mpt, "opt": _opt, "lfm2": _lfm2, "llama4": _llama4, "stablelm": _stablelm, "nemotron_h": _nemotron_h,
     "gpt_bigcode": _gpt_bigcode,
-    "gpt_neox_japanese": _gpt_neox_japanese, "gemma3n": _gemma3n, "gemma4": _gemma4, "mllama": _mllama,
+    "gpt_neox_japanese": _gpt_neox_japanese, "gemma3n": _gemma3n, "gemma4": _gemma4,
 }  # fmt: skip

@@ -45,7 +45,10 @@ def anatomy(said: Mapping[str, Any]) -> Anatomy | None:
     if not 0 < n <= 4096:
         raise Untold("block_count")
     rank = number("attention.kv_lora_rank", 0)
-    window, every = number("attention.sliding_window", 0), number("full_attention_interval", 0)
+    window, every = (
+        number("attention.sliding_window", 8192 if name == "llama4" else 0),
+        number("full_attention_interval", 0),
+    )
     pattern = said.get(f"{name}.attention.sliding_window_pattern")
     shared = number("attention.shared_kv_layers", 0)
     layers = []

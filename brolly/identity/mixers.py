@@ -153,6 +153,12 @@ def gemma4(s: Settings, row: Row, layer: int) -> Mix:
     k = s.number("global_head_dim", default=512) if full else s.head_dim
     same = full and bool(s.get("attention_k_eq_v"))
     kv = s.number("num_global_key_value_heads", default=s.n_kv_heads) if same else s.n_kv_heads
+    own = s.get("per_layer_config")  # transformers 5 writes what single layers have of their own
+    own = (own.get(f"{layer:02d}") or own.get(str(layer))) if isinstance(own, Mapping) else None
+    if isinstance(own, Mapping):
+        k, kv = own.get("head_dim", k), own.get("num_key_value_heads", kv)
+        if type(k) is not int or type(kv) is not int or not 0 < k * kv < LIMIT:
+            raise Untold("per_layer_config")
     shared = layer >= s.n_layers - s.number("num_kv_shared_layers", default=0)
     return attention(s, row, s.n_heads, kv, k, k, shared=shared, same=same)
 

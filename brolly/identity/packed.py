@@ -313,7 +313,7 @@ class Packing:
                 return Counted(info, rows * scales.shape[1], f"INT{round(columns * width / scales.shape[1])}")
         sure = bits is not None
         bits = bits or 4
-        return Counted(info, int(n * width / bits), f"INT{bits:g}", sure)
+        return Counted(info, int(n * width // bits), f"INT{bits:g}", sure)
 
     def compressed(self, name: str, stem: str, info: TensorInfo) -> Counted:
         """compressed-tensors: words of several integers, or bytes of two FP4 numbers."""
@@ -322,7 +322,7 @@ class Packing:
             mx = self.tensors.get(stem + "weight_scale")
             return Counted(info, n * 2, "MXFP4" if mx and mx.dtype in ("U8", "F8_E8M0") else "NVFP4")
         bits = self.bits_for(stem.rstrip("."))
-        return Counted(info, int(n * 32 / (bits or 4)), f"INT{bits or 4:g}", bits is not None)
+        return Counted(info, int(n * 32 // (bits or 4)), f"INT{bits or 4:g}", bits is not None)
 
     def bits_for(self, module: str) -> float | None:
         """The bits of the group whose targets name the module."""
@@ -345,7 +345,7 @@ class Packing:
                 word = "MXFP4" if scales.dtype == "U8" and bits == 4 else f"INT{bits:g}"
                 return Counted(info, n, word)
         width = (_whole(own.get("bits")) if isinstance(own, Mapping) else None) or self.scheme.bits
-        return Counted(info, int(info.n_elements * 32 / (width or 4)), f"INT{width or 4:g}", width is not None)
+        return Counted(info, int(info.n_elements * 32 // (width or 4)), f"INT{width or 4:g}", width is not None)
 
 
 def targets(group: Mapping[str, Any], module: str) -> bool:

@@ -403,7 +403,8 @@ def from_config(
         share = experts_share(config, anatomy)
         idle = planned["experts"] * (share[1] - share[0]) // share[1] if share else 0
     activated = total - idle
-    lookups = anatomy.lookups if anatomy else planned.get("embedding", 0)
+    apart = "lm_head" in planned or not architecture(config).endswith(("Generation", "LMHeadModel", "ForCausalLM"))
+    lookups = anatomy.lookups if anatomy else planned.get("embedding", 0) if apart else 0
     model = anatomy.model_type if anatomy else str(config.get("model_type"))
     why = [
         Evidence(

@@ -1,6 +1,7 @@
 """Published configs (their numbers only) and published parameter counts.
 
-`totals`: asserted in huggingface.js's tests, shown on model pages, or in the papers; those without one are held against transformers.
+The counts are asserted in huggingface.js's tests, shown on model pages or in papers; a config without one is held
+against transformers.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ TEXT: dict[str, Config] = {
     "deepseek-moe-16b": llama(2048, 28, 16, 16, 10944, 102400, "deepseek", n_routed_experts=64, n_shared_experts=2,
                               num_experts_per_tok=6, moe_intermediate_size=1408, first_k_dense_replace=1,
                               moe_layer_freq=1),
-    "gpt2": {"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50257, "n_positions": 1024},
+    "gpt2": {"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50257,
+             "n_positions": 1024},
     "gpt2-xl": {"model_type": "gpt2", "n_embd": 1600, "n_layer": 48, "n_head": 25, "vocab_size": 50257,
                 "n_positions": 1024},
     "gpt-neo-1.3b": {"model_type": "gpt_neo", "hidden_size": 2048, "num_layers": 24, "num_heads": 16,
@@ -172,14 +174,16 @@ TEXT: dict[str, Config] = {
              "ffn_config": {"ffn_hidden_size": 10752, "moe_num_experts": 16, "moe_top_k": 4},
              "tie_word_embeddings": False},
     "chatglm3-6b": {"model_type": "chatglm", "hidden_size": 4096, "num_layers": 28, "num_attention_heads": 32,
-                    "kv_channels": 128, "ffn_hidden_size": 13696, "padded_vocab_size": 65024, "multi_query_group_num": 2,
+                    "kv_channels": 128, "ffn_hidden_size": 13696, "padded_vocab_size": 65024,
+                    "multi_query_group_num": 2,
                     "multi_query_attention": True, "add_qkv_bias": True, "add_bias_linear": False, "seq_length": 8192},
 }  # fmt: skip
 TOTALS = {
     "llama-2-7b": 6_738_415_616, "llama-3.1-8b": 8_030_261_248, "llama-3.1-70b": 70_553_706_496,
     "llama-2-70b": 68_976_648_192, "llama-3.1-405b": 405_853_388_800, "llama-3.2-1b": 1_235_814_400,
     "gemma-2b": 2_506_172_416, "gemma-7b": 8_537_680_896, "gemma-2-9b": 9_241_705_984, "gemma-2-27b": 27_227_128_320,
-    "bloom": 176_247_271_424, "bloom-7b1": 7_069_016_064, "gpt-oss-20b": 20_914_757_184, "gpt-oss-120b": 116_829_156_672,
+    "bloom": 176_247_271_424, "bloom-7b1": 7_069_016_064, "gpt-oss-20b": 20_914_757_184,
+    "gpt-oss-120b": 116_829_156_672,
     "mistral-7b": 7_241_732_096, "mistral-large-2": 122_610_069_504, "mixtral-8x7b": 46_702_792_704,
     "mixtral-8x22b": 140_630_071_296, "qwen2.5-0.5b": 494_032_768, "qwen2.5-7b": 7_615_616_512,
     "qwen2.5-72b": 72_706_203_648, "qwen3-0.6b": 596_049_920, "qwen3-8b": 8_190_735_360,
@@ -191,4 +195,9 @@ TOTALS = {
     "jamba-v0.1": 51_570_323_328, "internlm2-7b": 7_737_708_544, "baichuan2-7b": 7_505_973_248,
     "qwen-7b": 7_721_324_544, "dbrx": 131_596_523_520, "chatglm3-6b": 6_243_584_000, "opt-6.7b": 6_658_473_984,
     "llama-4-scout": 107_769_861_120,
+}  # fmt: skip
+TEXT["qwen3.5-27b"] = {
+    **llama(5120, 64, 24, 4, 17408, 248320, "qwen3_5_text", head_dim=256, max_position_embeddings=262144),
+    "linear_num_value_heads": 48, "linear_num_key_heads": 16, "linear_key_head_dim": 128, "linear_value_head_dim": 128,
+    "linear_conv_kernel_dim": 4, "full_attention_interval": 4, "tie_word_embeddings": False,
 }  # fmt: skip

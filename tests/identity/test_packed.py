@@ -27,7 +27,8 @@ def gptq(bits: int) -> Any:
     def pack(stem: str, out: int, into: int) -> dict[str, Any]:
         return {
             f"{stem}.qweight": ("I32", (into * bits // 32, out)), f"{stem}.g_idx": ("I32", (into,)),
-            f"{stem}.qzeros": ("I32", (into // GROUP, out * bits // 32)), f"{stem}.scales": ("F16", (into // GROUP, out)),
+            f"{stem}.qzeros": ("I32", (into // GROUP, out * bits // 32)),
+            f"{stem}.scales": ("F16", (into // GROUP, out)),
         }  # fmt: skip
 
     return pack
