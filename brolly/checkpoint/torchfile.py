@@ -193,13 +193,17 @@ def _read_legacy(file: BinaryIO, path: Where, size: int) -> dict[str, TensorInfo
     """Five pickles (magic, protocol, system, object, storage keys), then each storage's length and bytes."""
     file.seek(0)
     head = io.BytesIO(file.read(MAX_PICKLE))
+    if head.getbuffer()[257:262] == b"ustar":
+        raise CheckpointError(f"{path} is a tar from before PyTorch 0.1.10; load and save it with PyTorch.", "")
     if head.getbuffer()[:1] != b"\x80":
         raise CheckpointError(f"{path} is neither a zip archive nor a pickle; expected a PyTorch checkpoint.")
     steps = iter(range(MAX_OPCODES))
     storages: dict[str, _Storage] = {}
-    magic, _, _, found, keys = (_Machine(head, path, steps, storages).run() for _ in range(5))
-    if magic != LEGACY_MAGIC or not isinstance(keys, list):
-        raise CheckpointError(f"{path} is a pickle and no PyTorch checkpoint (its magic number is missing).")
+    if _Machine(head, path, steps, storages).run() != LEGACY_MAGIC:
+        raise CheckpointError(f"{path} is a pickle and no PyTorch checkpoint (its magic number is missing).", "")
+    _, _, found, keys = (_Machine(head, path, steps, storages).run() for _ in range(4))
+    if not isinstance(keys, list):
+        raise CheckpointError(f"{path}: its fifth pickle is no list of storages; the file is damaged.")
     starts: dict[str, tuple[int, int]] = {}
     at = head.tell()
     for key in keys:
@@ -280,7 +284,7 @@ def _collect(found: Any, locate: Callable[[_Storage], tuple[int, int]], path: Wh
             span = prod(tensor.shape) * item
         tensors[name] = TensorInfo(name, tensor.dtype, tensor.shape, path, begin + tensor.start * item, span, strides)
     if not tensors:
-        raise CheckpointError(f"{path} holds no tensors; expected a dictionary of them.")
+        raise CheckpointError(f"{path} holds no tensors; expected a dictionary of them.", "")
     return tensors
 
 
