@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from brolly.identity.answers import Known
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from brolly.identity.subject import Subject
 
@@ -43,8 +43,7 @@ def find(subject: Subject) -> Known | None:
 
     here = told(subject)
     for number, by in _named(subject):
-        row = raw(number)
-        if not contradicts(row.get("shape", {}), here):
+        if not contradicts(_shape(number), here):
             return known(number, matched=by, name=subject.name or "")
     numbers = matching(here)
     if not numbers:
@@ -178,6 +177,14 @@ def _derived(numbers: list[int], title: str) -> list[int]:
     return [n for n in found if raw(n).get("derived_from") in names]
 
 
+def _shape(number: int) -> Mapping[str, Any]:
+    """A row's shape, or that of the row which it was made from."""
+    row = raw(number)
+    if "shape" in row or "derived_from" not in row:
+        return row.get("shape", {})
+    return raw(_data("models_names.json")["keys"][key(row["derived_from"])][0]).get("shape", {})
+
+
 # ---- names
 
 
@@ -225,7 +232,7 @@ def _numbers(text: str) -> list[int]:
             lambda k, other: len(k) == len(other) and sorted(k.split()) == sorted(other.split()),
         ),  # in another order
         (True, lambda k, other: k.replace(" ", "") == other.replace(" ", "")),
-        (False, lambda k, other: other.startswith(k + " ")),
+        (False, lambda k, other: len(k) > 1 and other.startswith(k + " ")),
         (False, lambda k, other: len(k) > 3 and f" {k} " in f" {other} "),
     ):
         for k in tried[:3]:
@@ -253,7 +260,7 @@ def _named(subject: Subject) -> Iterable[tuple[int, str]]:
         label = metadata.get("general.size_label")
         sized = f"{text} {label}" if isinstance(label, str) and key(label) not in key(text) else text
         for number in _exact(sized):
-            if raw(number).get("shape"):  # a name alone is not enough: the shape must not gainsay it
+            if _shape(number):  # a name alone is not enough: the shape must not gainsay it
                 yield number, "name"
 
 

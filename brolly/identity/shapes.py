@@ -89,7 +89,7 @@ def told(subject: Subject) -> Told:
     config = header.config
     if header.format == "gguf":
         return _gguf(header.metadata, header.tensors)
-    if subject.has("model_index.json") and not config.get("model_type"):
+    if not config.get("model_type") and subject.has("model_index.json"):
         config = subject.json("transformer/config.json") or subject.json("unet/config.json")
     kind = next((config[k] for k in TYPES if isinstance(config.get(k), str)), "")
     if kind:
