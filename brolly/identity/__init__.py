@@ -30,11 +30,11 @@ def identify(
     if isinstance(reference, Place):
         return examine(reference, tokens=tokens, flop=flop)
     text = os.fspath(reference)
+    if not text.strip():
+        raise OptionError("the model's name is empty; expected a path, org/name, a URL, or the name of a known model.")
     local = Path(text).expanduser()
     if os.path.lexists(local):
         return examine(local, name_of(local), tokens=tokens, flop=flop)
-    if not text.strip():
-        raise OptionError("the model's name is empty; expected a path, org/name, a URL, or the name of a known model.")
     from brolly import hub
 
     if hub.looks_local(text):

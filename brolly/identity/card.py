@@ -1,4 +1,4 @@
-"""The card: what `identify` answers about one checkpoint, on one page. Each section is worked out when it is asked for."""
+"""The card: what `identify` answers about one checkpoint, on one page; a section is worked out when it is asked for."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ class Card:
     @property
     def header(self) -> Header:
         return self.subject.header
+
+    @property
+    def name(self) -> str | None:
+        """What people call it: the table's name, else the repository's, else the files' own."""
+        return self.known.name if self.known else self.subject.name or self.kind.name
 
     @property
     def from_table(self) -> bool:

@@ -20,7 +20,7 @@ def run(args: Namespace) -> int:
         os.environ["HF_HUB_OFFLINE"] = "1"
     if args.tree is not None:
         return _tree(args)
-    if not args.model:
+    if args.model is None:
         raise OptionError("there is nothing to identify; give a path, org/name, a URL or a name, or --tree DIR.")
     card = identify(args.model, tokens=args.tokens, flop=args.flop)
     if args.compare:

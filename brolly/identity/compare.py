@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 SAMPLES = 24  # tensors looked at of each kind
 VALUES = 1024  # numbers looked at of each
 CODES = {"F32": ("f", 4), "F16": ("e", 2), "F64": ("d", 8)}
+PACKED = (".qweight", ".weight_packed", "_blocks")
+AIDS = (
+    ".scales", ".qzeros", ".g_idx", ".weight_scale", ".weight_shape", ".weight_zero_point", ".absmax", ".quant_map",
+    ".biases", "_scales", ".weight_scale_inv", ".input_scale", ".weight_scale_2", ".weight_g_idx",
+)  # fmt: skip
 SAME, CLOSE, FAR = 0.99999, 0.6, 0.2  # correlations; seeds apart give about 1/sqrt(VALUES · SAMPLES) = 0.006
 LINES = (
     ("Kind", "kind"), ("Family", "family"), ("Parameters", "parameters.total"), ("Activated", "parameters.activated"),
@@ -51,7 +56,7 @@ def relate(a: Card, b: Card) -> tuple[str, str, dict[str, Any]]:
         return _by_size(a, b, evidence)
     norms = [n for n in shared if len(mine[n].shape) == 1 and mine[n].shape == theirs[n].shape]
     matrices = [n for n in shared if len(mine[n].shape) > 1 and mine[n].shape == theirs[n].shape]
-    odd = sum(mine[n].shape != theirs[n].shape and "packed" not in n for n in shared)
+    odd = sum(mine[n].shape != theirs[n].shape for n in shared)
     on_norms, equal_norms = _agreement(mine, theirs, norms)
     on_matrices, equal = _agreement(mine, theirs, matrices)
     evidence |= {
@@ -59,7 +64,7 @@ def relate(a: Card, b: Card) -> tuple[str, str, dict[str, Any]]:
         "equal_norms": equal_norms, "equal_matrices": equal,
     }  # fmt: skip
     quantised = (a.parameters.quantization is None) != (b.parameters.quantization is None)
-    if on_matrices is None:
+    if on_matrices is None or (quantised and odd):
         if quantised and on_norms is not None and on_norms > SAME:
             which = "B" if b.parameters.quantization else "A"
             return "quantized", f"{which} has the other's norms number for number, and packed matrices.", evidence
@@ -132,7 +137,7 @@ def canonical(card: Card) -> dict[str, TensorInfo]:
     try:
         found = card.recognised
     except BrollyError:
-        return {n.removeprefix("module."): t for n, t in card.header.tensors.items()}
+        return {_unpacked(n): t for n, t in card.header.tensors.items() if not n.endswith(AIDS)}
     table = found.family.names(card.header)
     # where the order of numbers changes (rotary halves, transposed), they cannot be compared one by one
     return {
@@ -140,6 +145,14 @@ def canonical(card: Card) -> dict[str, TensorInfo]:
         for name, (to, how) in rename(card.header.tensors, table).items()
         if to is not None
     }
+
+
+def _unpacked(name: str) -> str:
+    """The name that a packed matrix has where it is not packed."""
+    for ending in PACKED:
+        if name.endswith(ending):
+            return name.removesuffix(ending) + ".weight"
+    return name.removeprefix("module.")
 
 
 def _agreement(

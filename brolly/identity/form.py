@@ -19,7 +19,7 @@ def to_json(card: Card, *, why: bool = False) -> dict[str, Any]:
         "schema": VERSION,
         "path": str(card.subject.where) if not card.from_table else None,
         "from": "table" if card.from_table else "files",
-        "name": kind.name or card.subject.name,
+        "name": card.name,
         "family": kind.family,
         "kind": kind.kind,
         "is_llm": kind.is_llm,

@@ -36,7 +36,7 @@ def form(card: Card) -> dict[str, Any]:
         "note": "Filled as far as files tell; indicative, not legal advice. Check every line before you sign.",
         "general information": {
             "legal name of the model provider": line(known.organization if known else None, table),
-            "model name": line(kind.name or card.subject.name, files),
+            "model name": line(card.name, files),
             "model family": line(kind.family, files),
             "model authenticity (hashes of the weights)": line(None),
             "date of release": line(known.released if known else None, table),

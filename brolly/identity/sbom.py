@@ -262,7 +262,7 @@ def datasets(card: Card) -> list[str]:
 
 
 def title(card: Card) -> str:
-    return card.subject.name or card.kind.name or card.kind.family or card.subject.where.name or "model"
+    return card.subject.name or card.name or card.kind.family or card.subject.where.name or "model"
 
 
 def _task(card: Card) -> str | None:

@@ -53,7 +53,7 @@ def show(card: Card, *, colour: bool = False, width: int | None = None) -> str:
     columns = width or min(max(shutil.get_terminal_size((WIDTH, 24)).columns, 60), 100)
     page = Page(colour, columns)
     kind = card.kind
-    title = kind.name or card.subject.name or kind.family or card.subject.where.name
+    title = card.name or kind.family or card.subject.where.name
     page.lines.append("")
     page.lines.append(" " + page.style(clean(title), "bold", "cyan"))
     if card.from_table:

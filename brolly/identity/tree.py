@@ -143,6 +143,9 @@ def look(path: str) -> Row:
         return Row(path, card.json(), fingerprint(card))
     except BrollyError as error:
         return Row(path, _nothing(path, str(error)), None, str(error))
+    except Exception as error:  # one model that meets a fault of ours does not end the survey
+        told = f"unexpected {type(error).__name__}: {error}; please report it."
+        return Row(path, _nothing(path, told), None, told)
 
 
 def _nothing(path: str, error: str) -> dict[str, Any]:
@@ -199,9 +202,9 @@ def show_tree(rows: list[Row], *, colour: bool = False) -> str:
         card = row.json
         worst = [f for f in card["findings"] if f["severity"] != "info"]
         notes = [f"same as {os.path.relpath(row.duplicate_of, base)}"] if row.duplicate_of else []
-        notes += [
-            f"{worst[0]['severity']}: {worst[0]['id']}" + (f" +{len(worst) - 1}" if len(worst) > 1 else "")
-        ] * bool(worst)
+        if worst:
+            more = f" +{len(worst) - 1}" if len(worst) > 1 else ""
+            notes.append(f"{worst[0]['severity']}: {worst[0]['id']}{more}")
         size = amount(card["parameters"]["total"]) if card["parameters"]["total"] else "?"
         room = units(card["needs"]["disk"]) if card["needs"]["disk"] else ""
         what = card["family"] or card["kind"] or "not told"
