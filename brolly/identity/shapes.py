@@ -104,15 +104,15 @@ def told(subject: Subject) -> Told:
 
 def _meta(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> Told:
     """Meta's and Mistral's params.json, which name no type and may leave the vocabulary to the tensors."""
-    numbers = {k: v for k, v in config.items() if not isinstance(v, Mapping)}
+    numbers: dict[str, Any] = {k: v for k, v in config.items() if isinstance(v, (int, float))}
     embedding = tensors.get("tok_embeddings.weight")
     if embedding is not None and len(embedding.shape) == 2:
-        numbers["vocab_size"] = max(embedding.shape[0], config.get("vocab_size") or 0)
-    if not isinstance(numbers.get("vocab_size"), int) or numbers["vocab_size"] < 1:
+        numbers["vocab_size"] = max(embedding.shape[0], numbers.get("vocab_size", 0))  # a rank may hold a part of it
+    if numbers.get("vocab_size", 0) < 1:
         numbers.pop("vocab_size", None)
     moe = config.get("moe")
     numbers["num_experts"] = moe.get("num_experts") if isinstance(moe, Mapping) else 0
-    numbers.setdefault("n_kv_heads", config.get("n_heads"))
+    numbers.setdefault("n_kv_heads", numbers.get("n_heads"))
     says = frozenset(ONE.get(k, k) for k in numbers) - {"max_position_embeddings"}
     return Told(frozenset(["llama", "mistral", "mixtral"]), numbers, says)
 

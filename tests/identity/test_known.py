@@ -438,6 +438,20 @@ def test_whisper_in_openais_own_words(tmp_path: Path) -> None:
         assert (find(subject(config, tmp_path)) or row("GPT-2")).name == "Whisper large v3 turbo"
 
 
+@pytest.mark.parametrize("junk", [[], {}, "x" * 10**6, True, None, -1, 1e308, [[]] * 1000, {"a": {"b": []}}, "\ud800"])
+def test_junk_in_a_config_or_a_header_names_nobody(tmp_path: Path, junk: Any) -> None:
+    for config in (
+        {k: junk for k in LLAMA_31_8B},
+        {"model_type": "llama", "text_config": junk, "rope_parameters": junk, "hidden_size": junk},
+        {"dims": junk, "n_audio_state": junk},
+        {"dim": junk, "n_layers": junk, "n_heads": junk, "vocab_size": junk, "moe": junk},
+    ):
+        assert find(subject(config, tmp_path)) is None
+    fields = ("general.name", "general.basename", "general.size_label", "llama.block_count", "llama.embedding_length")
+    metadata = {"general.architecture": "llama"} | dict.fromkeys(fields, junk)
+    assert find(subject({}, tmp_path, format="gguf", metadata=metadata)) is None
+
+
 def test_a_diffusers_folder_is_known_by_its_denoiser(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
     (tmp_path / "transformer").mkdir()
