@@ -34,6 +34,8 @@ NEEDED = (
     "num_query_tokens", "reduction_factor", "sampling_rate", "rope_scale",
 )  # fmt: skip
 
+BESIDE = ("trocr",)  # counted only as a part of another, whose config names it
+
 
 def wanted(key: str) -> bool:
     return key in NEEDED or not (key.startswith("_") or any(noise in key for noise in NOISE))
@@ -78,7 +80,7 @@ def main() -> None:
 
     from brolly.identity.plans import TABLE
 
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, dict[str, Any]] = {name: row_of(CONFIG_MAPPING[name]) for name in BESIDE}
     for kind, row in TABLE.items():
         if kind[0].isupper():
             rows[kind] = diffusers_row(getattr(diffusers, kind))

@@ -91,7 +91,6 @@ TABLE = {
     "detr": "dense.detr",
     "dpt": "dense.dpt",
     "table-transformer": "dense.detr",
-    "trocr": "",
     "vision-encoder-decoder": "dense.vision_encoder_decoder",
     # series and actions
     "decision_transformer": "series.decision_transformer",
@@ -135,6 +134,7 @@ TABLE = {
     "voxtral": "multimodal.voxtral audio_config:voxtral_encoder",
     # noise away: U-Nets, autoencoders, transformers
     "AuraFlowTransformer2DModel": "dit.aura_flow",
+    "AutoencoderDC": "autoencoders.deep_compression",
     "AutoencoderKL": "diffusion.autoencoder_kl",
     "AutoencoderKLCogVideoX": "autoencoders.cogvideox",
     "AutoencoderKLFlux2": "diffusion.autoencoder_kl",
@@ -199,7 +199,7 @@ def counted(config: Mapping[str, Any]) -> Mapping[str, int]:
 
         return open_clip(config)
     kind = config.get("_class_name") or config.get("model_type")
-    if not isinstance(kind, str) or not TABLE.get(kind):
+    if not isinstance(kind, str) or kind not in TABLE:
         raise Untold("model_type")
     if config.get("pruned_heads") or (kind not in OWN_CODE and _own_code(config)):
         raise Untold("auto_map")

@@ -1,4 +1,4 @@
-"""Autoencoders of films, by diffusers' configs: convolutions over time, height and width."""
+"""Autoencoders of films and of high compression, by diffusers' configs."""
 
 from __future__ import annotations
 
@@ -72,4 +72,43 @@ def cogvideox(c: Given) -> Parts:
     encoder += norm(last) + conv(last, 2 * z, CUBE)
     decoder = conv(z, last, CUBE) + 2 * unit(last, last, True) + levels(list(reversed(dims)), depth + 1, True)
     decoder += norm(dims[0]) + 2 * conv(z, dims[0], 1) + conv(dims[0], c.n("out_channels"), CUBE)
+    return {"encoder": encoder, "decoder": decoder}
+
+
+def deep_compression(c: Given) -> Parts:
+    """DC-AE, which Sana has: deep levels look at the whole picture by linear attention."""
+    head, z = c.n("attention_head_dim"), c.n("latent_channels")
+    if not head:
+        raise Untold("attention_head_dim")
+
+    def block(kind: str, dim: int, scales: list[int]) -> int:
+        if kind == "ResBlock":
+            return conv(dim, dim, 3) + conv(dim, dim, 3, False) + norm(dim)
+        if kind != "EfficientViTBlock" or dim % head:
+            raise Untold("encoder_block_types")
+        total = 3 * dim * dim + (1 + len(scales)) * dim * dim + norm(dim)
+        total += sum(3 * dim * scale * scale + 3 * dim * head for scale in scales)
+        total += conv(dim, 8 * dim, 1) + conv(8 * dim, 8 * dim, 3, groups=8 * dim) + conv(4 * dim, dim, 1, False)
+        return total + norm(dim)
+
+    def levels(side: str, between: int) -> tuple[int, list[int]]:
+        """`between`: how many numbers the 2x2 pixels of a level's convolution are split into."""
+        dims, kinds = c.ns(f"{side}_block_out_channels"), c.get(f"{side}_block_types")
+        depths = c.ns(f"{side}_layers_per_block", len(dims))
+        kinds = [kinds] * len(dims) if isinstance(kinds, str) else kinds
+        scales = c.get(f"{side}_qkv_multiscales")
+        if not dims or not all(depths) or not len(kinds) == len(scales) == len(dims):
+            raise Untold(f"{side}_layers_per_block")
+        total = sum(n * block(k, d, s) for n, k, d, s in zip(depths, kinds, dims, scales, strict=True))
+        for fine, coarse in pairwise(dims):
+            if side == "encoder":
+                total += conv(fine, coarse // between, 3)
+            else:
+                total += conv(coarse, fine * between, 3)
+        return total, dims
+
+    encoder, dims = levels("encoder", 4 if c.word("downsample_block_type") == "pixel_unshuffle" else 1)
+    encoder += conv(c.n("in_channels"), dims[0], 3) + conv(dims[-1], z, 3)
+    decoder, dims = levels("decoder", 4 if c.word("upsample_block_type") == "pixel_shuffle" else 1)
+    decoder += conv(z, dims[-1], 3) + norm(dims[0]) + conv(dims[0], c.n("in_channels"), 3)
     return {"encoder": encoder, "decoder": decoder}
