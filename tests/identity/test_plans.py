@@ -370,6 +370,19 @@ VIT_B_32 = {
         "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12},
     }
 }
+PHI_VISION = of(
+    "phi3_v", "Phi3VForCausalLM", hidden_size=3072, intermediate_size=8192, num_attention_heads=32, vocab_size=32064,
+    num_hidden_layers=32, num_key_value_heads=32, auto_map={"AutoModelForCausalLM": "modeling.Phi3VForCausalLM"},
+    img_processor={"image_dim_out": 1024, "model_name": "openai/clip-vit-large-patch14-336"},
+)  # fmt: skip
+INTERNVL2 = of(
+    "internvl_chat", "InternVLChatModel", downsample_ratio=0.5, auto_map={"AutoModel": "modeling.InternVLChatModel"},
+    llm_config={"model_type": "internlm2", "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32,
+                "num_hidden_layers": 32, "num_key_value_heads": 8, "vocab_size": 92553, "bias": False},
+    vision_config={"model_type": "intern_vit_6b", "hidden_size": 1024, "image_size": 448, "intermediate_size": 4096,
+                   "num_attention_heads": 16, "num_channels": 3, "num_hidden_layers": 24, "patch_size": 14,
+                   "qkv_bias": True, "qk_normalization": False, "norm_type": "layer_norm"},
+)  # fmt: skip
 # Totals of the published files: the sum of their tensors, or half the bytes that their index tells.
 PUBLISHED = [
     ("Stable Diffusion 1.5", SD_UNET, 859_520_964),
@@ -383,6 +396,8 @@ PUBLISHED = [
     ("gte-large-en-v1.5", GTE, 434_139_136),
     ("FLAN-T5 XL, whose head is its own", FLAN_XL, 2_849_757_184),
     ("OpenAI's ViT-B/32 in OpenCLIP's layout", VIT_B_32, 151_277_313),
+    ("Phi-3.5 Vision", PHI_VISION, 4_146_621_440),
+    ("InternVL2 8B", INTERNVL2, 8_075_365_376),
     ("DETR with timm's ResNet-50", of("detr", "DetrForObjectDetection", backbone="resnet50",
                                        id2label={str(i): "" for i in range(91)}), 41_524_768),
 ]  # fmt: skip

@@ -124,6 +124,7 @@ TABLE = {
     "mllama": "multimodal.mllama vision_config:mllama_vision_model text_config:mllama_text_model",
     "openvla": "multimodal.openvla",
     "paligemma": "multimodal.paligemma vision_config:siglip_vision_model",
+    "phi3_v": "multimodal.phi3_v",
     "pixtral": "multimodal.pixtral_vision",
     "qwen2_5_vl": "multimodal.qwen2_5_vl vision_config:qwen2_5_vl_vision",
     "qwen2_audio": "multimodal.qwen2_audio audio_config:qwen2_audio_encoder",
@@ -172,7 +173,7 @@ CONTEXT = {
 }
 PADDED = "camembert roberta xlm-roberta longformer esm"
 # Published with code of their own, which is what is counted; of all others own code may mean another network.
-OWN_CODE = ("florence2", "internvl_chat", "new", "nomic_bert", "openvla")
+OWN_CODE = ("florence2", "internvl_chat", "new", "nomic_bert", "openvla", "phi3_v")
 NO_NETWORK = ("Scheduler", "Tokenizer", "TokenizerFast", "Processor", "ProcessorFast", "FeatureExtractor")
 TOWERS = "blip chinese_clip clip siglip siglip2 owlv2 owlvit"
 
@@ -180,7 +181,8 @@ TOWERS = "blip chinese_clip clip siglip siglip2 owlv2 owlvit"
 def plan(config: Mapping[str, Any], subject: Subject | None = None) -> Mapping[str, int] | None:
     """Parameters by component, each once, of the network that a config describes; None where it is not covered.
 
-    Counted is what the class in `architectures` holds, its head included; without a class the network without a head.
+    Counted is what the class in `architectures` holds, its head included. Without a class it is the bare network, but of
+    language models with eyes or ears the whole. Buffers (codebooks of running averages, sinusoids) are no parameters.
     """
     try:
         whole = str(config.get("_class_name")).endswith("Pipeline")

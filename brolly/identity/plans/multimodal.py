@@ -307,3 +307,15 @@ def llama4(c: Given, vision: Given) -> Parts:
     if vision.n("projector_input_dim") != wide:
         raise Untold("projector_input_dim")
     return {"language": words, "vision": eyes, "projection": vision.n("vision_output_dim") * dim}
+
+
+def phi3_v(c: Given) -> Parts:
+    """Phi-3 and 3.5 Vision, by their own code: CLIP's eye, four patches to a vector, two learned separators."""
+    said = c.config.get("img_processor")
+    if not isinstance(said, Mapping) or said.get("model_name") != "openai/clip-vit-large-patch14-336":
+        raise Untold("img_processor")
+    words, dim, _ = language(c, "")
+    eye = {"hidden_size": 1024, "image_size": 336, "intermediate_size": 4096, "num_channels": 3, "patch_size": 14,
+           "num_hidden_layers": 24}  # fmt: skip
+    seen = 4 * 1024
+    return {"language": words, "vision": clip_vision(Given(eye, {})), "projection": mlp(seen, dim, dim) + 2 * seen}
