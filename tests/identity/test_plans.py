@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from brolly.identity.plans import TABLE, context_of, defaults, plan
+from brolly.identity.plans import TABLE, context_of, counted, defaults, plan
 
 Config = dict[str, Any]
 
@@ -318,9 +318,12 @@ ALL = {**ENCODERS, **VISION, **SOUNDS, **MULTIMODAL, **DIFFUSION}
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_plan_counts_what_the_network_has(name: str) -> None:
-    found = plan(ALL[name])
-    assert found is not None
-    assert sum(found.values()) == built(ALL[name])
+    assert sum(counted(ALL[name]).values()) == built(ALL[name])
+
+
+def test_a_config_of_defaults_alone_is_no_network() -> None:
+    assert plan(of("bert", "BertModel", pad_token_id=7, id2label=SEVEN)) is None
+    assert plan(of("bert", "BertModel", num_hidden_layers=12)) == plan(of("bert", "BertModel", hidden_size=768))
 
 
 SD_UNET = diffuser("UNet2DConditionModel", cross_attention_dim=768, attention_head_dim=8)
@@ -388,7 +391,7 @@ PUBLISHED = [
     ("Stable Diffusion 1.5", SD_UNET, 859_520_964),
     ("its autoencoder", SD_VAE, 83_653_863),
     ("SDXL", SDXL_UNET, 2_567_463_684),
-    ("FLUX.1 dev", diffuser("FluxTransformer2DModel", guidance_embeds=True), 11_901_408_320),
+    ("FLUX.1 dev", diffuser("FluxTransformer2DModel", guidance_embeds=True, num_layers=19), 11_901_408_320),
     ("Qwen2.5-VL 7B", QWEN_7B, 8_292_166_656),
     ("Gemma 3 27B", GEMMA_27B, 27_432_406_640),
     ("OpenVLA 7B", OPENVLA, 7_541_237_184),
@@ -398,7 +401,7 @@ PUBLISHED = [
     ("OpenAI's ViT-B/32 in OpenCLIP's layout", VIT_B_32, 151_277_313),
     ("Phi-3.5 Vision", PHI_VISION, 4_146_621_440),
     ("InternVL2 8B", INTERNVL2, 8_075_365_376),
-    ("DETR with timm's ResNet-50", of("detr", "DetrForObjectDetection", backbone="resnet50",
+    ("DETR with timm's ResNet-50", of("detr", "DetrForObjectDetection", backbone="resnet50", d_model=256,
                                        id2label={str(i): "" for i in range(91)}), 41_524_768),
 ]  # fmt: skip
 

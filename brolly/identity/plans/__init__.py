@@ -181,11 +181,13 @@ TOWERS = "blip chinese_clip clip siglip siglip2 owlv2 owlvit"
 def plan(config: Mapping[str, Any], subject: Subject | None = None) -> Mapping[str, int] | None:
     """Parameters by component, each once, of the network that a config describes; None where it is not covered.
 
-    Counted is what the class in `architectures` holds, its head included. Without a class it is the bare network, but of
-    language models with eyes or ears the whole. Buffers (codebooks of running averages, sinusoids) are no parameters.
+    Counted is what the class in `architectures` holds, its head included. Without a class it is the bare network, but
+    of language models with eyes or ears the whole. Buffers (codebooks of running averages) are no parameters.
     """
+    whole = str(config.get("_class_name")).endswith("Pipeline")
+    if not whole and not _states_sizes(config):
+        return None
     try:
-        whole = str(config.get("_class_name")).endswith("Pipeline")
         parts = pipeline(config, subject) if whole else counted(config)
     except (Untold, ArithmeticError, LookupError, TypeError, ValueError, AttributeError):
         return None  # a config that does not say enough, or says what no network can be
@@ -241,6 +243,19 @@ def _language_model(config: Mapping[str, Any], name: str) -> int:
     if anatomy is None or not anatomy.parts or not anatomy.exact or not name.endswith(("ForCausalLM", "Model")):
         return 0
     return anatomy.total - (0 if name.endswith("ForCausalLM") else anatomy.parts.get("lm_head", 0))
+
+
+def _states_sizes(config: Mapping[str, Any]) -> bool:
+    """Whether a config says any size of its own; one of defaults alone is a stub, and no network's."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and key not in ("id2label", "label2id", "quantization_config", "auto_map"):
+            if _states_sizes(value):
+                return True
+        elif not str(key).endswith(("_id", "_ids")):
+            first = value[0] if isinstance(value, (list, tuple)) and value else value
+            if type(first) is int and first > 1:
+                return True
+    return False
 
 
 def _own_code(config: Mapping[str, Any]) -> bool:
