@@ -466,8 +466,7 @@ def _from_params(config: Mapping[str, Any], tensors: Any) -> dict[str, Any]:
     hidden = config.get("hidden_dim")
     if hidden is None:
         hidden = int(2 * 4 * d / 3)
-        if (factor := config.get("ffn_dim_multiplier")) is not None:
-            hidden = int(factor * hidden)
+        hidden = int(Settings(config, {}).ratio("ffn_dim_multiplier") * hidden)
         multiple = config.get("multiple_of", 256)
         hidden = multiple * -(-hidden // multiple)
     vocab = config.get("vocab_size", -1)

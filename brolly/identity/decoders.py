@@ -53,8 +53,8 @@ def _lfm2(s: Settings, row: dict[str, Any]) -> dict[str, Any]:
     hidden = s.number("block_ff_dim", "intermediate_size", default=4 * s.dim)
     if s.get("block_auto_adjust_ff_dim"):
         hidden = int(2 * hidden / 3)
-        factor, multiple = s.get("block_ffn_dim_multiplier"), max(s.number("block_multiple_of", default=1), 1)
-        hidden = multiple * -(-int((1 if factor is None else factor) * hidden) // multiple)
+        multiple = max(s.number("block_multiple_of", default=1), 1)
+        hidden = multiple * -(-int(s.ratio("block_ffn_dim_multiplier") * hidden) // multiple)
     s.config = {**s.config, "adjusted_ff_dim": hidden}
     return {**row, "dense_key": "adjusted_ff_dim"}
 
@@ -129,7 +129,7 @@ def _gemma4(s: Settings, row: dict[str, Any]) -> dict[str, Any]:
 
 def _mllama(s: Settings, name: str) -> Anatomy:
     """Llama 3.2 Vision: some layers attend to the picture instead, whose keys are not a context's."""
-    d, k, h, kv = s.dim, s.head_dim, s.n_heads, s.n_kv_heads
+    d, k = s.dim, s.head_dim
     crossing = s.get("cross_attention_layers")
     if not isinstance(crossing, list) or not crossing:
         raise Untold("cross_attention_layers")
@@ -147,19 +147,17 @@ def _mllama(s: Settings, name: str) -> Anatomy:
 def _openelm(s: Settings, name: str) -> Anatomy:
     """Apple's OpenELM: every layer has its own heads and hidden size."""
     d, k, n = s.dim, s.number("head_dim"), s.n_layers
-    heads, kv = s.get("num_query_heads"), s.get("num_kv_heads")
     factors, divisor = s.get("ffn_multipliers"), s.number("ffn_dim_divisor", default=256)
     layers, attended, mlp, norms = [], 0, 0, d
     for i in range(n):
         raw = float(factors[i]) * d
         hidden = max(divisor, int(raw + divisor / 2) // divisor * divisor)
         hidden += divisor if hidden < 0.9 * raw else 0
-        attended += (
-            d * (heads[i] + 2 * kv[i]) * k + heads[i] * k * d + (2 * k if s.get("normalize_qk_projections") else 0)
-        )
+        heads, kv = s.number("num_query_heads", at=i), s.number("num_kv_heads", at=i)
+        attended += d * (heads + 2 * kv) * k + heads * k * d + (2 * k if s.get("normalize_qk_projections") else 0)
         mlp += 3 * d * hidden
         norms += 2 * d
-        layers.append(Layer(FULL, heads[i], kv[i], k, k, None, 2 * kv[i] * k, 0, "dense", hidden))
+        layers.append(Layer(FULL, heads, kv, k, k, None, 2 * kv * k, 0, "dense", hidden))
     tied = bool(s.get("share_input_output_layers"))
     parts = {"embedding": s.vocab * d, "attention": attended, "mlp": mlp, "norms": norms}
     parts |= {} if tied else {"lm_head": s.vocab * d}

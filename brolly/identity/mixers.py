@@ -57,6 +57,14 @@ class Settings:
             return bool(rule)
         return not self.get(rule[1:]) if rule[0] == "!" else bool(self.get(rule))
 
+    def ratio(self, name: str, default: float = 1.0) -> float:
+        """A factor that need not be whole. Raises Untold."""
+        value = self.get(name)
+        value = default if value is None else value
+        if type(value) not in (int, float) or not 0 < value < LIMIT:
+            raise Untold(f"{name} is {value!r:.60}")
+        return float(value)
+
     def texts(self, *names: str) -> list[str]:
         value = self.get(*names)
         return [str(v) for v in value] if isinstance(value, (list, tuple)) else []

@@ -250,7 +250,11 @@ class Packing:
         tensors, scheme, n, dtype = self.tensors, self.scheme, info.n_elements, info.dtype
         if suffix == "qweight":
             return self.qweight(stem, info)
-        if suffix == "q_weight" and (order := tensors.get(stem + "q_invperm") or tensors.get(stem + "q_perm")):
+        if (
+            suffix == "q_weight"
+            and info.shape
+            and (order := tensors.get(stem + "q_invperm") or tensors.get(stem + "q_perm"))
+        ):
             return Counted(info, order.n_elements * info.shape[-1], "EXL2")
         if suffix == "trellis" and stem + "suh" in tensors and stem + "svh" in tensors:
             return Counted(info, tensors[stem + "suh"].n_elements * tensors[stem + "svh"].n_elements, "EXL3")
@@ -276,7 +280,7 @@ class Packing:
                 return Counted(info, n * 2, (state or "nf4").upper())
             if f"{name}_scale" in tensors or stem + "weight_scale" in tensors or f"{name}_scale_inv" in tensors:
                 return self.bytes_with_scale(name, info)
-            if scheme.method == "bitsandbytes" and scheme.bits == 4 and info.shape[-1] == 1:
+            if scheme.method == "bitsandbytes" and scheme.bits == 4 and info.shape[-1:] == (1,):
                 return Counted(info, n * 2, "NF4")
         if dtype in ("I8", "F8_E4M3"):
             method = scheme.method

@@ -201,3 +201,11 @@ TEXT["qwen3.5-27b"] = {
     "linear_num_value_heads": 48, "linear_num_key_heads": 16, "linear_key_head_dim": 128, "linear_value_head_dim": 128,
     "linear_conv_kernel_dim": 4, "full_attention_interval": 4, "tie_word_embeddings": False,
 }  # fmt: skip
+TEXT["openelm-270m"] = {
+    "model_type": "openelm", "model_dim": 1280, "num_transformer_layers": 16, "head_dim": 64, "vocab_size": 32000,
+    "num_kv_heads": [3] * 5 + [4] * 7 + [5] * 4, "num_query_heads": [12] * 5 + [16] * 7 + [20] * 4,
+    "ffn_multipliers": [0.5, 0.73, 0.97, 1.2, 1.43, 1.67, 1.9, 2.13, 2.37, 2.6, 2.83, 3.07, 3.3, 3.53, 3.77, 4.0],
+    "ffn_dim_divisor": 256, "normalize_qk_projections": True, "share_input_output_layers": True,
+    "max_context_length": 2048,
+}  # fmt: skip
+TOTALS["openelm-270m"] = 271_527_168

@@ -158,3 +158,38 @@ def test_the_table_of_known_models_is_named_as_source() -> None:
 def test_no_config_breaks_the_count(tmp_path: Path, config: dict[str, Any]) -> None:
     assert parameters_of(subject_of(tmp_path, {**CONFIG, **config}, PLAIN)).total
     parameters_of(subject_of(tmp_path, {**CONFIG, **config}, {}, "config"))
+
+
+ODD: list[Any] = [
+    None, True, 0, -1, 2**31, 2**80, 1.5, float("nan"), float("inf"), "", "auto", [], [1], [None] * 64, {}, {"a": 1}, [[1]],
+    {"rope_type": "yarn", "factor": 4}, ["full_attention"] * 5,
+]  # fmt: skip
+
+
+def test_spoilt_configs_and_tensors_end_in_an_answer(tmp_path: Path) -> None:
+    """Seeded: published configs with odd values, packed models with odd shapes; none may raise, none may take long."""
+    import random
+
+    from brolly.identity.needs import needs_of
+    from tests.identity.shaped import packed_linear
+    from tests.identity.test_packed import PACKERS
+
+    draw = random.Random(4)
+    configs = [*TEXT.values(), *({**CONFIG, **p[2]} for p in PACKERS)]
+    models = [{}, PLAIN, *(packed_linear(PLAIN, p[1]) for p in PACKERS)]
+    for _ in range(300):
+        config, shapes = dict(draw.choice(configs)), dict(draw.choice(models))
+        for _ in range(draw.randint(1, 4)):
+            config[draw.choice(list(config))] = draw.choice(ODD)
+        for name in draw.sample(list(shapes), min(3, len(shapes))):
+            shape = draw.choice([(), (0,), (7,), (3, 5), (1, 1, 4, 4), (2, 3, 4)])
+            shapes[name] = draw.choice(["BF16", "U8", "I32", "F8_E8M0", "I64", "U32", "Q4_K"]), shape
+        subject = subject_of(tmp_path, config, shapes, "safetensors" if shapes else "config")
+        start = time.perf_counter()
+        needs_of(subject, parameters_of(subject))
+        assert time.perf_counter() - start < 1, config
+
+
+def test_a_list_where_a_factor_belongs_fills_no_memory(tmp_path: Path) -> None:
+    config = {**TEXT["lfm2-1.2b"], "block_ff_dim": 2**31, "block_ffn_dim_multiplier": [1]}
+    assert parameters_of(subject_of(tmp_path, config, {}, "config")).total is None
