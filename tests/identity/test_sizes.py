@@ -161,7 +161,8 @@ def test_no_config_breaks_the_count(tmp_path: Path, config: dict[str, Any]) -> N
 
 
 ODD: list[Any] = [
-    None, True, 0, -1, 2**31, 2**80, 1.5, float("nan"), float("inf"), "", "auto", [], [1], [None] * 64, {}, {"a": 1}, [[1]],
+    None, True, 0, -1, 2**31, 2**80, 1.5, float("nan"), float("inf"), "", "auto", [], [1], [None] * 64, {}, {"a": 1},
+    [[1]],
     {"rope_type": "yarn", "factor": 4}, ["full_attention"] * 5,
 ]  # fmt: skip
 
