@@ -223,7 +223,11 @@ class Tally:
                 self.mtp += n
                 continue
             key = name.translate(NO_DIGITS)
-            part = known.get(key) or known.setdefault(key, part_of(name, info))
+            part = known.get(key)
+            if part is None:
+                part = known[key] = (
+                    name.partition("/")[0] if form == "diffusers" and "/" in name else part_of(name, info)
+                )
             if part == "lm_head" and len(info.shape) > 1:
                 if tied and table is not None and table.shape == info.shape:
                     self.doubled += n
@@ -268,9 +272,6 @@ def heads_ahead(config: Mapping[str, Any], metadata: Mapping[str, Any]) -> tuple
 
 def part_of(name: str, info: TensorInfo) -> str:
     """The component that a tensor belongs to, by its name."""
-    folder, slash, inner = name.partition("/")
-    if slash:
-        return folder
     if modal := modality(name):
         return modal
     if ".experts." in name or "_exps." in name or (len(info.shape) == 3 and "moe" in name):

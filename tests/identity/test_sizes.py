@@ -113,6 +113,8 @@ def test_parts_of_a_pipeline_are_its_components(tmp_path: Path) -> None:
     found = parameters_of(subject_of(tmp_path, {"components": {}}, shapes, "diffusers"))
     assert found.components == {"text_encoder": 49408 * 768, "vae": 512 * 36, "unet": 320 * 36}
     assert found.activated == found.total and found.exact
+    loose = parameters_of(subject_of(tmp_path, {}, {"in/linear/weights": ("F32", (4, 4))}, "npz"))
+    assert loose.components == {"other": 16}
 
 
 def test_a_mixture_whose_config_does_not_say_how_many_is_left_open(tmp_path: Path) -> None:
