@@ -9,7 +9,7 @@ from typing import Any
 
 from brolly.card import Header
 from brolly.checkpoint.bounded import json_object, opened
-from brolly.errors import CheckpointError, UnsafeCheckpoint
+from brolly.errors import CheckpointError
 from brolly.place import Where
 
 EXPECTED = "expected a model: a folder with weights, or a .safetensors, .gguf, .pt, .pth or .bin file"
@@ -190,10 +190,8 @@ def _strictly(path: Where, faults: list[CheckpointError]) -> None:
 
     try:
         read_torch(path)
-    except UnsafeCheckpoint as error:
-        error.finding = ""
-        faults.append(error)
     except CheckpointError as error:
+        error.finding = ""
         faults.append(error)
 
 

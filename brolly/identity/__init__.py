@@ -64,14 +64,15 @@ def name_of(path: Path) -> str | None:
 
 def from_table(text: str, *, tokens: float | None = None, flop: float | None = None) -> Card | None:
     """The card of a name alone: what the table of known models says, no files seen."""
-    from brolly.identity.known import by_name
+    from brolly.identity.known import by_name, in_common
 
     rows = by_name(text)
     if not rows:
         return None
-    where = Place(Nowhere(rows[0].name))
+    row, others = in_common(rows), tuple(row.name for row in rows[:8]) if len(rows) > 1 else ()
+    where = Place(Nowhere(row.name))
     card = Card(Subject(where, Header(where, "table", {}), [], None), tokens=tokens, flop=flop)
-    card.row, card.others = rows[0], tuple(row.name for row in rows[1:6])
+    card.row, card.others = row, others
     return card
 
 
@@ -101,7 +102,9 @@ def _elsewhere(text: str, tokens: float | None, flop: float | None) -> Card:
         place, name = remote(target)
         return examine(place, name, tokens=tokens, flop=flop)
     except HubError as error:
-        if card := from_table(text, tokens=tokens, flop=flop):
+        card = from_table(text, tokens=tokens, flop=flop)
+        named = [name.lower() for name in card.row.ids] if card and card.row else []
+        if card and ("/" not in text or text.partition("@")[0].removeprefix("hf://").lower() in named):
             card.unseen = str(error)
             return card
         raise

@@ -29,8 +29,8 @@ class Known:
 
     name: str
     family: str
-    organization: str
-    kind: str
+    organization: str | None
+    kind: str | None
     modalities_in: tuple[str, ...]
     modalities_out: tuple[str, ...]
     flavours: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +30,15 @@ class Card:
 
     @property
     def name(self) -> str | None:
-        """What people call it: the table's name, else the repository's, else the files' own."""
-        return self.known.name if self.known else self.subject.name or self.kind.name
+        """What people call it: the table's name, else the repository's, else the files' own. A shape is no name."""
+        known = self.known
+        return known.name if known and known.matched != "shape" else self.subject.name or self.kind.name
+
+    @property
+    def shaped_as(self) -> str | None:
+        """The published model of this shape, where nothing else names it: a fine-tune has its base's."""
+        known = self.known
+        return known.name if known and known.matched == "shape" else None
 
     @property
     def from_table(self) -> bool:
@@ -87,7 +95,11 @@ class Card:
     def training(self) -> Training:
         from brolly.identity.rules import training_of
 
-        return training_of(self.subject, self.kind, self.parameters, self.known, **self.stated)
+        found = training_of(self.subject, self.kind, self.parameters, self.known, **self.stated)
+        known = self.known
+        if known and self.shaped_as and found.source and (known.flop_source or "") in found.source and known.flop:
+            found = replace(found, source=f"{found.source}, for {known.name}, whose shape it has")
+        return found
 
     @cached_property
     def rules(self) -> tuple[Rule, ...]:

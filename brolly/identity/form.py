@@ -20,6 +20,7 @@ def to_json(card: Card, *, why: bool = False) -> dict[str, Any]:
         "path": str(card.subject.where) if not card.from_table else None,
         "from": "table" if card.from_table else "files",
         "name": card.name,
+        "shaped_as": card.shaped_as,
         "family": kind.family,
         "kind": kind.kind,
         "is_llm": kind.is_llm,

@@ -75,7 +75,7 @@ def kind_of(subject: Subject, known: Known | None) -> Kind:
         family, more = _family(subject, family, bool(part_of_name), akin)
         evidence += more
     if known and (what is None or (named and does not in ALONE and relation != "adapter")):
-        what = Role(known.kind, known.modalities_in, known.modalities_out, known.flavours)
+        what = Role(known.kind or "", known.modalities_in, known.modalities_out, known.flavours)
         evidence.append(Evidence("kind", "", "known model", known.name, "the table of known models"))
         does = does if what.kind == (role(does).kind if does else None) else ""
     name = _name(subject, known, named, relation)
@@ -102,14 +102,16 @@ def kind_of(subject: Subject, known: Known | None) -> Kind:
 
 def of_row(known: Known) -> Kind:
     """The table's answer to a name: no files seen."""
-    what = Role(known.kind, known.modalities_in, known.modalities_out, known.flavours)
+    what = Role(known.kind or "", known.modalities_in, known.modalities_out, known.flavours)
     relation = "base" if "base" in known.flavours else None
     return Kind(
         family=known.family,
         name=known.name,
         kind=known.kind,
-        is_llm=known.kind == "llm",
-        sentence=sentence_of(known.name, what, "", known.flavours, None, ()),
+        is_llm=None if known.kind is None else known.kind == "llm",
+        sentence=sentence_of(known.name, what, "", known.flavours, None, ())
+        if known.kind
+        else f"It depends: there are models of several kinds called {known.name}.",
         flavours=known.flavours,
         modalities_in=known.modalities_in,
         modalities_out=known.modalities_out,

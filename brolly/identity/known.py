@@ -164,6 +164,25 @@ def agreed(rows: Sequence[Known]) -> Known | None:
     )  # fmt: skip
 
 
+def in_common(rows: Sequence[Known]) -> Known:
+    """What the models that a name could mean have in common, under the lineage's name; one row is itself."""
+    first = rows[0]
+    if len(rows) == 1:
+        return first
+    rows = [row for row in rows if row.family == first.family]
+    empty: dict[str, Any] = {"flavours": (), "ids": (), "aliases": (), "shape": {}, "open": "none", "kind": None}
+    empty |= {"modalities_in": (), "modalities_out": ()}
+    fields = {
+        name: getattr(first, name)
+        if all(getattr(row, name) == getattr(first, name) for row in rows)
+        else empty.get(name)
+        for name in first.__dataclass_fields__
+    }
+    facts = {fact: source for row in rows for fact, source in row.sources.items()}
+    told: dict[str, Any] = fields | {"name": first.family, "family": first.family, "matched": "name", "sources": facts}
+    return Known(**told)
+
+
 def _roots(numbers: list[int]) -> list[int]:
     """Without the rows that are made from another one among them."""
     names = {raw(n)["name"] for n in numbers}

@@ -301,7 +301,7 @@ def _download(card: Card) -> str:
 def _organization(card: Card) -> str:
     known = card.known
     if known:
-        return known.organization
+        return known.organization or ""
     name = card.subject.name
     return name.partition("/")[0] if name and "/" in name else ""
 

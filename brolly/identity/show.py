@@ -59,7 +59,7 @@ def show(card: Card, *, colour: bool = False, width: int | None = None) -> str:
     if card.from_table:
         page.row("", "from the table; no files seen" + (f" ({card.unseen})" if card.unseen else ""), "yellow")
         if card.others:
-            page.row("", f"the name could also mean {', '.join(card.others)}", "dim")
+            page.row("", f"the name could mean {', '.join(card.others)} …; told is what they share", "dim")
     elif str(card.subject.where) != title:
         page.row("", str(card.subject.where), "dim")
     page.lines.append("")
@@ -69,6 +69,8 @@ def show(card: Card, *, colour: bool = False, width: int | None = None) -> str:
     family = f"{kind.family}, " if kind.family else ""
     page.row("Kind", f"{family}{words}{flavours}{flow}", "bold")
     page.row("LLM?", kind.sentence)
+    if card.shaped_as:
+        page.row("Shape", f"that of {card.shaped_as}; a fine-tune has its base's")
     page.row("Scope", ": ".join(part for part in (kind.scope, kind.scope_why) if part) or "not told")
     if kind.relation:
         page.row("Relation", kind.relation + (f" of {', '.join(kind.base_model)}" if kind.base_model else ""))
