@@ -8,12 +8,13 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields
-from typing import Any, NoReturn, get_type_hints
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from brolly import __version__
 from brolly.errors import BrollyError, OptionError
-from brolly.verbs import GenerateOptions
+
+if TYPE_CHECKING:
+    from dataclasses import Field
 
 EXAMPLES = """examples:
   brolly identify org/name
@@ -68,7 +69,8 @@ class Parser(argparse.ArgumentParser):
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments; a prompt may come after the options too, where argparse before Python 3.12 loses it."""
-    reader = parser()
+    words = sys.argv[1:] if argv is None else argv
+    reader = parser(next((word for word in words if not word.startswith("-")), ""))
     args, rest = reader.parse_known_args(argv)
     if getattr(args, "prompt", "") is None:
         literal = rest[:1] == ["--"]
@@ -80,7 +82,8 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(chosen: str) -> argparse.ArgumentParser:
+    """Every command by name, and the flags of the chosen one: to make those of all would cost more than to identify."""
     top = Parser(
         prog="brolly",
         description="One runtime for every kind of foundation model.",
@@ -89,41 +92,51 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"brolly {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-
-    def row(name: str, action: Callable[[argparse.Namespace], int | None], help: str) -> argparse.ArgumentParser:
+    for name, (action, help, flags) in COMMANDS.items():
         command = commands.add_parser(name, help=help, description=help)
         command.set_defaults(action=action)
         command.add_argument("--debug", action="store_true", help="show where an error came from")
-        return command
-
-    for name, action, help in (
-        ("run", run, "continue a prompt; with -s, follow an instruction"),
-        ("chat", chat, "talk with a model that has a chat template"),
-    ):
-        command = row(name, action, help)
-        command.add_argument("model", help=MODEL)
-        if name == "run":
-            command.add_argument("prompt", nargs="?", help="text to continue (default: standard input)")
-            command.add_argument("--json", action="store_true", help="print one JSON object at the end")
-        command.add_argument("-s", "--system", help="an instruction, given through the model's chat template")
-        command.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best one here)")
-        command.add_argument("--dtype", help="float32, bfloat16 or float16 (default: the checkpoint's, where native)")
-        command.add_argument("-v", "--verbose", action="store_true", help="say which device, dtype and speed")
-        add_options(command)
-    add_identify(row("identify", tell, "what a model is: kind, size, needs, rules, licence, safety"))
-    pull = row("pull", pull_model, "download a model into the cache")
-    pull.add_argument("model", help=MODEL)
-    listing = row("list", list_models, "models on this disk")
-    listing.add_argument("--json", action="store_true")
-    remove = row("remove", remove_model, "delete a model from the cache")
-    remove.add_argument("model", help="org/name or a URL")
-    train = row("pretrain", pretrain, "train a model from text by a recipe")
-    train.add_argument("recipe", help="a TOML file; see docs/pretrain.md")
-    train.add_argument("--out", help="folder for checkpoints and the model (default: the recipe's)")
-    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    doctor = row("doctor", examine, "versions, device, caches, and what would make it faster")
-    doctor.add_argument("--json", action="store_true")
+        if name == chosen:
+            flags(command)
     return top
+
+
+def add_run(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", help=MODEL)
+    command.add_argument("prompt", nargs="?", help="text to continue (default: standard input)")
+    command.add_argument("--json", action="store_true", help="print one JSON object at the end")
+    add_generation(command)
+
+
+def add_chat(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", help=MODEL)
+    add_generation(command)
+
+
+def add_generation(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-s", "--system", help="an instruction, given through the model's chat template")
+    command.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best one here)")
+    command.add_argument("--dtype", help="float32, bfloat16 or float16 (default: the checkpoint's, where native)")
+    command.add_argument("-v", "--verbose", action="store_true", help="say which device, dtype and speed")
+    add_options(command)
+
+
+def add_pull(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", help=MODEL)
+
+
+def add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true")
+
+
+def add_remove(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", help="org/name or a URL")
+
+
+def add_pretrain(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", help="a TOML file; see docs/pretrain.md")
+    command.add_argument("--out", help="folder for checkpoints and the model (default: the recipe's)")
+    command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
 
 
 FAILS = ("unsafe", "non-commercial", "systemic", "gpai", "unknown-licence", "not-open", "findings", "unknown")
@@ -204,8 +217,12 @@ def tell(args: argparse.Namespace) -> int | None:
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """A flag for each field of GenerateOptions, with its own help and range."""
+    from typing import get_type_hints
+
+    from brolly.verbs import GenerateOptions
+
     hints = get_type_hints(GenerateOptions)
-    for field in fields(GenerateOptions):
+    for field in options():
         flag, help = "--" + field.name.replace("_", "-"), field.metadata["help"]
         if field.name == "stop":
             command.add_argument(flag, action="append", metavar="TEXT", help=help)
@@ -214,6 +231,14 @@ def add_options(command: argparse.ArgumentParser) -> None:
         else:
             kind = int if int in getattr(hints[field.name], "__args__", (hints[field.name],)) else float
             command.add_argument(flag, type=kind, metavar="N", help=help)
+
+
+def options() -> tuple[Field[Any], ...]:
+    from dataclasses import fields
+
+    from brolly.verbs import GenerateOptions
+
+    return fields(GenerateOptions)
 
 
 def biases(text: str) -> dict[int, float]:
@@ -226,9 +251,11 @@ def biases(text: str) -> dict[int, float]:
 
 def given(args: argparse.Namespace) -> dict[str, Any]:
     """The generation options that were set on the command line."""
-    options = {f.name: getattr(args, f.name) for f in fields(GenerateOptions) if getattr(args, f.name) is not None}
-    GenerateOptions(**options)  # a wrong number is told before a model is loaded
-    return options
+    from brolly.verbs import GenerateOptions
+
+    given = {f.name: getattr(args, f.name) for f in options() if getattr(args, f.name) is not None}
+    GenerateOptions(**given)  # a wrong number is told before a model is loaded
+    return given
 
 
 def open_model(args: argparse.Namespace) -> Any:
@@ -255,6 +282,7 @@ def _is_here(reference: str) -> bool:
 
 def run(args: argparse.Namespace) -> int | None:
     import time
+    from dataclasses import asdict
 
     options = given(args)
     piped = (
@@ -315,6 +343,8 @@ def pull_model(args: argparse.Namespace) -> int | None:
 
 
 def list_models(args: argparse.Namespace) -> int | None:
+    from dataclasses import asdict
+
     from brolly import hub
 
     models = hub.cached()
@@ -357,3 +387,18 @@ def examine(args: argparse.Namespace) -> int | None:
         for key, value in lines.items():
             print(f"  {key:{width}}  {value}")
     return 0
+
+
+# command: what it does, its line of help, its flags
+COMMANDS: dict[
+    str, tuple[Callable[[argparse.Namespace], int | None], str, Callable[[argparse.ArgumentParser], None]]
+] = {
+    "identify": (tell, "what a model is: kind, size, needs, rules, licence, safety", add_identify),
+    "run": (run, "continue a prompt; with -s, follow an instruction", add_run),
+    "chat": (chat, "talk with a model that has a chat template", add_chat),
+    "pull": (pull_model, "download a model into the cache", add_pull),
+    "list": (list_models, "models on this disk", add_json),
+    "remove": (remove_model, "delete a model from the cache", add_remove),
+    "pretrain": (pretrain, "train a model from text by a recipe", add_pretrain),
+    "doctor": (examine, "versions, device, caches, and what would make it faster", add_json),
+}
