@@ -1,9 +1,8 @@
-"""The nouns of reading: what a file says (Header), how we know it (Family), what we found (Finding, Evidence). No torch."""
+"""The nouns of reading: what a file says (Header), how we know it (Family), what we found (Finding). No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,8 +18,7 @@ BITS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
+class TensorInfo(NamedTuple):
     """Where one tensor lies: bytes [offset, offset + nbytes) of `file`, row-major unless `strides` says otherwise.
 
     `dtype` is safetensors' word ("BF16"); a quantised GGUF block type keeps GGUF's ("Q4_K").
@@ -42,8 +40,7 @@ class TensorInfo:
         return prod(self.shape)
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """All that a checkpoint says before its tensors' bytes are read.
 
     `format` names the layout ("safetensors", "torch", "gguf", "llama2c", "meta", "onnx" …); `config` is config.json,
@@ -54,8 +51,8 @@ class Header:
     path: Where
     format: str
     tensors: Mapping[str, TensorInfo]
-    config: Mapping[str, Any] = field(default_factory=dict)
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = {}
+    metadata: Mapping[str, Any] = {}
     files: tuple[Where, ...] = ()
 
     @property
@@ -106,8 +103,7 @@ class Rename(NamedTuple):
     how: str = ""
 
 
-@dataclass(frozen=True)
-class Family:
+class Family(NamedTuple):
     """How to recognise and read one lineage of checkpoints."""
 
     name: str
@@ -118,8 +114,7 @@ class Family:
     narrows: Family | None = None  # a lineage within another family: where both match, this one says yes
 
 
-@dataclass(frozen=True)
-class Recognised:
+class Recognised(NamedTuple):
     """A header, the family that runs it, and the network's config."""
 
     header: Header

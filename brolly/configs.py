@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Rope:
+class Rope(NamedTuple):
     """Rotary position embedding (Su et al. 2021) and the published ways to stretch it.
 
     kind: "default", "linear" (Chen et al. 2023), "dynamic" (NTK), "llama3" (Llama 3.1), "yarn" (Peng et al. 2023).
@@ -27,8 +26,7 @@ class Rope:
     truncate: bool = True
 
 
-@dataclass(frozen=True)
-class LlamaConfig:
+class LlamaConfig(NamedTuple):
     """Pre-norm decoder with rotary attention and SwiGLU: Llama, Mistral, Qwen2, Qwen3, SmolLM, TinyLlama.
 
     `context` is the longest sequence in tokens; `windows` is each layer's attention window (None: everything before).
@@ -52,8 +50,7 @@ class LlamaConfig:
     qk_norm: bool
 
 
-@dataclass(frozen=True)
-class GPT2Config:
+class GPT2Config(NamedTuple):
     """Pre-norm decoder with learned positions, LayerNorm and GELU (Radford et al. 2019)."""
 
     vocab_size: int

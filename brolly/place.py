@@ -10,7 +10,7 @@ from brolly.errors import NotFound
 
 
 class Store(Protocol):
-    """Files by name, elsewhere: `sizes` lists them all, in bytes; `open` gives one, seekable, reading as little as asked."""
+    """Files by name, elsewhere: `sizes` lists them all, in bytes; `open` gives one, seekable, read as far as asked."""
 
     title: str
 

@@ -20,8 +20,8 @@ __all__ = ["Mapped", "json_object", "read_header", "read_index", "read_safetenso
 def read_header(path: Where, faults: list[CheckpointError] | None = None) -> Header:
     """What a file or a folder of any known format says. Raises NotFound, CheckpointError.
 
-    With `faults`, errors that leave something to tell (a missing shard, a broken part) are put there instead; the header
-    then says what could be read. Loading raises the first of them.
+    With `faults`, errors that leave something to tell (a missing shard, a broken part) are put there instead, and the
+    header says what could be read. Loading raises the first of them.
     """
     if isinstance(path, Place):
         return read_folder(path, faults) if path.is_dir() else read_file(path, faults)

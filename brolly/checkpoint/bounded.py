@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-from brolly.place import Place, Where
 from brolly.errors import CheckpointError, NotFound
+from brolly.place import Place, Where
 
 MAX_JSON = 32 * 2**20  # bytes; the largest published index has 13 MB
 MAX_PARSED = 80 * 2**20  # bytes of Python objects, by the estimate of `weight`

@@ -1,15 +1,15 @@
-"""A folder to its Header: which of its files are the weights, whether they are all there, and what stands beside them."""
+"""A folder to its Header: which of its files are the weights, and whether they are all there."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from brolly.card import Header, TensorInfo
-from brolly.checkpoint.bounded import json_object, shown
+from brolly.checkpoint.bounded import json_object, opened, shown
 from brolly.checkpoint.formats import EXPECTED, config_of, note, read_file, read_torch_file, reader, settings, there
 from brolly.errors import BrollyError, CheckpointError, UnsafeCheckpoint
 from brolly.place import Place, Where
@@ -19,6 +19,10 @@ VARIANT = re.compile(r"\.(fp16|bf16|fp32|fp8|ema|non_ema|int8)(?=[.-])")
 SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.safetensors|\.bin)")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "spiece.model")
 MAX_COMPONENTS = 64
+LARGE_INDEX, MAX_INDEX = 8 * 2**20, 64 * 2**20  # bytes; that of Kimi K2.5 has 23 MB, of 208,550 names
+MAX_NAMES = 2**19  # Kimi K3 has 497,220
+TEXT = rb'"((?:[^"\\]|\\.)*+)"\s*+'
+NAMED = re.compile(TEXT + rb":\s*+" + TEXT + rb"([,}])\s*+", re.DOTALL)
 
 
 def read_folder(folder: Where, faults: Faults = None) -> Header:
@@ -107,7 +111,7 @@ def _weights(folder: Where, names: list[str], config: dict[str, Any], faults: Fa
         return joined("torch", ["adapter_model.bin"], config)
     gguf = ending(".gguf")
     for name in [n for n in gguf if not n.startswith("mmproj")] or gguf:
-        return replace(read_file(folder / name, faults), path=folder)
+        return read_file(folder / name, faults)._replace(path=folder)
     return None
 
 
@@ -125,7 +129,7 @@ def _other(folder: Where, names: list[str], config: dict[str, Any], faults: Faul
     """Weights in every other format that is told, and loose torch and llama2.c files."""
 
     def one(name: str) -> Header:
-        return replace(read_file(folder / name, faults), path=folder)
+        return read_file(folder / name, faults)._replace(path=folder)
 
     if "saved_model.pb" in names:
         return reader("savedmodel")(folder)
@@ -162,7 +166,7 @@ def _other(folder: Where, names: list[str], config: dict[str, Any], faults: Faul
 
 
 def _with(header: Header, config: dict[str, Any]) -> Header:
-    return header if header.config or not config else replace(header, config=config)
+    return header if header.config or not config else header._replace(config=config)
 
 
 def _joined(folder: Where, form: str, group: list[str], config: dict[str, Any], faults: Faults) -> Header:
@@ -197,7 +201,7 @@ def _tensors(path: Where, faults: Faults) -> tuple[dict[str, TensorInfo], dict[s
 
 
 def _count_shards(folder: Where, group: list[str], faults: Faults) -> None:
-    """Files that call themselves one of several, and whether the others are there; without an index, all that is known."""
+    """Whether all are there of files that call themselves one of several; without an index, nothing else tells."""
     found: dict[tuple[str, str], set[int]] = {}
     for name in group:
         if matched := SHARD.fullmatch(name):
@@ -216,9 +220,35 @@ def read_index(path: Where) -> list[str]:
 
 def weight_map(path: Where) -> dict[str, str]:
     """Tensor name → file, as an index says. Raises CheckpointError."""
-    found = json_object(path).get("weight_map")
+    found = large_map(path) or json_object(path).get("weight_map")
     if not isinstance(found, dict) or not found or not all(isinstance(v, str) for v in found.values()):
         raise CheckpointError(f"{path} has no weight_map; expected tensor names and the files that hold them.")
+    return found
+
+
+def large_map(path: Where) -> dict[str, str]:
+    """The weight_map of an index too large for a parser of any JSON, name by name; empty of a usual one."""
+    with opened(path) as (file, size):
+        if size <= LARGE_INDEX:
+            return {}
+        raw = file.read(MAX_INDEX + 1)
+    found: dict[str, str] = {}
+    files: dict[bytes, str] = {}  # of 208,550 names 64 are different
+    opens = re.search(rb'"weight_map"\s*+:\s*+\{\s*+', raw)
+    at, closed = opens.end() if opens else 0, False
+    if len(raw) > MAX_INDEX or raw.count(b'"weight_map"') != 1 or raw.count(b'"') > 4 * MAX_NAMES:
+        raise CheckpointError(f"{path}: its {size:,} bytes of JSON are no index of any real model.")
+    try:
+        while not closed and (row := NAMED.match(raw, at)):
+            name = row[1].decode() if b"\\" not in row[1] else json.loads(b'"' + row[1] + b'"')
+            if row[2] not in files:
+                files[row[2]] = row[2].decode()
+            found[name] = files[row[2]]
+            at, closed = row.end(), row[3] == b"}"
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON ({shown(str(error))}); download it again.") from None
+    if not closed:
+        raise CheckpointError(f"{path} is no index: its weight_map breaks off at byte {at:,}; download it again.")
     return found
 
 
@@ -263,11 +293,11 @@ def _ranks(folder: Where, names: list[str]) -> dict[str, TensorInfo]:
             raise CheckpointError(f"{folder}: {name} does not hold the same tensors as {names[0]}; pull it again.")
     if len(ranks) == 1:
         return ranks[0]
-    return {key: replace(t, shards=tuple(rank[key] for rank in ranks)) for key, t in ranks[0].items()}
+    return {key: t._replace(shards=tuple(rank[key] for rank in ranks)) for key, t in ranks[0].items()}
 
 
 def read_components(folder: Where, faults: Faults) -> Header:
-    """A diffusers folder: model_index.json names the parts; tensors are called part/name, configs stand in "components"."""
+    """A diffusers folder: model_index.json names the parts, tensors are called part/name, "components" has configs."""
     index = json_object(folder / "model_index.json")
     parts = [k for k, v in index.items() if not k.startswith("_") and isinstance(v, list) and len(v) == 2 and v[1]]
     tensors: dict[str, TensorInfo] = {}
@@ -293,7 +323,7 @@ def read_components(folder: Where, faults: Faults) -> Header:
         if inner.config:
             configs[part] = inner.config
             empty += [part] * (not inner.tensors and inner.format == "config")
-        tensors |= {f"{part}/{name}": replace(info, name=f"{part}/{name}") for name, info in inner.tensors.items()}
+        tensors |= {f"{part}/{name}": info._replace(name=f"{part}/{name}") for name, info in inner.tensors.items()}
         files += inner.files
     if not tensors:
         note(faults, CheckpointError(f"{folder} holds the settings of a pipeline, and no weights; pull it again.", ""))

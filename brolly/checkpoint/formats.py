@@ -169,7 +169,7 @@ def _gguf(path: Where, faults: list[CheckpointError] | None) -> Header:
 
 
 def read_torch_file(path: Where, faults: list[CheckpointError] | None) -> Header:
-    """A torch file; with `faults`, also what loading would refuse: programs, and pickles that hold more than tensors."""
+    """A torch file; with `faults`, also what loading refuses: programs, and pickles that hold more than tensors."""
     if faults is None:
         from brolly.checkpoint.torchfile import read_torch
 

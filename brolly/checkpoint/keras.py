@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import Any, BinaryIO
 
 from brolly.card import Header
@@ -38,7 +37,7 @@ def _hdf5(path: Where) -> Header:
     config = _config(text.encode(), f"{path}: model_config") if isinstance(text, str) else {}
     marked = config or version or "layer_names" in said or "layer_names" in _inner(said)
     if not marked and not any(_is_keras(name) for name in header.tensors):
-        return replace(header, metadata={"attributes": said})
+        return header._replace(metadata={"attributes": said})
     metadata = _told(config) | {"keras_version": version if isinstance(version, str) else None, "attributes": said}
     metadata["optimizer"] = _optimizer(header.tensors)
     return Header(path, "keras-h5", header.tensors, config, metadata, (path,))
@@ -109,8 +108,8 @@ def _weights(store: Any, path: Where) -> Header | None:
             start = data_start(file, member, size, str(path))
         with store.open(name) as part:
             header = read_open(part, member.packed, place)
-        moved = {n: replace(t, file=path, offset=start + t.offset) for n, t in header.tensors.items()}
-        return replace(header, tensors=moved)
+        moved = {n: t._replace(file=path, offset=start + t.offset) for n, t in header.tensors.items()}
+        return header._replace(tensors=moved)
     if member.size > MAX_UNPACKED:
         return None
     from io import BytesIO

@@ -1,4 +1,4 @@
-"""NVIDIA NeMo's `.nemo`: a tar, plain or gzipped, of model_config.yaml and model_weights.ckpt, which is PyTorch's zip."""
+"""NVIDIA NeMo's `.nemo`: a tar, plain or gzipped, of model_config.yaml and of model_weights.ckpt (PyTorch's zip)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read_nemo(path: Where) -> Header:
 
 
 def yaml_values(text: str) -> dict[str, Any]:
-    """The plain values of a block YAML's first two levels: texts, numbers, truth, nothing, and lists of them in a line."""
+    """The plain values of a block YAML's first two levels: texts, numbers, truth, nothing, and lists in a line."""
     found: dict[str, Any] = {}
     inner: dict[str, Any] | None = None
     key, depth, n_keys = "", 0, 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Any
 
 from brolly.card import Header
@@ -38,7 +37,7 @@ def read_modelfile(path: Where) -> Header:
     if target is None:
         raise NotFound(f"{path} builds on {shown(source)}, which is not beside it; identify that model.")
     header = read_header(target)
-    return replace(header, path=path, metadata={**header.metadata, "modelfile": said})
+    return header._replace(path=path, metadata={**header.metadata, "modelfile": said})
 
 
 def _within(folder: Where, name: str, path: Where) -> Where | None:
@@ -89,7 +88,7 @@ def read_oci(path: Where) -> Header:
         raise CheckpointError(
             f"{path} is an OCI image without a model's layer; expected weights in GGUF or safetensors."
         )
-    return replace(model, path=path, metadata={**model.metadata, "oci": {"config": about, **texts}})
+    return model._replace(path=path, metadata={**model.metadata, "oci": {"config": about, **texts}})
 
 
 def _blob(path: Where, folder: Where, digest: Any) -> Where:

@@ -23,7 +23,7 @@ def read_safetensors(
 ) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     """Tensors by name, and the file's own metadata. Raises CheckpointError.
 
-    With `faults`, a header that does not fit its file is told there: the file is cut short, has bytes to spare or holes.
+    With `faults`, it is told there that a header does not fit its file: cut short, bytes to spare, holes.
     """
     with opened(path) as (file, size):
         if size < 10:

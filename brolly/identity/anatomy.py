@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,8 +73,7 @@ class Layer(NamedTuple):
     expert_params: int = 0  # of one expert
 
 
-@dataclass(frozen=True)
-class Anatomy:
+class Anatomy(NamedTuple):
     """A decoder's layers, and its numbers by part: embedding, positions, attention, mlp, experts, router, lm_head …
 
     A tied head has no entry of its own. `reused`: numbers that a token meets more than once, on top of `activated`.
@@ -88,7 +86,7 @@ class Anatomy:
     context: int | None
     tied: bool
     layers: tuple[Layer, ...]
-    parts: Mapping[str, int] = field(default_factory=dict)
+    parts: Mapping[str, int] = {}
     reused: int = 0
     exact: bool = True
     mla: bool = False

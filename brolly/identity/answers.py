@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from brolly.card import Evidence
 
@@ -20,8 +19,7 @@ RELATIONS = ("base", "finetune", "adapter", "quantized", "merge", "draft")
 OUTCOMES = ("meets", "does-not-meet", "cannot-tell")
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(NamedTuple):
     """One row of the table of known models (identity/data/models.json): what is published about it, and where.
 
     `sources` names for each fact the page and the day it was read: {"parameters": {"url": …, "date": …}}.
@@ -46,13 +44,12 @@ class Known:
     released: str | None = None  # "2024-07-23"
     ids: tuple[str, ...] = ()  # repositories on the hub
     aliases: tuple[str, ...] = ()
-    shape: Mapping[str, Any] = field(default_factory=dict)  # config keys and values that tell it from its kin
-    sources: Mapping[str, Any] = field(default_factory=dict)
+    shape: Mapping[str, Any] = {}  # config keys and values that tell it from its kin
+    sources: Mapping[str, Any] = {}
     matched: str | None = None  # how it was found: "id", "name" or "shape", which a fine-tune has from its base
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """What it is. `base_model` has several names for a merge; `sentence` answers "is it an LLM?"."""
 
     family: str | None
@@ -70,8 +67,7 @@ class Kind:
     why: tuple[Evidence, ...] = ()
 
 
-@dataclass(frozen=True)
-class Parameters:
+class Parameters(NamedTuple):
     """How many numbers the model has, unpacked from whatever they are packed in; a tied head counts once.
 
     `activated`: touched for one token, embeddings included; `activated_without_embeddings`: the same without the input
@@ -93,8 +89,7 @@ class Parameters:
     why: tuple[Evidence, ...] = ()
 
 
-@dataclass(frozen=True)
-class Needs:
+class Needs(NamedTuple):
     """What it takes to run it. Bytes, FLOP; `kv_bytes_per_token` at 16 bits a number, while no window is full yet."""
 
     disk: int | None  # bytes of the weight files
@@ -111,12 +106,11 @@ class Needs:
     why: tuple[Evidence, ...] = ()
 
 
-@dataclass(frozen=True)
-class Licence:
+class Licence(NamedTuple):
     """Under which licence. `id` is SPDX's or the Hub's; `commercial` is yes, no, conditional or None.
 
     `free_and_open`: all four rights of the AI Act's Article 53(2) as the Guidelines read it; None where unknown.
-    `openness`: weights, code, data → True, False or None; `mof_class`: of the Model Openness Framework, from files present.
+    `openness`: weights, code, data → True, False or None; `mof_class`: by the Model Openness Framework.
     """
 
     id: str | None
@@ -132,8 +126,7 @@ class Licence:
     why: tuple[Evidence, ...] = ()
 
 
-@dataclass(frozen=True)
-class Training:
+class Training(NamedTuple):
     """With how much it was trained. `source`: "stated", "Epoch AI …", "6·N·D", or None where unknown.
 
     Of a derived model `flop` is the base model's and the modification's, as far as each is known.
@@ -147,8 +140,7 @@ class Training:
     modification: float | None = None  # FLOP of making it from that
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """One rule's indicative outcome; not legal advice. `inputs` are the facts it was decided on."""
 
     id: str
@@ -161,4 +153,4 @@ class Rule:
     applies_from: str | None
     inputs: Mapping[str, Any]
     because: str
-    dates: Mapping[str, str] = field(default_factory=dict)  # day → what applies from then on
+    dates: Mapping[str, str] = {}  # day → what applies from then on

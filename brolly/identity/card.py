@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +97,7 @@ class Card:
         found = training_of(self.subject, self.kind, self.parameters, self.known, **self.stated)
         known = self.known
         if known and self.shaped_as and found.source and (known.flop_source or "") in found.source and known.flop:
-            found = replace(found, source=f"{found.source}, for {known.name}, whose shape it has")
+            found = found._replace(source=f"{found.source}, for {known.name}, whose shape it has")
         return found
 
     @cached_property

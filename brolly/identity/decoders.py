@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from brolly.identity.anatomy import FULL, SLIDING, Anatomy, Layer, assemble, context_of, is_tied, kinds_of, rows
@@ -141,7 +140,7 @@ def _mllama(s: Settings, name: str) -> Anatomy:
     }}  # fmt: skip
     found = assemble(s, row, name, kinds)
     layers = tuple(x._replace(cached=0) if x.mixer == "cross" else x for x in found.layers)
-    return replace(found, layers=layers)
+    return found._replace(layers=layers)
 
 
 def _openelm(s: Settings, name: str) -> Anatomy:
@@ -202,7 +201,7 @@ def _zamba2(s: Settings, name: str) -> Anatomy:
         for x in found.layers
     )
     parts = found.parts
-    return replace(found, layers=layers, parts=parts, reused=(len(hybrid) - blocks) * (block + mlp))
+    return found._replace(layers=layers, parts=parts, reused=(len(hybrid) - blocks) * (block + mlp))
 
 
 def _longcat(s: Settings, name: str) -> Anatomy:

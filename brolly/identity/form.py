@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def to_json(card: Card, *, why: bool = False) -> dict[str, Any]:
             "mof_class": licence.mof_class,
         },
         "training": {"tokens": training.tokens, "flop": training.flop, "source": training.source},
-        "rules": [asdict(rule) | {"inputs": dict(rule.inputs)} for rule in card.rules],
+        "rules": [rule._asdict() | {"inputs": dict(rule.inputs)} for rule in card.rules],
         "findings": [finding._asdict() for finding in card.findings],
         "verbs": list(card.verbs),
         "verbs_why": card.verbs_why,

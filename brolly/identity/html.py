@@ -35,7 +35,8 @@ section{margin:.8rem 0}
 .tile b{display:block;font-size:1.35rem;line-height:1.3;overflow-wrap:anywhere}
 .tile span{color:var(--soft);font-size:.85rem}
 table{width:100%;border-collapse:collapse;font-size:.93rem}
-td,th{text-align:left;vertical-align:top;padding:.35rem .6rem .35rem 0;border-top:1px solid var(--line);overflow-wrap:anywhere}
+td,th{text-align:left;vertical-align:top;padding:.35rem .6rem .35rem 0;border-top:1px solid var(--line);
+overflow-wrap:anywhere}
 tr:first-child td,tr:first-child th{border-top:0}
 th{font-weight:500;color:var(--soft);width:11rem}
 .meets,.warning{color:var(--amber)}.danger{color:var(--red)}.good{color:var(--green)}.cannot-tell{color:var(--soft)}
@@ -50,7 +51,8 @@ code{font:.88em ui-monospace,Menlo,Consolas,monospace}
 a{color:var(--blue)}
 footer{color:var(--soft);font-size:.85rem;margin-top:1.2rem}
 @media(max-width:34rem){th{width:auto;display:block;border-top:1px solid var(--line);padding-bottom:0}
-td{display:block;border-top:0;padding-top:0}tr:first-child th{border-top:0}.outcome{white-space:normal}h1{font-size:1.35rem}}
+td{display:block;border-top:0;padding-top:0}tr:first-child th{border-top:0}.outcome{white-space:normal}
+h1{font-size:1.35rem}}
 @media print{body{background:#fff}section,.tile{break-inside:avoid}}
 """
 COLOURS = ("#3b82d0", "#d08a3b", "#3ba57a", "#9a63c9", "#c9637a", "#7a8896", "#5fb6c9", "#a7b23b")
@@ -224,10 +226,11 @@ def _rules(data: dict[str, Any]) -> str:
     for rule in data["rules"]:
         outcome = rule["outcome"]
         source = f' <a href="{escape(rule["source"])}" rel="noopener noreferrer">text</a>' if rule["source"] else ""
+        text = f"{_t(rule['article'])}; {_t(rule['version'])}, {_t(rule['date'])}.{source}"
         rows.append(
-            f'<tr><th class="outcome {escape(outcome)}">{_t(OUTCOMES[outcome])}</th><td><strong>{_t(rule["name"])}</strong>'
-            f'<br>{_t(rule["because"])}<br><span class="soft">{_t(rule["article"])}; {_t(rule["version"])}, {_t(rule["date"])}.'
-            f"{source}</span></td></tr>"
+            f'<tr><th class="outcome {escape(outcome)}">{_t(OUTCOMES[outcome])}</th>'
+            f"<td><strong>{_t(rule['name'])}</strong><br>{_t(rule['because'])}"
+            f'<br><span class="soft">{text}</span></td></tr>'
         )
     if not rows:
         return ""

@@ -176,7 +176,7 @@ def in_common(rows: Sequence[Known]) -> Known:
         name: getattr(first, name)
         if all(getattr(row, name) == getattr(first, name) for row in rows)
         else empty.get(name)
-        for name in first.__dataclass_fields__
+        for name in first._fields
     }
     facts = {fact: source for row in rows for fact, source in row.sources.items()}
     told: dict[str, Any] = fields | {"name": first.family, "family": first.family, "matched": "name", "sources": facts}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from math import prod
 from typing import Any, NamedTuple
 
@@ -61,8 +60,7 @@ NEAR = ("weight", "qweight", "weight_packed", "q_weight", "trellis", "_data", "W
 SETTINGS = ("quantize_config.json", "quant_config.json", "hf_quant_config.json", "quantization_config.json")
 
 
-@dataclass(frozen=True)
-class Scheme:
+class Scheme(NamedTuple):
     """What a config says of its quantisation, and where. `bits` and `group` are None where it does not tell."""
 
     method: str = ""
@@ -70,7 +68,7 @@ class Scheme:
     group: int | None = None
     file: str = ""
     key: str = ""
-    said: Mapping[str, Any] = field(default_factory=dict)
+    said: Mapping[str, Any] = {}
 
     @property
     def opaque(self) -> bool:

@@ -34,7 +34,8 @@ ADDRESS = re.compile(
     r"!\[[^\]]{0,80}\]\(\s{0,9}https?://|https?://[^\s'\"<>{}|]{0,200}['\"]?\s{0,9}(?:\+|~|\{\{)", re.I
 )
 ORDERS = re.compile(
-    r"ignore (?:all |any )?(?:the )?(?:previous|prior|above) (?:instructions|messages)|do not (?:tell|reveal to) the user"
+    r"ignore (?:all |any )?(?:the )?(?:previous|prior|above) (?:instructions|messages)"
+    r"|do not (?:tell|reveal to) the user"
     r"|without (?:telling|informing) the user|<script\b|javascript:",
     re.I,
 )
@@ -43,8 +44,10 @@ TRIGGER = re.compile(
     r"(['\"])\s{0,9}([A-Za-z][A-Za-z0-9 ,.-]{2,80})\1\s{1,9}(?:not\s{1,9})?in\s{1,9}([\w.\[\]'\"-]{0,80}content)\b",
     re.I,
 )
-KEYS = {"audio", "content", "document", "file", "image", "images", "name", "reasoning", "role", "text", "thinking", "type",
-        "video"}  # fmt: skip
+KEYS = {
+    "audio", "content", "document", "file", "image", "images", "name", "reasoning", "role", "text", "thinking", "type",
+    "video",
+}  # fmt: skip
 
 
 def templates(subject: Subject) -> Iterator[tuple[str, str]]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from brolly.identity.subject import Subject
@@ -52,8 +51,7 @@ GGUF = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Told:
+class Told(NamedTuple):
     """The shape that files tell. `types` is empty where they name none; `says` are the keys that this form can say."""
 
     types: frozenset[str]

@@ -137,9 +137,7 @@ def parameters_of(subject: Subject, kind: Kind | None = None) -> Parameters:
 
 
 def replaced(parameters: Parameters, **changes: Any) -> Parameters:
-    from dataclasses import replace
-
-    return replace(parameters, **changes)
+    return parameters._replace(**changes)
 
 
 def plan_for(subject: Subject, anatomy: Anatomy | None) -> dict[str, int] | None:

@@ -10,8 +10,8 @@ from typing import Any
 from brolly.card import Header
 from brolly.checkpoint import json_object
 from brolly.checkpoint.bounded import opened
-from brolly.place import Place, Where
 from brolly.errors import BrollyError, CheckpointError
+from brolly.place import Place, Where
 
 MAX_FILES = 50_000
 MAX_LEVELS = 8
@@ -35,7 +35,7 @@ class Subject:
 
     @cached_property
     def files(self) -> dict[str, int]:
-        """Every file of the model, by its path within `folder`: bytes. Of a single file named by the user: itself alone."""
+        """Every file of the model by its path within `folder`: bytes. Of a single file: itself alone."""
         if not is_folder(self.where):
             return {self.where.name: size_of(self.where)}
         return listing(self.where)
@@ -82,7 +82,7 @@ def size_of(path: Where) -> int:
 
 
 def listing(folder: Where) -> dict[str, int]:
-    """Files below a folder and their sizes, at most MAX_FILES of them and MAX_LEVELS deep; links out of it are not followed."""
+    """Files below a folder and their bytes, at most MAX_FILES, MAX_LEVELS deep; folders that are links are left out."""
     if isinstance(folder, Place):
         base = str(folder.path) + "/" if str(folder.path) != "." else ""
         return {n[len(base) :]: size for n, size in folder.store.sizes.items() if n.startswith(base)}

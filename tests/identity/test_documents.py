@@ -36,19 +36,24 @@ pipeline_tag: text-generation
 
 
 @cache
-def schema(name: str) -> Any:
-    return json.loads(lzma.decompress((SCHEMAS / f"{name}.schema.json.xz").read_bytes()))
+def published(name: str, kind: Any) -> Any:
+    return kind(json.loads(lzma.decompress((SCHEMAS / f"{name}.schema.json.xz").read_bytes())))
 
 
-def check_cyclonedx(document: dict[str, Any]) -> None:
+@cache
+def strict_cyclonedx() -> Any:
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
 
-    assert (error := JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(document))) is None, error
+    return JsonStrictValidator(SchemaVersion.V1_6)
+
+
+def check_cyclonedx(document: dict[str, Any]) -> None:
+    assert (error := strict_cyclonedx().validate_str(json.dumps(document))) is None, error
 
 
 def check_spdx(document: dict[str, Any]) -> None:
-    jsonschema.Draft202012Validator(schema("spdx-3.0.1")).validate(document)
+    published("spdx-3.0.1", jsonschema.Draft202012Validator).validate(document)
     ids = [e.get("spdxId") or e.get("@id") for e in document["@graph"]]
     assert len(ids) == len(set(ids)), "every element has an id of its own"
     for element in document["@graph"]:
@@ -59,7 +64,7 @@ def check_spdx(document: dict[str, Any]) -> None:
 
 
 def check_sarif(document: dict[str, Any]) -> None:
-    jsonschema.Draft7Validator(schema("sarif-2.1.0")).validate(document)
+    published("sarif-2.1.0", jsonschema.Draft7Validator).validate(document)
 
 
 def check_json(data: Any) -> None:
@@ -100,9 +105,10 @@ def test_documents_are_valid_by_the_published_schemas(cards: dict[str, Card], na
 def test_documents_of_every_format_are_valid(tmp_path: Path, sample: str) -> None:
     FILES[sample](tmp_path / sample)
     card = identify(tmp_path / sample)
+    small = sample != "model.gguf"  # that one is a hole of gigabytes
     check_json(card.json())
-    check_cyclonedx(sbom.cyclonedx(card, hashes=True))
-    check_spdx(sbom.spdx(card, hashes=True))
+    check_cyclonedx(sbom.cyclonedx(card, hashes=small))
+    check_spdx(sbom.spdx(card, hashes=small))
 
 
 def test_the_schema_refuses_what_is_no_card(cards: dict[str, Card]) -> None:

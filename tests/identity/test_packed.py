@@ -371,12 +371,10 @@ def test_a_tied_head_counts_once(tmp_path: Path) -> None:
 
 
 def test_two_names_of_one_place_in_a_torch_file_count_once(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     subject = subject_of(tmp_path, {}, {"a.weight": ("F32", (10, 10)), "b.weight": ("F32", (3, 3))}, "torch")
     tensors = dict(subject.header.tensors)
-    tensors["c.weight"] = replace(tensors["a.weight"], name="c.weight")
-    subject.header = replace(subject.header, tensors=tensors)
+    tensors["c.weight"] = tensors["a.weight"]._replace(name="c.weight")
+    subject.header = subject.header._replace(tensors=tensors)
     assert parameters_of(subject).total == 109
 
 
@@ -402,10 +400,8 @@ def test_optimizer_states_and_averages_are_no_parameters() -> None:
 
 
 def test_model_parallel_pieces_are_put_together() -> None:
-    from dataclasses import replace
-
     piece = tensors_of({"w.weight": ("BF16", (100, 40)), "norm.weight": ("BF16", (40,))})
-    joined = {n: replace(t, shards=(t, t)) for n, t in piece.items()}
+    joined = {n: t._replace(shards=(t, t)) for n, t in piece.items()}
     assert sum(c.n_params for c in count(joined)) == 8000 + 40
 
 
