@@ -1,4 +1,4 @@
-"""A small clean model of every format, written by the field's own libraries: none gives a finding; fuzz begins with them."""
+"""A small clean model of every format, written by the field's own libraries: no findings; where fuzz begins."""
 
 from __future__ import annotations
 
