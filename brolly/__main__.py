@@ -1,3 +1,3 @@
-from brolly.cli import main
+from brolly.cli import program
 
-raise SystemExit(main())
+raise SystemExit(program())

@@ -8,7 +8,6 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from brolly.card import Evidence, Finding
-from brolly.identity import licence_text
 from brolly.identity.answers import Kind, Known, Licence
 from brolly.identity.subject import Subject, is_folder
 
@@ -121,6 +120,11 @@ def in_text(subject: Subject, *, notices: bool = True) -> Iterator[Said]:
         names = [n for n in ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING") if subject.has(n)]
     else:  # a file alone in somebody's folder: what lies there may belong to something else
         names = []
+    words = ("licen", "copying", "notice", "policy", "terms")
+    if not any(word in name.lower() for name in names for word in words):
+        return
+    from brolly.identity import licence_text
+
     ranked = sorted((r, n) for n in names if (r := licence_text.rank(n)) is not None and (notices or r < 2))
     for _, name in ranked[:MANY]:
         if found := licence_text.licence_in(subject.text(name, licence_text.MAX_TEXT)):

@@ -53,9 +53,12 @@ LIBRARIES = re.compile(
 def findings_of(subject: Subject) -> list[Finding]:
     """Everything that is wrong with the model's files, each finding once; none where nothing is."""
     found = [*_faults(subject), *_archive(subject), *_code(subject), *_graph(subject), *_links(subject)]
-    from brolly.identity.prompts import findings
+    files = any(subject.has(name) for name in ("tokenizer_config.json", "chat_template.json", "processor_config.json"))
+    keys = any(str(key).startswith("tokenizer.chat_template") for key in subject.header.metadata)
+    if files or keys or any(name.endswith((".jinja", ".jinja2", ".j2")) for name in subject.files):
+        from brolly.identity.prompts import findings
 
-    found += findings(subject)
+        found += findings(subject)
     found += _files(subject)
     return list(dict.fromkeys(found))
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -50,7 +50,7 @@ class Page:
 
 def show(card: Card, *, colour: bool = False, width: int | None = None) -> str:
     """The card as text. `width` in columns: by default the terminal's, from 80 to 100."""
-    columns = width or min(max(shutil.get_terminal_size((WIDTH, 24)).columns, 60), 100)
+    columns = width or min(max(_columns(), 60), 100)
     page = Page(colour, columns)
     kind = card.kind
     title = card.name or kind.family or card.subject.where.name
@@ -97,6 +97,16 @@ def show(card: Card, *, colour: bool = False, width: int | None = None) -> str:
     page.row("Runs here", ", ".join(card.verbs) if card.verbs else f"no: {card.verbs_why}")
     page.lines.append("")
     return page.text()
+
+
+def _columns() -> int:
+    """COLUMNS, or the terminal's width, or WIDTH."""
+    if (said := os.environ.get("COLUMNS", "")).isdigit():
+        return int(said)
+    try:
+        return os.get_terminal_size().columns
+    except OSError:
+        return WIDTH
 
 
 def _size(page: Page, card: Card) -> None:

@@ -15,7 +15,7 @@ import pytest
 from brolly.card import Header, TensorInfo
 from brolly.errors import OptionError
 from brolly.identity.answers import Kind, Known, Licence, Parameters, Rule, Training
-from brolly.identity.compute import flop_in, hours_in, tokens_in
+from brolly.identity.prose import flop_in, hours_in, tokens_in
 from brolly.identity.rules import (
     flop_of,
     flop_of_hardware,
