@@ -90,7 +90,8 @@ def scheme_of(config: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]] 
         method = str(place.get("quant_method") or place.get("quant_type") or place.get("mode") or "").lower()
         if key.endswith("quantization") and "group_size" in place:
             method = "mlx" if method in ("", "affine", "mlx") else f"mlx-{method.removeprefix('mlx-')}"
-        found = _scheme(method, place, "config.json", key)
+        own = {} if "expert_dtype" in place else {k: config[k] for k in ("expert_dtype",) if k in config}
+        found = _scheme(method, {**place, **own}, "config.json", key)  # DeepSeek-V4-Pro states it one level above
         if found.method:
             return found
     for name, place in (files or {}).items():

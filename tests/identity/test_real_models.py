@@ -18,6 +18,7 @@ from brolly.errors import CheckpointError
 from brolly.identity import examine, identify
 from tests.checkpoint.pickles import PROTO, STOP, data, in_zip, tensor
 from tests.identity.published import TEXT, llama
+from tests.identity.real.decoders import Tensors
 from tests.identity.real.files import Row, cached, save, written
 
 ROWS: list[Row] = [json.loads(line) for line in (Path(__file__).parent / "real_models.jsonl").open(encoding="utf-8")]
@@ -139,6 +140,62 @@ def test_the_rows_are_of_every_kind() -> None:
     from brolly.identity.answers import KINDS
 
     assert {row["expected"].get("kind") for row in ROWS} >= set(KINDS) - {"other"}
+
+
+# ---- published counts by dtype of repositories too large to lay out: their numbers, in one tensor for each dtype
+
+FOUR = {"num_bits": 4, "type": "float", "strategy": "group", "group_size": 32}
+COMPRESSED = {"quant_method": "compressed-tensors", "format": "mxfp4-pack-quantized",
+              "config_groups": {"group_0": {"targets": ["Linear"], "weights": FOUR}}}  # fmt: skip
+COUNTED: dict[str, tuple[dict[str, Any], Tensors, int, str]] = {
+    "moonshotai/Kimi-K3": (
+        {"model_type": "kimi_k3", "quantization_config": COMPRESSED},
+        {
+            "model.layers.1.mlp.experts.0.up_proj.weight_packed": ("U8", (1_361_370_415_104 // 2048, 2048)),
+            "model.layers.1.mlp.experts.0.up_proj.weight_scale": ("U8", (1_361_370_415_104 // 2048, 128)),
+            "model.embed_tokens.weight": ("BF16", (57_179_884_544 // 64, 64)),
+            "model.layers.1.self_attn.A_log": ("F32", (11_122_432,)),
+        },
+        2_779_931_837_184,
+        "hfjs, #2321: shown as 1.50 T",
+    ),
+    "deepseek-ai/DeepSeek-V4-Pro": (
+        {"model_type": "deepseek_v4", "expert_dtype": "fp4",
+         "quantization_config": {"quant_method": "fp8", "scale_fmt": "ue8m0", "weight_block_size": [128, 128]}},
+        {
+            "layers.0.ffn.experts.0.w1.weight": ("I8", (786_381_668_352 // 4096, 4096)),
+            "layers.0.ffn.experts.0.w1.scale": ("F8_E8M0", (786_381_668_352 // 4096, 256)),
+            "layers.0.attn.wkv.weight": ("F8_E4M3", (23_169_335_296 // 1024, 1024)),
+            "layers.0.attn.wkv.scale": ("F8_E8M0", (23_169_335_296 // 1024 // 128, 8)),
+            "embed.weight": ("BF16", (2_816_899_328 // 64, 64)),
+            "layers.0.ffn.gate.bias": ("F32", (87_776_414,)),
+            "layers.0.ffn.gate.tid2eid": ("I64", (2_327_040,)),
+        },
+        1_598_839_674_782 - 2_327_040,
+        "hfjs: shown as 0.86 T; its whole numbers are a table of experts by token, and no parameters",
+    ),
+    "avlp12/Motif-3-Beta-Alis-MLX-8bit": (
+        {"model_type": "motif3", "quantization": {"group_size": 64, "bits": 8}},
+        {
+            "model.layers.0.mlp.switch_mlp.up_proj.weight": ("U32", (78_613_118_976 // 1024, 1024)),
+            "model.layers.0.mlp.switch_mlp.up_proj.scales": ("BF16", (78_613_118_976 // 1024, 64)),
+            "model.layers.0.mlp.switch_mlp.up_proj.biases": ("BF16", (78_613_118_976 // 1024, 64)),
+            "model.norm.weight": ("BF16", (9_964_787_842 - 2 * 78_613_118_976 // 1024 * 64,)),
+        },
+        314_590_621_012 + 2_862,
+        "hubdocs2704: shown as 89 B; its index declares 2,862 less than its tensors have, of 314,590,621,012",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_published_counts_by_dtype_come_out(name: str, tmp_path: Path) -> None:
+    config, tensors, total, source = COUNTED[name]
+    assert source.partition(":")[0].partition(",")[0] in SOURCES
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save(tmp_path, tensors, "model.safetensors", metadata={"total_parameters": 1})
+    parameters = identify(tmp_path).json()["parameters"]
+    assert (parameters["total"], parameters["exact"]) == (total, True)
 
 
 # ---- what the name and the card may not change

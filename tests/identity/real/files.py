@@ -13,6 +13,7 @@ from tests.identity.real.decoders import Tensors
 
 LAYOUTS = decoders.LAYOUTS | towers.LAYOUTS | pictures.LAYOUTS
 hollow.BYTES.setdefault("BOOL", 1)
+hollow.BYTES.setdefault("F8_E8M0", 1)
 Row = dict[str, Any]
 
 
