@@ -75,7 +75,9 @@ def kind_of(subject: Subject, known: Known | None) -> Kind:
         family, more = _family(subject, family, bool(part_of_name), akin)
         evidence += more
     if known and (what is None or (named and does not in ALONE and relation != "adapter")):
-        what = Role(known.kind or "", known.modalities_in, known.modalities_out, known.flavours)
+        does_too = what.flavours if what and what.kind == known.kind else ()  # the table leaves out what a class tells
+        told_both = tuple(dict.fromkeys((*does_too, *known.flavours)))
+        what = Role(known.kind or "", known.modalities_in, known.modalities_out, told_both)
         evidence.append(Evidence("kind", "", "known model", known.name, "the table of known models"))
         does = does if what.kind == (role(does).kind if does else None) else ""
     name = _name(subject, known, named, relation)
