@@ -30,7 +30,8 @@ DECIMAL = re.compile(r"(?<![\d.])(\d{1,2})[-_](\d)(?![\d.a-z])")  # claude-3-7-s
 PIECES = re.compile(r"\d+(?:\.\d+)*|[^\W\d_]+|\+")
 TUNED = ("instruct", "chat", "it", "base", "hf", "pt", "sft", "dpo", "gguf", "fp8", "bf16", "awq", "gptq")
 INSTRUCT = re.compile(r"(?i)(?:^|[-_])(instruct|chat|it|sft|dpo)(?:$|[-_])")
-BASE = re.compile(r"(?i)(?:^|[-_])(base|pt)(?:$|[-_])")
+BASE = re.compile(r"(?i)(?:^|[-_])(base|pt|pretrain(?:ed)?)(?:$|[-_])")
+OTHER = re.compile(r"(?i)(?:^|[-_])(reward|rm|guard|zero|captioner|stage\d|gen|rl)(?:$|[-_])")
 THINKS = re.compile(r"(?i)(?:^|[-_])(thinking|reasoning|think)(?:$|[-_])")
 
 
@@ -127,12 +128,20 @@ def _flavours(row: dict[str, Any], name: str) -> tuple[str, ...]:
     add: tuple[str, ...] = ("reasoning",) if THINKS.search(tail) else ()
     if INSTRUCT.search(tail):
         add += ("instruct",)
-    elif BASE.search(tail) or (not add and any(INSTRUCT.search(t) for t in tails)):
+    elif BASE.search(tail):
         add += ("base",)
-        has = tuple(f for f in has if f != "reasoning")
-    elif not add and any(BASE.search(t) for t in tails):
+    elif not add and any(BASE.search(t) for t in tails) and not OTHER.search(tail):
         add += ("instruct",)
+    elif not add and tail.replace("_", "-") in {_untuned(t) for t in tails if INSTRUCT.search(t)}:
+        add += ("base",)
+    if "base" in add:
+        has = tuple(f for f in has if f != "reasoning")
     return has + tuple(f for f in add if f not in has)
+
+
+def _untuned(tail: str) -> str:
+    """A tuned variant's name less the word that says so: what its base is called, if both are named alike."""
+    return re.sub(r"[-_]+", "-", INSTRUCT.sub("-", tail)).strip("-")
 
 
 def agreed(rows: Sequence[Known]) -> Known | None:
