@@ -76,7 +76,9 @@ class Card:
         from brolly.identity.sizes import from_known, parameters_of
 
         found = parameters_of(self.subject, self.kind)
-        return from_known(self.known) if found.total is None and self.known else found
+        if found.total is not None or self.known is None:
+            return found
+        return from_known(self.known)._replace(precision=found.precision, quantization=found.quantization)
 
     @cached_property
     def needs(self) -> Needs:

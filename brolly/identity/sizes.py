@@ -133,7 +133,9 @@ def parameters_of(subject: Subject, kind: Kind | None = None) -> Parameters:
         )
         said = Evidence("parameters.exact", scheme.file or str(header.path), scheme.key, scheme.method or "false", why)
         return replaced(found, exact=False, why=(*found.why, said))
-    return Parameters(None, None, None, False, None, {}, stated(header.config), {}, None, None)
+    precision = stated(header.config)
+    text = packed.described(scheme, {precision: 1} if precision else {}, header.metadata, header.format)
+    return Parameters(None, None, None, False, None, {}, precision, {}, text, None)
 
 
 def replaced(parameters: Parameters, **changes: Any) -> Parameters:
@@ -397,6 +399,10 @@ def from_config(
     config = subject.header.config
     total = sum(planned.values())
     exact = (anatomy.exact if anatomy else True) and "Classification" not in architecture(config)
+    if exact and "model_type" in config:
+        from brolly.identity.plans import assumed
+
+        exact = not assumed(config)
     idle = anatomy.idle if anatomy else 0
     if not idle and planned.get("experts"):
         share = experts_share(config, anatomy)

@@ -276,6 +276,13 @@ def part_of(config: Mapping[str, Any], key: str, kind: str) -> Given:
     return Given(inner, defaults().get(own, {}))
 
 
+def assumed(config: Mapping[str, Any]) -> bool:
+    """Whether a whole part is not described at all, so that its library's defaults alone count it."""
+    parts = TABLE.get(str(config.get("model_type")), "").split()[1:]
+    keys = [part.partition(":")[0] for part in parts]
+    return any(not config.get(key) and not config.get(f"{key}_dict") for key in keys)
+
+
 @functools.cache
 def defaults() -> Mapping[str, Mapping[str, Any]]:
     """What transformers and diffusers take for a key that a config leaves out, by type (scripts/plan_defaults.py)."""
