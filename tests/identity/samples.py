@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from brolly.checkpoint import write_safetensors
-from tests.identity.hollow import llama_gguf
+from tests.identity.hollow import gguf_header
 
 ROWS = [("model.embed_tokens.weight", "F32", (8, 4), bytes(128)), ("model.norm.weight", "F32", (4,), bytes(16))]
 
@@ -29,7 +29,21 @@ def safetensors(path: Path) -> None:
 
 
 def gguf(path: Path) -> None:
-    llama_gguf(path, n_vocab=40, n_merges=20)
+    tensors = {
+        "token_embd.weight": ((40, 32), 0),
+        "output_norm.weight": ((32,), 0),
+        "blk.0.ffn_up.weight": ((64, 32), 8),
+    }
+    pairs = {
+        "general.architecture": "llama", "general.name": "tiny", "llama.block_count": 1, "llama.context_length": 64,
+        "llama.embedding_length": 32, "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.tokens": [f"t{i}" for i in range(40)], "tokenizer.ggml.merges": ["a b", "b c"],
+        "tokenizer.chat_template": "{{ messages[0]['content'] }}",
+    }  # fmt: skip
+    head, size = gguf_header(
+        pairs, tensors, {"token_embd.weight": 5120, "output_norm.weight": 128, "blk.0.ffn_up.weight": 2176}
+    )
+    path.write_bytes(head + bytes(size - len(head)))
 
 
 def torch_zip(path: Path) -> None:
