@@ -101,7 +101,7 @@ class Needs(NamedTuple):
     training_memory: Mapping[str, int]  # "lora", "full" → bytes
     fits: bool | None  # in this machine's free memory, as stored
     machine_memory: int | None
-    tokens_per_second: float | None  # an upper bound from this machine's bandwidth
+    tokens_per_second: float | None  # an estimate from the bandwidth of one core
     bandwidth: float | None  # bytes a second, and how it is known in `why`
     why: tuple[Evidence, ...] = ()
 

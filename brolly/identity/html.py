@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from brolly import __version__
 from brolly.errors import OptionError
-from brolly.identity.show import KIND_WORDS, amount, clean, units
+from brolly.identity.show import KIND_WORDS, amount, clean, two_digits, units
 
 if TYPE_CHECKING:
     from brolly.identity.card import Card
@@ -29,7 +29,7 @@ p{margin:.3rem 0}
 .chips{display:flex;flex-wrap:wrap;gap:.4rem;margin:.6rem 0 .8rem}
 .chip{border:1px solid var(--line);background:var(--card);border-radius:1rem;padding:.1rem .7rem;font-size:.85rem}
 .chip.main{background:var(--blue);border-color:var(--blue);color:var(--card)}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(11rem,1fr));gap:.8rem;margin:1rem 0}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:.8rem;margin:1rem 0}
 section,.tile{background:var(--card);border:1px solid var(--line);border-radius:.6rem;padding:.9rem 1rem}
 section{margin:.8rem 0}
 .tile b{display:block;font-size:1.35rem;line-height:1.3;overflow-wrap:anywhere}
@@ -56,6 +56,7 @@ h1{font-size:1.35rem}}
 @media print{body{background:#fff}section,.tile{break-inside:avoid}}
 """
 COLOURS = ("#3b82d0", "#d08a3b", "#3ba57a", "#9a63c9", "#c9637a", "#7a8896", "#5fb6c9", "#a7b23b")
+TRAIN = {"lora": "LoRA", "full": "in full"}
 OUTCOMES = {"meets": "meets", "does-not-meet": "does not meet", "cannot-tell": "cannot tell"}
 
 
@@ -190,10 +191,10 @@ def _needs(data: dict[str, Any]) -> str:
             ("KV cache", f"{units(data['kv_bytes_per_token'])} a token" + (f", {units(full)} in full" if full else ""))
         )
     rows.append(("Work a token", f"{needs['flop_per_token']:.2e} FLOP" if needs["flop_per_token"] else ""))
-    rows += [(f"To train, {name}", units(n)) for name, n in needs["training_memory"].items()]
+    rows += [(f"To train, {TRAIN.get(name, name)}", units(n)) for name, n in needs["training_memory"].items()]
     if needs["fits"] is not None:
         fits = "fits" if needs["fits"] else "does not fit"
-        speed = f"; at most about {needs['tokens_per_second']:.3g} tokens/s" if needs["tokens_per_second"] else ""
+        speed = f"; about {two_digits(needs['tokens_per_second'])} tokens/s" if needs["tokens_per_second"] else ""
         rows.append(("On this machine", f"{fits} {units(needs['machine_memory'])} of free memory{speed}"))
     table = _table(rows)
     return f"<section><h2>Needs</h2>{table}</section>" if table else ""

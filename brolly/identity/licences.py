@@ -156,9 +156,12 @@ def licence_of(subject: Subject, kind: Kind, known: Known | None) -> Licence:
         row = Said(licence_named(known.licence), known.licence, "table of known models", known.name)
         if kind.relation in DERIVED and not kind.base_model:
             base, base_name = row, known.name
-        elif kind.relation not in DERIVED:
+        elif kind.relation not in DERIVED and known.matched != "shape":
             own = own or row
     openness, why = _openness(subject, known)
+    if not own and known and known.licence and known.matched == "shape" and kind.relation not in DERIVED:
+        rule = "that of the model whose shape it has; whether this one has it, no file tells"
+        why.append(Evidence("licence", "table of known models", known.name, known.licence, rule))
     if base and base_name:
         rule = "a derived model stays bound by its base model's licence"
         why.insert(0, Evidence("licence", base.file, base_name, base.value, rule))
@@ -240,7 +243,7 @@ def _openness(subject: Subject, known: Known | None) -> tuple[dict[str, bool | N
     """Whether weights, code and training data can be had: what lies here, and what the card names."""
     header, matter = subject.header, subject.front_matter
     weights: bool | None = True if header.tensors else None
-    if weights is None and known:
+    if weights is None and known and known.matched != "shape":
         weights = {"weights": True, "closed": False}.get(known.open)
     code: bool | None = None
     config: Mapping[str, Any] = header.config

@@ -36,13 +36,13 @@ class Page:
         codes = ";".join(STYLES[n] for n in names if n)
         return f"\033[{codes}m{text}\033[0m" if self.colour and codes else text
 
-    def row(self, label: str, text: str, *styles: str) -> None:
+    def row(self, name: str, text: str, *styles: str, label: int = LABEL) -> None:
         """One labelled line; what is too long goes on below, under the text."""
-        room = self.width - LABEL - 2
+        room = self.width - label - 2
         parts = textwrap.wrap(clean(text), room, break_long_words=True, break_on_hyphens=False) or [""]
         for i, part in enumerate(parts):
-            name = self.style(f"{label if i == 0 else '':{LABEL}}", "dim")
-            self.lines.append(f" {name} {self.style(part, *styles)}".rstrip())
+            left = self.style(f"{name if i == 0 else '':{label}}", "dim")
+            self.lines.append(f" {left} {self.style(part, *styles)}".rstrip())
 
     def text(self) -> str:
         return "\n".join(self.lines) + "\n"
@@ -146,10 +146,16 @@ def _needs(page: Page, card: Card) -> None:
         page.row("Memory", " · ".join(told))
     if needs.fits is not None and needs.machine_memory:
         word = "fits" if needs.fits else "does not fit"
-        speed = f" · at most about {needs.tokens_per_second:.3g} tokens/s" if needs.tokens_per_second else ""
+        speed = (
+            f" · about {two_digits(needs.tokens_per_second)} tokens/s by its bandwidth"
+            if needs.tokens_per_second
+            else ""
+        )
         page.row("Here", f"{word} this machine's {units(needs.machine_memory)} free{speed}")
     if needs.training_memory:
-        page.row("To train", " · ".join(f"{name} {units(n)}" for name, n in needs.training_memory.items()))
+        words = {"lora": "LoRA", "full": "in full"}
+        told = [f"{words.get(name, name)} {units(n)}" for name, n in needs.training_memory.items()]
+        page.row("To train", " · ".join(told))
 
 
 def _licence(page: Page, card: Card) -> None:
@@ -169,27 +175,35 @@ def _licence(page: Page, card: Card) -> None:
         page.row("", condition, "dim")
 
 
-def why(card: Card) -> str:
-    """The evidence behind each line: file, key, value, rule; then each rule's inputs, text and date."""
-    out = []
+def why(card: Card, *, width: int | None = None) -> str:
+    """The evidence behind each line: file, key, value, rule; then each rule's inputs, text and dates."""
+    page = Page(False, width or min(max(_columns(), 60), 120))
+    label = max([len(e.line) for e in card.why] + [len("rules." + rule.id) for rule in card.rules] + [10])
     for e in card.why:
         place = f"{e.file}: " if e.file else ""
-        key = f"{e.key} = {e.value}" if e.key else e.value
-        out.append(f" {e.line:34} {clean(f'{place}{key}')[:200]}")
+        value = e.value if len(e.value) <= 200 else e.value[:200] + "…"
+        page.row(e.line, place + (f"{e.key} = {value}" if e.key else value), label=label)
         if e.rule:
-            out.append(f" {'':34} → {clean(e.rule)}")
+            page.row("", f"→ {e.rule}", label=label)
     for rule in card.rules:
         inputs = ", ".join(f"{k} = {v}" for k, v in rule.inputs.items())
-        out.append(f" {'rules.' + rule.id:34} {rule.outcome}: {clean(rule.because)}")
-        out.append(f" {'':34} inputs: {clean(inputs)}")
-        out.append(f" {'':34} {rule.article}, {rule.version} ({rule.date})")
-        out.append(f" {'':34} {rule.source}" + (f"; applies from {rule.applies_from}" if rule.applies_from else ""))
-    return "\n".join(out) + "\n"
+        page.row(f"rules.{rule.id}", f"{OUTCOME[rule.outcome][0]}: {rule.because}", label=label)
+        page.row("", f"inputs: {inputs}", label=label)
+        page.row("", f"{rule.article}; {rule.version} ({rule.date})", label=label)
+        page.lines.append(f" {'':{label}} {clean(rule.source)}")  # an address is not broken
+        for day, what in rule.dates.items():
+            page.row("", f"{day}: {what}", label=label)
+    return page.text()
 
 
 def clean(text: str) -> str:
     """What a file says, with nothing in it that a terminal would obey."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]", "�", text)
+
+
+def two_digits(n: float) -> str:
+    """5.342 → "5.3", 2391 → "2,400"."""
+    return f"{float(f'{n:.1e}'):,.10g}"
 
 
 def amount(n: float) -> str:
