@@ -340,14 +340,14 @@ def scope_of(
     front = subject.front_matter
     datasets, tags = words(front, "datasets"), words(front, "tags")
     field = field_of(names, [*datasets, *tags])
+    if "code" in what.flavours or (field and field[0] == "programming"):
+        return None, "a model for programs: broad over code, narrow beside general models; no table or card tells", []
     if field:
         why = f"made for {field[0]}: its name, tags, data or base say {field[1]!r}"
         return verdict("domain", why, "README.md" if front else "", "name, tags, datasets", field[1])
     if inherent := FIELDS.get(does) or FIELDS.get(what.kind):
         why = f"trained on data of one field, {inherent}; broad within it, so a domain foundation model"
         return verdict("domain", why, "", "kind", what.kind)
-    if "code" in what.flavours:
-        return verdict("domain", "made for programming", "", "flavour", "code")
     if what.kind == "scientific":
         return verdict("domain", "trained on data of one science", "", "kind", what.kind)
     if one := next((f for f in ("classifier", "reranker", "reward", "guard", "translation") if f in flavours), ""):

@@ -118,7 +118,7 @@ def test_a_page_and_documents_are_written(capsys: Any, model: Path, tmp_path: Pa
         (("--sbom", "cyclonedx"), '"bomFormat": "CycloneDX"'),
         (("--sbom", "spdx", "--hash"), '"ai_AIPackage"'),
         (("--sarif",), '"version": "2.1.0"'),
-        (("--form", "gpai"), 'model documentation form'),
+        (("--form", "gpai"), "model documentation form"),
     ):
         target = tmp_path / "small"
         if not target.exists():

@@ -210,7 +210,7 @@ def test_scope_is_told_by_name_card_data_or_kind_and_never_by_weights(tmp_path: 
     assert kind(folder(tmp_path / "e", arch("dinov2", "Dinov2Model")), "microsoft/rad-dino").scope == "domain"
     assert kind(folder(tmp_path / "f", arch("bert", "BertForMaskedLM")), "dmis-lab/biobert-v1.1").scope == "domain"
     assert kind(folder(tmp_path / "g", arch("esm", "EsmForMaskedLM", vocab_size=33))).scope == "domain"
-    assert kind(folder(tmp_path / "h", arch("starcoder2", "Starcoder2ForCausalLM"))).scope == "domain"
+    assert kind(folder(tmp_path / "h", arch("starcoder2", "Starcoder2ForCausalLM"))).scope is None
     tuned = kind(folder(tmp_path / "i", config, README="base_model: meta-llama/Llama-3.1-8B"), "somebody/poet-8B")
     assert tuned.scope == "foundation" and tuned.relation == "finetune"
 
