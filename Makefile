@@ -30,6 +30,8 @@ lint: .venv/test-installed
 check: lint test
 
 bench: .venv/test-installed
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/python benchmarks/identify.py
 	$(BIN)/python benchmarks/llm.py
 	$(BIN)/python benchmarks/pretrain.py
 

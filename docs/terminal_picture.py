@@ -1,4 +1,4 @@
-"""Draws what a command printed as a terminal that types it: `python docs/terminal_picture.py OUT.svg COMMAND …`."""
+"""Draws what a command printed as a terminal: `python docs/terminal_picture.py OUT.svg [--seconds-a-line N] COMMAND`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SECONDS_A_LINE = 0.55
 BUTTONS = ("#ff5f57", "#febc2e", "#28c840")
 
 
-def picture(command: str, lines: list[str]) -> str:
+def picture(command: str, lines: list[str], pace: float) -> str:
     """An SVG whose lines open from left to right, one after another, and then stay."""
     wide, high = COLUMNS * WIDTH + 2 * MARGIN, (len(lines) + 2) * HEIGHT + 2 * MARGIN + 14
     out = [
@@ -29,11 +29,11 @@ def picture(command: str, lines: list[str]) -> str:
     ]
     for i, line in enumerate(lines):
         y = MARGIN + 34 + (i + 1) * HEIGHT
-        begin = 0.6 + i * SECONDS_A_LINE
+        begin = 0.6 + i * pace
         out.append(
             f'<clipPath id="l{i}"><rect x="0" y="{y - 15}" height="{HEIGHT}" width="{wide:.0f}">'
-            f'<animate attributeName="width" from="0" to="{wide:.0f}" begin="0s" dur="{begin + SECONDS_A_LINE:.2f}s" '
-            f'keyTimes="0;{begin / (begin + SECONDS_A_LINE):.3f};1" values="0;0;{wide:.0f}"/></rect></clipPath>'
+            f'<animate attributeName="width" from="0" to="{wide:.0f}" begin="0s" dur="{begin + pace:.2f}s" '
+            f'keyTimes="0;{begin / (begin + pace):.3f};1" values="0;0;{wide:.0f}"/></rect></clipPath>'
             f'<text x="{MARGIN}" y="{y}" clip-path="url(#l{i})" xml:space="preserve">{escape(line)}</text>'
         )
     return "\n".join([*out, "</g>", "</svg>", ""])
@@ -43,7 +43,9 @@ def on_a_terminal(command: list[str]) -> str:
     """What a command prints when it believes that a person reads it."""
     ours, its = pty.openpty()
     out = b""
-    with subprocess.Popen(command, stdout=its, stdin=its, env=os.environ | {"NO_COLOR": "1"}) as process:
+    with subprocess.Popen(
+        command, stdout=its, stdin=its, env=os.environ | {"NO_COLOR": "1", "COLUMNS": str(COLUMNS)}
+    ) as process:
         os.close(its)
         while True:
             try:
@@ -59,10 +61,17 @@ def on_a_terminal(command: list[str]) -> str:
 
 def main() -> None:
     target, *command = sys.argv[1:]
+    pace = SECONDS_A_LINE
+    if command[0] == "--seconds-a-line":
+        pace, command = float(command[1]), command[2:]
     printed = on_a_terminal(command)
-    lines = [part for line in printed.strip().splitlines() for part in textwrap.wrap(line, COLUMNS) or [""]]
-    shown = " ".join(word if word.replace("-", "").isalnum() else f'"{word}"' for word in command)
-    Path(target).write_text(picture(shown, lines))
+    lines = [
+        part
+        for line in printed.strip("\n").splitlines()
+        for part in (textwrap.wrap(line, COLUMNS) if len(line) > COLUMNS else [line])
+    ]
+    shown = " ".join(word if " " not in word else f'"{word}"' for word in command)
+    Path(target).write_text(picture(shown, lines, pace))
 
 
 if __name__ == "__main__":
