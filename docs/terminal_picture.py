@@ -1,4 +1,4 @@
-"""Draws what a command printed as a terminal: `python docs/terminal_picture.py OUT.svg [--seconds-a-line N] COMMAND`."""
+"""Draws what a command printed as a terminal: `python docs/terminal_picture.py OUT.svg [--seconds-a-line N] COMMAND`"""
 
 from __future__ import annotations
 
