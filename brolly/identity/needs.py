@@ -275,7 +275,7 @@ def tokens_a_second(
     if not speed:
         return None, None
     read = stored * parameters.activated_without_embeddings / parameters.total
-    text = f"an estimate: one core's copying of {machine.COPIED >> 20} MiB; several cores, or a GPU, move more"
+    text = f"an estimate: one core's reading of {machine.LOOKED >> 20} MiB; several cores, or a GPU, move more"
     why.append(Evidence("needs.tokens_per_second", "", "", f"{speed:.2e} bytes/s", text))
     cards = machine.gpus()
     if cards:

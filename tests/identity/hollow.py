@@ -123,7 +123,7 @@ def serve_hollow(hub: HollowHub) -> Iterator[HollowHub]:
             name, file = (found[1], found[2]) if found else ("", path.lstrip("/"))
             entry = hub.repos.get(name, {}).get(file)
             if entry is None:
-                return self.answer(404, b"", head)
+                return self.answer(404, b"", head, {"X-Error-Code": "EntryNotFound"} if name else None)
             return self.piece(*entry, head)
 
         def listing(self, name: str, tree: bool, head: bool) -> None:
@@ -138,14 +138,18 @@ def serve_hollow(hub: HollowHub) -> Iterator[HollowHub]:
             return self.answer(200, json.dumps(body).encode(), head)
 
         def piece(self, start: bytes, size: int, head: bool) -> None:
+            about = {"ETag": '"hollow"', "X-Repo-Commit": "a" * 40}
             asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
             if asked and not hub.ignores_range:
                 first, last = int(asked[1]), min(int(asked[2] or size - 1), size - 1)
-                extra = {"Content-Range": f"bytes {first}-{last}/{size}", "ETag": '"hollow"'}
+                extra = about | {"Content-Range": f"bytes {first}-{last}/{size}"}
                 part = start[first : last + 1]
                 return self.answer(206, part + bytes(last + 1 - first - len(part)), head, extra)
+            if size == len(start):
+                return self.answer(200, start, head, about)
             self.send_response(200)
-            self.send_header("Content-Length", str(size))
+            for key, value in (about | {"Content-Length": str(size)}).items():
+                self.send_header(key, value)
             self.end_headers()
             if not head:
                 self.close_connection = True
