@@ -1,8 +1,9 @@
 """Real, well-known models, told right: each row's files as published, its numbers with their sources.
 
 A row of real_models.jsonl has the config's keys that matter, a layout that names every tensor (tests/identity/real/),
-what is expected, and where each number is from: a key of SOURCES, or the words themselves. Numbers marked "memory" have
-no better source; "config" follows from the config by the formula of `kv`; "same" is the total.
+what is expected, and where each number is from: a key of SOURCES, or the words themselves. "its card", "its page" are those
+at huggingface.co/NAME, which was out of reach on 2026-11-25: they and "memory" are as remembered, and want checking.
+"config" follows from the row's config; "same" is the total; "counted" means that the layout gives exactly that.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pytest
 
 from brolly.errors import CheckpointError
 from brolly.identity import examine, identify
+from brolly.identity.known import by_name
 from tests.checkpoint.pickles import PROTO, STOP, data, in_zip, tensor
 from tests.identity.published import TEXT, llama
 from tests.identity.real.decoders import Tensors
@@ -30,11 +32,12 @@ SOURCES = {
     "2026-11-25",
     "insights": "arXiv:2505.09343, table 1: KV cache per token of DeepSeek-V3, Qwen2.5 72B, Llama 3.1 405B",
     "epoch": "https://epoch.ai/data/ai-models, CC-BY, copy of 2026-05-02",
-    "card": "the model's card",
+    "card": "the model's card, as remembered",
     "config": "the row's config: layers that keep a cache · 2 · key-value heads · head size · 2 bytes",
     "hub4221": "https://github.com/huggingface/huggingface_hub/issues/4221",
     "llmfit1045": "https://github.com/AlexsJones/llmfit/issues/1045",
     "llmfit622": "https://github.com/AlexsJones/llmfit/issues/622",
+    "lmstudio1862": "LM Studio's bug tracker, 1862: a cache 40 to 67 % too large",
     "omlx3489": "https://github.com/jundot/omlx/issues/3489",
     "hubdocs2704": "https://github.com/huggingface/hub-docs/issues/2704",
     "kimi-audit": "a public audit of seven Kimi checkpoints' shard headers, read 2026-11-25",
@@ -233,6 +236,36 @@ def test_a_name_that_is_another_models_is_not_believed(other: str, tmp_path: Pat
     card = identify(written(row | {"texts": {}, "shards": 1}, cached(tmp_path, other))).json()
     assert (card["kind"], card["parameters"]["total"]) == ("llm", 8_030_261_248)
     assert "Llama" in card["family"] and card["licence"]["id"] != "apache-2.0"
+
+
+@pytest.mark.parametrize("name", ["meta-llama/Llama-2-7b-hf", "google/vit-base-patch16-224", "openai-community/gpt2"])
+def test_a_shape_alone_is_no_licence(name: str, tmp_path: Path) -> None:
+    row = of(name) | {"texts": {}, "shards": 1}
+    licence = identify(written(row, cached(tmp_path, "acme/private"))).json()["licence"]
+    assert (licence["id"], licence["commercial"], licence["free_and_open"]) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("repository", "flavour"),
+    [
+        ("Qwen/Qwen3-30B-A3B", "instruct"), ("Qwen/Qwen3-30B-A3B-Base", "base"), ("Qwen/Qwen3-235B-A22B", None),
+        ("Qwen/Qwen2.5-7B", "base"), ("mosaicml/mpt-7b-storywriter", None), ("XiaomiMiMo/MiMo-7B-RL", None),
+        ("nvidia/Llama-3.1-Nemotron-70B-Reward", None), ("OpenGVLab/InternVL3-8B", "instruct"),
+    ],
+)  # fmt: skip
+def test_which_variant_of_a_known_model_is_a_base_model(repository: str, flavour: str | None) -> None:
+    rows = [row for row in by_name(repository) if repository in row.ids]
+    assert {"base", "instruct"} & set(rows[0].flavours) == ({flavour} if flavour else set())
+
+
+def test_a_part_that_the_config_leaves_out_is_not_counted_exactly(tmp_path: Path) -> None:
+    config = dict(of("meta-llama/Llama-4-Scout-17B-16E-Instruct")["config"])
+    for name, exact in (("whole", True), ("cut", False)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+        parameters = identify(tmp_path / name).json()["parameters"]
+        assert parameters["exact"] is exact and (not exact or parameters["total"] == 108_641_793_536)
+        config["vision_config"] = None
 
 
 LIES = """---
