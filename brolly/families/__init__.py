@@ -28,13 +28,19 @@ def recognise(header: Header) -> Recognised:
             f"{header.path} is in the format {header.format or 'of none'}, which brolly tells and does not run; "
             f"it runs {', '.join(LOADABLE)} files of {_known()}."
         )
+    if not header.tensors:
+        raise CheckpointError(f"{header.path} holds no weights; there is nothing to run.", "")
     _unpacked(header)
     matches = [f for f in families() if f.match(header)]
     matches = [f for f in matches if not any(other.narrows is f for other in matches)]
     if not matches:
         raise UnknownModel(_unknown(header))
     assert len(matches) == 1, f"{header.path} matches {[f.name for f in matches]}; exactly one family may say yes"
-    return Recognised(header, matches[0], matches[0].config(header))
+    try:
+        return Recognised(header, matches[0], matches[0].config(header))
+    except LookupError as error:
+        what = f"{header.path} is a {matches[0].name} by its names, and lacks {error}; it is incomplete."
+        raise CheckpointError(what, "") from None
 
 
 def _unpacked(header: Header) -> None:

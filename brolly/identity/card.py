@@ -30,13 +30,13 @@ class Card:
     @property
     def name(self) -> str | None:
         """What people call it: the table's name, else the repository's, else the files' own. A shape is no name."""
-        known = self.known
+        known = self._own
         return known.name if known and known.matched != "shape" else self.subject.name or self.kind.name
 
     @property
     def shaped_as(self) -> str | None:
         """The published model of this shape, where nothing else names it: a fine-tune has its base's."""
-        known = self.known
+        known = self._own
         return known.name if known and known.matched == "shape" else None
 
     @property
@@ -73,8 +73,10 @@ class Card:
 
     @cached_property
     def parameters(self) -> Parameters:
-        from brolly.identity.sizes import from_known, parameters_of
+        from brolly.identity.sizes import NO_NUMBERS, from_known, parameters_of
 
+        if self._vocabulary:
+            return NO_NUMBERS
         found = parameters_of(self.subject, self.kind)
         if found.total is not None or self.known is None:
             return found
@@ -84,20 +86,33 @@ class Card:
     def needs(self) -> Needs:
         from brolly.identity.needs import needs_of
 
-        return needs_of(self.subject, self.parameters)
+        found = needs_of(self.subject, self.parameters)
+        if self._vocabulary:
+            found = found._replace(context_length=None, kv_bytes_per_token=None, kv_bytes_full_context=None)
+        return found
+
+    @property
+    def _vocabulary(self) -> bool:
+        """Whether this is a tokenizer alone, though its file may state the shape of the model that it is for."""
+        return "tokenizer" in self.kind.flavours
+
+    @property
+    def _own(self) -> Known | None:
+        """The row of the table, where it is of these files and not of the model that a tokenizer is for."""
+        return None if self._vocabulary else self.known
 
     @cached_property
     def licence(self) -> Licence:
         from brolly.identity.licences import licence_of
 
-        return licence_of(self.subject, self.kind, self.known)
+        return licence_of(self.subject, self.kind, self._own)
 
     @cached_property
     def training(self) -> Training:
         from brolly.identity.rules import training_of
 
-        found = training_of(self.subject, self.kind, self.parameters, self.known, **self.stated)
-        known = self.known
+        found = training_of(self.subject, self.kind, self.parameters, self._own, **self.stated)
+        known = self._own
         if known and self.shaped_as and found.source and (known.flop_source or "") in found.source and known.flop:
             found = found._replace(source=f"{found.source}, for {known.name}, whose shape it has")
         return found

@@ -50,8 +50,7 @@ class Page:
 
 def show(card: Card, *, colour: bool = False, width: int | None = None) -> str:
     """The card as text. `width` in columns: by default the terminal's, from 80 to 100."""
-    columns = width or min(max(_columns(), 60), 100)
-    page = Page(colour, columns)
+    page = Page(colour, width or min(max(columns(), 60), 100))
     kind = card.kind
     title = card.name or kind.family or card.subject.where.name
     page.lines.append("")
@@ -99,7 +98,7 @@ def show(card: Card, *, colour: bool = False, width: int | None = None) -> str:
     return page.text()
 
 
-def _columns() -> int:
+def columns() -> int:
     """COLUMNS, or the terminal's width, or WIDTH."""
     if (said := os.environ.get("COLUMNS", "")).isdigit():
         return int(said)
@@ -177,7 +176,7 @@ def _licence(page: Page, card: Card) -> None:
 
 def why(card: Card, *, width: int | None = None) -> str:
     """The evidence behind each line: file, key, value, rule; then each rule's inputs, text and dates."""
-    page = Page(False, width or min(max(_columns(), 60), 120))
+    page = Page(False, width or min(max(columns(), 60), 120))
     label = max([len(e.line) for e in card.why] + [len("rules." + rule.id) for rule in card.rules] + [10])
     for e in card.why:
         place = f"{e.file}: " if e.file else ""

@@ -61,6 +61,9 @@ def size_class(activated: int | None) -> str | None:
     return None if not activated else next(name for limit, name in CLASSES if activated < limit)
 
 
+NO_NUMBERS = Parameters(None, None, None, False, None, {}, None, {}, None, None)
+
+
 def from_known(known: Known) -> Parameters:
     """What the table of known models says."""
     said = known.sources.get("parameters") or {}

@@ -186,40 +186,43 @@ def fingerprint(card: Card) -> str | None:
     return seen.hexdigest()
 
 
-def show_tree(rows: list[Row], *, colour: bool = False) -> str:
-    """A table, and what it adds up to."""
-    from brolly.identity.show import amount, clean, units
+def show_tree(rows: list[Row], *, colour: bool = False, width: int | None = None) -> str:
+    """A table, and what it adds up to; what is to be said of a model stands below it where there is no room beside."""
+    from brolly.identity.show import amount, clean, columns, units
 
     base = os.path.commonpath([os.path.dirname(r.path) for r in rows]) if rows else ""
-    lines = []
+    width = width or columns()
+    room = max(16, min(44, width - 57))
+    lines: list[str] = []
+
+    def add(name: str, text: str, note: str, style: str) -> None:
+        name = name if len(name) <= room else "…" + name[1 - room :]
+        head = f" {name:{room}} {text}"
+        parts = [f"{head}  {note}"] if len(head) + 2 + len(note) <= width else [head, f"   {note}"]
+        lines.extend(f"\033[{style}m{part.rstrip()}\033[0m" if colour and style else part.rstrip() for part in parts)
+
     for row in rows:
         name = clean(os.path.relpath(row.path, base) if base else row.path)
-        name = name if len(name) <= 44 else "…" + name[-43:]
         if row.error:
-            text = f" {name:44} {'broken':10} {clean(row.error)[:90]}"
-            lines.append(f"\033[31m{text}\033[0m" if colour else text)
+            add(name, "broken", clean(row.error), "31")
             continue
         card = row.json
         worst = [f for f in card["findings"] if f["severity"] != "info"]
-        notes = [f"same as {os.path.relpath(row.duplicate_of, base)}"] if row.duplicate_of else []
+        notes = [f"same as {clean(os.path.relpath(row.duplicate_of, base))}"] if row.duplicate_of else []
         if worst:
             more = f" +{len(worst) - 1}" if len(worst) > 1 else ""
             notes.append(f"{worst[0]['severity']}: {worst[0]['id']}{more}")
         size = amount(card["parameters"]["total"]) if card["parameters"]["total"] else "?"
-        room = units(card["needs"]["disk"]) if card["needs"]["disk"] else ""
-        what = card["family"] or card["kind"] or "not told"
-        text = f" {name:44} {what[:16]:16} {size:>8} {(card['precision'] or ''):8} {room:>8}  "
-        text += f"{card['licence']['id'] or '-':12} {'; '.join(notes)}"
-        style = "31" if any(f["severity"] == "danger" for f in worst) else "33" if notes else ""
-        lines.append(f"\033[{style}m{text.rstrip()}\033[0m" if colour and style else text.rstrip())
+        disk = units(card["needs"]["disk"]) if card["needs"]["disk"] else ""
+        what = clean(card["family"] or card["kind"] or "not told")[:14]
+        kept = (card["precision"] or "")[:8], clean(card["licence"]["id"] or "-")[:12]
+        text = f"{what:14} {size:>7} {kept[0]:8} {disk:>7}  {kept[1]:12}"
+        danger = any(f["severity"] == "danger" for f in worst)
+        add(name, text, "; ".join(notes), "31" if danger else "33" if notes else "")
     told = [r for r in rows if not r.error]
-    disk = sum(r.json["needs"]["disk"] or 0 for r in told)
+    whole = sum(r.json["needs"]["disk"] or 0 for r in told)
     twins = [r for r in told if r.duplicate_of]
     problems = sum(bool(r.error) or any(f["severity"] != "info" for f in r.json["findings"]) for r in rows)
     spare = sum(r.json["needs"]["disk"] or 0 for r in twins)
-    lines += [
-        "",
-        f" {len(rows)} models, {units(disk)}; {len(twins)} duplicates ({units(spare)}); {problems} with problems",
-        "",
-    ]
-    return "\n".join(lines)
+    counted = f"{len(rows)} models, {units(whole)}; {len(twins)} duplicates ({units(spare)}); {problems} with problems"
+    return "\n".join([*lines, "", f" {counted}", ""])
