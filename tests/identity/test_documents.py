@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import lzma
 from functools import cache
@@ -127,6 +128,15 @@ def test_the_bill_of_materials_says_what_the_card_says(cards: dict[str, Card]) -
     kinds = [e["relationshipType"] for e in graph if e["type"] == "Relationship"]
     assert kinds.count("hasDeclaredLicense") == kinds.count("hasConcludedLicense") == 1
     assert "descendantOf" in kinds and "trainedOn" in kinds
+
+
+def test_spdx_own_library_reads_the_document(cards: dict[str, Card]) -> None:
+    model = pytest.importorskip("spdx_python_model").v3_0_1
+    found = model.SHACLObjectSet()
+    model.JSONLDDeserializer().read(io.BytesIO(json.dumps(sbom.spdx(cards["whole"])).encode()), found)
+    assert not found.link(), "nothing refers to what is not there"
+    (package,) = found.foreach_type(model.ai_AIPackage)
+    assert package.ai_typeOfModel == ["Llama", "LlamaForCausalLM", "llm"]
 
 
 def test_hashes_are_those_of_the_files(tmp_path: Path) -> None:
