@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 Config = dict[str, Any]
@@ -257,11 +257,6 @@ def lora(c: Config) -> Tensors:
             out[f"{at}.lora_A.weight"] = (c["dtype"], (c["r"], columns))
             out[f"{at}.lora_B.weight"] = (c["dtype"], (rows, c["r"]))
     return out
-
-
-def rows_of(tensors: Tensors) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    for name, (dtype, shape) in tensors.items():
-        yield name, dtype, shape
 
 
 LAYOUTS: dict[str, Callable[[Config], Tensors]] = {
