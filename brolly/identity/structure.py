@@ -24,11 +24,12 @@ def misfits(subject: Subject) -> list[Finding]:
         return found
     top = [n for n in subject.files if "/" not in n]
     for index in [n for n in top if n.endswith(".index.json")]:
-        try:
-            named = set(weight_map(subject.folder / index).values())
+        stem = index.removesuffix(".index.json").rpartition(".")[0]
+        named = {f.name for f in subject.header.files if (m := SHARD.fullmatch(f.name)) and m[1] == stem}
+        try:  # the header has read the index of its own files; those of another upload are not read yet
+            named = named or set(weight_map(subject.folder / index).values())
         except BrollyError:
             continue
-        stem = index.removesuffix(".index.json").rpartition(".")[0]
         for name in top:
             matched = SHARD.fullmatch(name)
             if matched and matched[1] == stem and name not in named and name.endswith(_suffix(named)):

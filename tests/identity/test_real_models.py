@@ -3,7 +3,7 @@
 A row of real_models.jsonl has the config's keys that matter, a layout that names every tensor (tests/identity/real/),
 what is expected, and where each number is from: a key of SOURCES, or the words themselves. "its card", "its page" are
 those at huggingface.co/NAME, which was out of reach on 2026-11-25: they and "memory" are as remembered, and want
-checking. "config" follows from the row's config; "same" is the total; "counted" means that the layout gives exactly that.
+checking. "config" follows from the row's config; "same" is the total; "counted": the layout gives exactly that.
 """
 
 from __future__ import annotations
