@@ -9,7 +9,6 @@ PROMPT ?= Once upon a time
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable .
-	$(BIN)/python -m compileall -q brolly
 	touch $@
 
 .venv/test-installed: .venv/installed
