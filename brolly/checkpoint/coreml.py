@@ -355,11 +355,11 @@ class _Reading:
                 parts += [kept] if kept else []
         if op != "const":
             for a, b in inputs:
-                parts += self.bound(a, b, prefix + name)
+                parts += self.bound(a, b, prefix, name)
             if len(self.packed) < 2**16:
                 self.packed[prefix + name] = {"op": op, "dtype": dtype, "shape": shape, "parts": parts}
 
-    def bound(self, begin: int, end: int, name: str) -> list[str]:
+    def bound(self, begin: int, end: int, prefix: str, name: str) -> list[str]:
         """What an operation's input is bound to: names of constants, or values of its own, which are kept."""
         entry, a, b = self.wire.entry(begin, end)
         found = []
@@ -368,9 +368,9 @@ class _Reading:
                 continue
             for part, e, f in self.wire.fields(c, d):
                 if part == length(1):
-                    found.append(self.wire.text(e, f))
+                    found.append(prefix + self.wire.text(e, f))
                 elif part == length(2):
-                    kept = self.value(e, f, f"{name}/{entry}")
+                    kept = self.value(e, f, f"{prefix}{name}/{entry}")
                     found += [kept] if kept else []
         return found
 

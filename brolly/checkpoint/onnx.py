@@ -31,6 +31,11 @@ SCALES = {
     "MatMulIntegerToFloat": (2, 3, 4, 5), "QGemm": (1, 2, 4, 5, 7, 8), "GatherBlockQuantized": (2, 3),
     "QMoE": (3, 6, 9, 11, 12, 13), "MatMulBnb4": (2,),
 }  # fmt: skip
+# which inputs are whole numbers that stand for weights or biases
+INTEGERS = {
+    "DequantizeLinear": (0,), "QLinearConv": (3, 8), "QLinearMatMul": (0, 3), "MatMulInteger": (0, 1),
+    "ConvInteger": (1,), "DynamicQuantizeMatMul": (1,), "MatMulIntegerToFloat": (0, 1), "QGemm": (3, 6),
+}  # fmt: skip
 PACKED = {"MatMulNBits": (1,), "MatMulBnb4": (1,), "GatherBlockQuantized": (0,), "QMoE": (2, 5, 8)}
 GRAPHS = ("If", "Loop", "Scan", "SequenceMap")
 LEAST, LEAST_ELSEWHERE = 16, 64  # bytes of an attribute that may hold a graph, in the operators above and in others
@@ -47,7 +52,7 @@ def read_onnx(path: Where) -> Header:
     varints or its file is missing. metadata: producer_name, producer_version, ir_version, model_version, domain, doc,
     graph, opset {domain: version}, ops {operator: times}, inputs, outputs [{name, dtype, shape}], metadata_props,
     external [(tensor, location)], domains (not ONNX's own), functions, constants (tensors that are Constant nodes),
-    scales (initializers that are scales or zero points), packed {tensor: {op, bits, K, N, …}}, sparse {tensor: shape},
+    scales (initializers that are scales or zero points), integers (those that are weights in whole numbers), packed {tensor: {op, bits, K, N, …}}, sparse {tensor: shape},
     strings {tensor: shape}, faults (sentences on missing data).
     """
     with opened(path) as (file, size):
@@ -68,6 +73,7 @@ class _Reading:
         self.external: list[tuple[str, str]] = []
         self.constants: list[str] = []
         self.scales: dict[str, None] = {}
+        self.integers: dict[str, None] = {}
         self.packed: dict[str, dict[str, Any]] = {}
         self.sparse: dict[str, tuple[int, ...]] = {}
         self.strings: dict[str, tuple[int, ...]] = {}
@@ -119,6 +125,7 @@ class _Reading:
             "external": self.external, "functions": self.functions, "constants": self.constants,
             "domains": sorted({op.partition("::")[0] for op in self.ops if "::" in op}),
             "scales": [name for name in self.scales if name in tensors],
+            "integers": [name for name in self.integers if name in tensors],
             "packed": {name: how for name, how in self.packed.items() if name in tensors},
             "sparse": self.sparse, "strings": self.strings, "faults": self.found.faults,
         }  # fmt: skip
@@ -193,6 +200,10 @@ class _Reading:
             for i in SCALES[op]:
                 if i < len(inputs):
                     self.scales[wire.text(*inputs[i])] = None
+        if op in INTEGERS:
+            for i in INTEGERS[op]:
+                if i < len(inputs):
+                    self.integers[wire.text(*inputs[i])] = None
         if op in PACKED:
             self.pack(op, [wire.text(*inputs[i]) for i in PACKED[op] if i < len(inputs)], attributes)
         least = 0 if op == "Constant" else LEAST if op in GRAPHS else LEAST_ELSEWHERE

@@ -29,6 +29,7 @@ OLD_TYPES = {
     "U8": "U8",
     "BIN": "U1",
 }  # before 2020
+ASIDE = ("/zero_point", "/scale")  # NNCF's names
 MAX_XML = 32 * 2**20  # bytes
 MAX_ELEMENTS = 600_000
 MAX_NOTES = 1000  # of a kind
@@ -40,7 +41,8 @@ def read_openvino(path: Where) -> Header:
     """The constants of an IR, by the names of their layers, and what the XML says. `path` is the .xml, or its .bin.
 
     Offsets are true in the .bin; -1 where it is missing. metadata: ir_version, name, inputs, outputs [{name, dtype,
-    shape}], ops {type: times}, opsets, rt_info {path: value}, texts (constants that hold no numbers), faults.
+    shape}], ops {type: times}, opsets, rt_info {path: value}, texts (constants that hold no numbers), scales (constants
+    that are scales, zero points or the ranges of a FakeQuantize), faults.
     Raises NotFound, CheckpointError.
     """
     if path.suffix == ".bin":
@@ -67,6 +69,9 @@ class _Reading:
         self.ends: dict[str, list[dict[str, Any]]] = {"inputs": [], "outputs": []}
         self.notes: dict[str, str] = {}
         self.texts: list[str] = []
+        self.scales: dict[str, None] = {}
+        self.numbered: dict[str, str] = {}  # of the outermost layers: id → the name of a constant
+        self.ranges: set[str] = set()  # ids of FakeQuantize, whose inputs after the first are ranges
         self.stack: list[str] = []
         self.layers: list[dict[str, Any]] = []  # those that are open, innermost last
         self.elements = self.n_constants = 0
@@ -113,6 +118,9 @@ class _Reading:
         elif tag == "port" and self.layers:
             self.dims = []
             self.layers[-1].setdefault("precision", at.get("precision"))
+        elif tag == "edge" and at.get("to-layer") in self.ranges and at.get("to-port") != "0" and len(stack) == 3:
+            if name := self.numbered.get(at.get("from-layer", "")):
+                self.scales[name] = None
         elif tag == "net":
             self.says |= {"ir_version": at.get("version"), "name": at.get("name")}
         elif stack[1:2] in (["rt_info"], ["meta_data"]) and len(self.notes) < MAX_NOTES:
@@ -140,13 +148,20 @@ class _Reading:
         opset = at.get("version", "")[:64]
         if opset and len(self.opsets) < MAX_NOTES:
             self.opsets[opset] = None
-        self.layers.append({"name": at.get("name", "")[:4096], "type": kind, "depth": len(self.layers)})
+        if kind == "FakeQuantize" and not self.layers:
+            self.ranges.add(at.get("id", "")[:20])
+        known = {"name": at.get("name", "")[:4096], "type": kind, "depth": len(self.layers), "id": at.get("id", "")}
+        self.layers.append(known)
 
     def close(self, layer: dict[str, Any]) -> None:
         data: dict[str, str] = layer.get("data", {})
         kind = layer["type"]
         if kind == "Const":
-            self.constant(layer["name"], data)
+            kept = self.constant(layer["name"], data)
+            if kept and not layer["depth"]:
+                self.numbered[layer["id"][:20]] = kept
+            if kept and layer["name"].endswith(ASIDE):
+                self.scales[kept] = None
         elif kind in ("Parameter", "Input", "Result") and not layer["depth"]:
             ends = self.ends["outputs" if kind == "Result" else "inputs"]
             if len(ends) < MAX_NOTES:
@@ -159,14 +174,15 @@ class _Reading:
         dtype = TYPES.get(data.get("element_type", "")) or OLD_TYPES.get(precision) or TYPES.get(precision.lower())
         return {"name": layer["name"], "dtype": dtype, "shape": sizes}
 
-    def constant(self, name: str, data: dict[str, str]) -> None:
+    def constant(self, name: str, data: dict[str, str]) -> str:
+        """Keep a constant; the name it is kept under, or nothing where it holds no numbers."""
         kind = data.get("element_type", "")
         if kind in ("string", "dynamic", "undefined"):
             if len(self.texts) < MAX_NOTES:
                 self.texts.append(name)
-            return
+            return ""
         if not data and not kind:
-            return  # of IR 7 and earlier: its blob was kept already
+            return ""  # of IR 7 and earlier: its blob was kept already
         where = f"{self.path}: constant {shown(name)}"
         if kind not in TYPES:
             raise CheckpointError(f"{where} has element_type {shown(kind)}; expected one of OpenVINO's.")
@@ -175,7 +191,7 @@ class _Reading:
         dtype = TYPES[kind]
         if len(shape) <= 16 and size != bytes_of(dtype, tuple(shape)):
             raise CheckpointError(f"{where} is {dtype} {shown(shape)} and has {size:,} bytes; they do not agree.")
-        self.keep(name, dtype, shape, offset, size)
+        return self.keep(name, dtype, shape, offset, size)
 
     def old_blob(self, tag: str, at: dict[str, str]) -> None:
         """A blob of IR 7 and earlier: its place, size and, since IR 6, its precision; its shape is not told."""
@@ -193,13 +209,13 @@ class _Reading:
             raise CheckpointError(f"{where} has {shown(text)} where a whole number is expected.")
         return int(text)
 
-    def keep(self, name: str, dtype: str, shape: list[int], offset: int, size: int) -> None:
+    def keep(self, name: str, dtype: str, shape: list[int], offset: int, size: int) -> str:
         self.n_constants += 1
         known = self.size is not None and offset + size <= self.size
         if self.size is not None and not known and not self.found.faults:
             said = f"{self.weights.name} ends at {self.size:,} bytes, before {shown(name)} does; pull it again."
             self.found.faults.append(said)
-        self.found.add(name, dtype, shape, self.weights if known else self.path, offset if known else -1, size)
+        return self.found.add(name, dtype, shape, self.weights if known else self.path, offset if known else -1, size)
 
     def header(self) -> Header:
         if not self.ops:
@@ -208,7 +224,7 @@ class _Reading:
             self.found.faults.append(f"{self.path.name} needs {self.weights.name}, which is missing; pull it again.")
         metadata = self.says | self.ends | {
             "ops": dict(sorted(self.ops.items(), key=lambda kv: -kv[1])), "opsets": list(self.opsets),
-            "rt_info": self.notes, "texts": self.texts, "faults": self.found.faults,
+            "rt_info": self.notes, "texts": self.texts, "scales": list(self.scales), "faults": self.found.faults,
         }  # fmt: skip
         files = (self.path,) if self.size is None else (self.path, self.weights)
         return Header(self.path, "openvino", self.found.tensors, {}, metadata, files)

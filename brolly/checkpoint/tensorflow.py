@@ -28,6 +28,7 @@ REFERENCE = 100  # added to the type of a variable that is passed by reference
 TRAINING = re.compile(
     r"\.OPTIMIZER_SLOT/|(?:^|/)_?optimizer\d*/|^keras_api/metrics/|^(?:global_step|save_counter|beta[12]_power)\b"
     r"|/(?:Adam|AdamW|Momentum|RMSProp|Adagrad|Adadelta|Ftrl)(?:_\d)?$|/(?:adam|lamb)_[mv]$|/ExponentialMovingAverage$"
+    r"|_slot_(?:v|vr|vc|m)$"  # of Mesh TensorFlow, with which T5 was trained
 )
 VARIABLES = {"VarHandleOp", "VariableV2", "Variable"}
 MAX_NOTES = 1000  # of a kind

@@ -58,7 +58,7 @@ def read_tflite(path: Where) -> Header:
     metadata: version, description, subgraphs, inputs and outputs of the first subgraph [{name, dtype, shape}],
     signatures {key: {inputs, outputs}}, ops {operator: times}, custom_ops, metadata_names, model {name, description,
     version, author, license} where the file has TFLITE_METADATA, shared (uses of a buffer beyond its first), scales
-    (tensors that are another's scales or zero points), external [(tensor, group)], strings, faults.
+    (tensors that are another's scales or zero points), integers (weights and biases in whole numbers), external [(tensor, group)], strings, faults.
     A tensor in an external buffer has offset -1. Raises NotFound, CheckpointError.
     """
     with opened(path) as (file, size):
@@ -81,6 +81,7 @@ class _Reading:
         self.listed = self.shared = 0
         self.ops: dict[str, int] = {}
         self.scales: dict[str, None] = {}
+        self.integers: list[str] = []
         self.strings: list[str] = []
         self.external: list[tuple[str, str]] = []
 
@@ -104,8 +105,8 @@ class _Reading:
         metadata = says | {
             "signatures": self.signatures(field(model, 7)), "ops": dict(sorted(self.ops.items(), key=lambda o: -o[1])),
             "custom_ops": sorted({op for op, builtin in codes if not builtin}), "metadata_names": names,
-            "shared": self.shared, "scales": list(self.scales), "external": self.external, "strings": self.strings,
-            "faults": self.found.faults,
+            "shared": self.shared, "scales": list(self.scales), "integers": self.integers, "external": self.external,
+            "strings": self.strings, "faults": self.found.faults,
         }  # fmt: skip
         return Header(self.path, "tflite", self.found.tensors, {}, metadata, (self.path,))
 
@@ -196,11 +197,15 @@ class _Reading:
             name = self.found.add(name, dtype, shape, self.path, offset, length)
         self.kept[key] = name
         if field(entry, 4):
-            self.blocks(field(entry, 4), siblings)
+            self.quantised(name, field(entry, 4), siblings)
 
-    def blocks(self, at: int, siblings: list[int]) -> None:
-        """Note the tensors that hold the scales and zero points of a tensor that is quantised in blocks."""
+    def quantised(self, name: str, at: int, siblings: list[int]) -> None:
+        """Note a tensor that has scales of its own, or the tensors that hold them where it is quantised in blocks."""
         quantization = self.buffer.table(self.buffer.target(at))
+        if self.found.tensors[name].dtype[0] in "IU" and (
+            field(quantization, 5) or field(quantization, 2) and self.buffer.vector(field(quantization, 2), 4)[1]
+        ):
+            self.integers.append(name)
         if self.number(field(quantization, 4), 1) != BLOCKWISE or not field(quantization, 5):
             return
         details = self.buffer.table(self.buffer.target(field(quantization, 5)))

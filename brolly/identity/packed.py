@@ -160,15 +160,21 @@ def groups(said: Mapping[str, Any]) -> list[dict[str, Any]]:
     return out
 
 
-def count(tensors: Mapping[str, TensorInfo], scheme: Scheme | None = None) -> Iterator[Counted]:
-    """Every tensor with the numbers it stands for."""
+def count(
+    tensors: Mapping[str, TensorInfo],
+    scheme: Scheme | None = None,
+    marked: Mapping[str, tuple[int, str, bool]] | None = None,
+) -> Iterator[Counted]:
+    """Every tensor with the numbers it stands for; `marked` are those of which the format's reader told."""
     scheme = scheme or Scheme()
     rule = Packing(tensors, scheme)
     ema = any(name.startswith(EMA) for name in tensors) and not all(name.startswith(EMA) for name in tensors)
     buffers, beside, plain, whole, certain = BUFFERS, BESIDE, rule.plain, WHOLE, CERTAIN
     for name, info in tensors.items():
         suffix = name.rpartition(".")[2]
-        if suffix in buffers or name.startswith(APART) or (ema and name.startswith(EMA)):
+        if marked and name in marked:
+            yield Counted(info, *marked[name])
+        elif suffix in buffers or name.startswith(APART) or (ema and name.startswith(EMA)):
             yield Counted(info, 0, "")
         elif info.shards:
             yield Counted(info, joined(info), WORDS.get(info.dtype, info.dtype))

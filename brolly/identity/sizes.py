@@ -11,8 +11,11 @@ from brolly.identity.anatomy import EXPERTS, OTHER_NAMES, VISITED, Anatomy, anat
 from brolly.identity.answers import Kind, Known, Parameters
 
 if TYPE_CHECKING:
+    from brolly.identity.aside import Aside
     from brolly.identity.subject import Subject
 
+# formats whose readers mark nothing: see aside.py
+PLAIN = frozenset("safetensors gguf config tokenizer meta llama2c ggml table diffusers".split())  # noqa: SIM905
 # the article's classes, by what one token activates
 CLASSES = ((0.75e9, "micro"), (10e9, "small"), (40e9, "medium"), (100e9, "large"), (float("inf"), "frontier"))
 HEADS = frozenset("lm_head output embed_out head output_layer linear_head".split())  # noqa: SIM905
@@ -115,7 +118,12 @@ def parameters_of(subject: Subject, kind: Kind | None = None) -> Parameters:
     """Total and activated parameters, how they are stored, and how each is known. Never raises for what files say."""
     header = subject.header
     scheme, anatomy = scheme_for(subject), anatomy_for(subject)
-    tally = Tally(header.tensors, scheme, header.config, anatomy, header.format, header.metadata)
+    marked = None
+    if header.format not in PLAIN:
+        from brolly.identity.aside import aside_of
+
+        marked = aside_of(header)
+    tally = Tally(header.tensors, scheme, header.config, anatomy, header.format, header.metadata, marked)
     lost = [f for f in subject.faults if f.finding == "missing-shards"]
     planned = None if adapter(subject) else plan_for(subject, anatomy)
     sum_planned = sum(planned.values()) if planned else None
@@ -196,10 +204,11 @@ class Tally:
         anatomy: Anatomy | None,
         form: str,
         metadata: Mapping[str, Any],
+        marked: Aside | None = None,
     ) -> None:
         self.parts: dict[str, int] = {}
         self.words: dict[str, int] = {}
-        self.mtp = self.beside = self.doubled = 0
+        self.mtp = self.beside = self.doubled = self.training = 0
         self.unsure = ""
         self.has_head = False
         tied = bool(anatomy and anatomy.tied) or text_config(config).get("tie_word_embeddings") is True
@@ -209,7 +218,10 @@ class Tally:
         known: dict[str, str] = {}  # a name without its numbers → its part
         parts, words = self.parts, self.words
         table: TensorInfo | None = None
-        for info, n, word, sure in packed.count(tensors, scheme):
+        for info, n, word, sure in packed.count(tensors, scheme, marked.counted if marked else None):
+            if marked and info.name in marked.training:
+                self.training += info.n_elements
+                continue
             if not n:
                 self.beside += 1
                 continue
@@ -349,6 +361,9 @@ def from_tensors(
     if tally.doubled:
         why.append(Evidence("parameters.total", "config.json", "tie_word_embeddings", f"{tally.doubled:,} counted once",
                             "a head tied to the embedding, or two names of one tensor"))  # fmt: skip
+    if tally.training:
+        why.append(Evidence("parameters.total", where, "", f"{tally.training:,} numbers left out",
+                            "of training (an optimizer, counters, averages of weights), and no parameters"))  # fmt: skip
     components = {k: v for k, v in sorted(tally.parts.items(), key=lambda p: -p[1])}
     if tally.mtp:
         components["mtp"] = tally.mtp
