@@ -52,8 +52,8 @@ def read_onnx(path: Where) -> Header:
     varints or its file is missing. metadata: producer_name, producer_version, ir_version, model_version, domain, doc,
     graph, opset {domain: version}, ops {operator: times}, inputs, outputs [{name, dtype, shape}], metadata_props,
     external [(tensor, location)], domains (not ONNX's own), functions, constants (tensors that are Constant nodes),
-    scales (initializers that are scales or zero points), integers (those that are weights in whole numbers), packed {tensor: {op, bits, K, N, …}}, sparse {tensor: shape},
-    strings {tensor: shape}, faults (sentences on missing data).
+    scales (initializers that are scales or zero points), integers (those that are weights in whole numbers), packed
+    {tensor: {op, bits, K, N, …}}, sparse {tensor: shape}, strings {tensor: shape}, faults (sentences on missing data).
     """
     with opened(path) as (file, size):
         wire = Wire(file, size, path)

@@ -58,8 +58,8 @@ def read_tflite(path: Where) -> Header:
     metadata: version, description, subgraphs, inputs and outputs of the first subgraph [{name, dtype, shape}],
     signatures {key: {inputs, outputs}}, ops {operator: times}, custom_ops, metadata_names, model {name, description,
     version, author, license} where the file has TFLITE_METADATA, shared (uses of a buffer beyond its first), scales
-    (tensors that are another's scales or zero points), integers (weights and biases in whole numbers), external [(tensor, group)], strings, faults.
-    A tensor in an external buffer has offset -1. Raises NotFound, CheckpointError.
+    (tensors that are another's scales or zero points), integers (weights and biases in whole numbers), external
+    [(tensor, group)], strings, faults. A tensor in an external buffer has offset -1. Raises NotFound, CheckpointError.
     """
     with opened(path) as (file, size):
         head = exactly(file, min(size, 8), path)

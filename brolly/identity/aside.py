@@ -154,14 +154,14 @@ def coreml(said: Mapping[str, Any], tensors: Mapping[str, TensorInfo], counted: 
         shape, held = how.get("shape"), sum(info.nbytes for info in parts)
         if not parts:
             continue
-        largest = max(parts, key=lambda info: info.nbytes)
+        largest = max(parts, key=lambda info: (info.dtype in NUMBERED, info.nbytes))
         counted |= dict.fromkeys([info.name for info in parts], (0, "", True))
         known = isinstance(shape, list) and all(type(n) is int and n > 0 for n in shape)
         n = prod(shape) if known and isinstance(shape, list) else 0
         if 0 < n <= held * ONE_BIT:
-            bits = min(largest.nbytes * 8 / n, 16)
-            whole = largest.dtype in NUMBERED and bits == int(bits)
-            counted[largest.name] = (n, f"INT{bits:g}" if whole else WORDS.get(largest.dtype, largest.dtype), True)
+            bits = largest.nbytes * 8 // n  # indices may be packed into bytes
+            narrow = largest.dtype in NUMBERED and 0 < bits <= 8
+            counted[largest.name] = (n, f"INT{bits}" if narrow else WORDS.get(largest.dtype, largest.dtype), True)
         else:
             counted[largest.name] = (largest.n_elements, WORDS.get(largest.dtype, largest.dtype), False)
 

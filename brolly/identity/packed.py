@@ -168,7 +168,9 @@ def count(
     """Every tensor with the numbers it stands for; `marked` are those of which the format's reader told."""
     scheme = scheme or Scheme()
     rule = Packing(tensors, scheme)
-    ema = any(name.startswith(EMA) for name in tensors) and not all(name.startswith(EMA) for name in tensors)
+    ema = any(name.startswith(EMA) for name in tensors) and any(
+        not name.startswith((*EMA, *APART)) and (not marked or marked.get(name, (1,))[0]) for name in tensors
+    )
     buffers, beside, plain, whole, certain = BUFFERS, BESIDE, rule.plain, WHOLE, CERTAIN
     for name, info in tensors.items():
         suffix = name.rpartition(".")[2]

@@ -212,6 +212,8 @@ class Tally:
         self.unsure = ""
         self.has_head = False
         tied = bool(anatomy and anatomy.tied) or text_config(config).get("tie_word_embeddings") is True
+        unnamed = "onnx::" if tied and form == "onnx" else ""  # how exporters call a weight that they turned over
+        table_n = 0
         ahead = heads_ahead(config, metadata)
         shared = form in ("torch", "torchscript", "legacy")
         places: set[tuple[Any, ...]] = set()
@@ -244,7 +246,7 @@ class Tally:
                     name.partition("/")[0] if form == "diffusers" and "/" in name else part_of(name, info)
                 )
             if part == "lm_head" and len(info.shape) > 1:
-                if tied and table is not None and table.shape == info.shape:
+                if tied and table is not None and (table.shape == info.shape or form == "onnx" and n == table_n):
                     self.doubled += n
                     continue
                 self.has_head = True
@@ -252,7 +254,11 @@ class Tally:
                 if table is not None and tied and table.shape == info.shape:
                     self.doubled += n
                     continue
-                table = info
+                table, table_n = info, n
+            elif unnamed and name.startswith(unnamed) and table is not None and info.shape == table.shape[::-1]:
+                self.doubled += n
+                unnamed = ""
+                continue
             parts[part] = parts.get(part, 0) + n
             words[word] = words.get(word, 0) + n
         if tied and self.has_head and table is not None:  # the head came first
@@ -292,6 +298,8 @@ def part_of(name: str, info: TensorInfo) -> str:
     if ".experts." in name or "_exps." in name or (len(info.shape) == 3 and "moe" in name):
         return "experts"
     before, _, _ = name.rpartition(".")
+    if name.startswith("lm_head."):
+        return "lm_head"
     module = before.rpartition(".")[2] or name
     if "shared_expert" in name or "shexp" in name:
         return "shared experts"
@@ -363,7 +371,7 @@ def from_tensors(
                             "a head tied to the embedding, or two names of one tensor"))  # fmt: skip
     if tally.training:
         why.append(Evidence("parameters.total", where, "", f"{tally.training:,} numbers left out",
-                            "of training (an optimizer, counters, averages of weights), and no parameters"))  # fmt: skip
+                            "an optimizer's state, counters and averages of weights are no parameters"))  # fmt: skip
     components = {k: v for k, v in sorted(tally.parts.items(), key=lambda p: -p[1])}
     if tally.mtp:
         components["mtp"] = tally.mtp
