@@ -50,7 +50,7 @@ def parse_json(raw: bytes, source: str, *, unique: bool = False) -> Any:
     if too_deep(raw):
         raise CheckpointError(f"{source}: its JSON is nested deeper than {MAX_DEPTH} levels, as no real file is.")
     try:
-        return json.loads(raw.decode("utf-8"), object_pairs_hook=_unique if unique else None)
+        return json.loads(raw.decode("utf-8" if unique else "utf-8-sig"), object_pairs_hook=_unique if unique else None)
     except (ValueError, RecursionError, MemoryError) as error:
         raise CheckpointError(f"{source} is not valid JSON ({fault(error)}); download it again.") from None
 

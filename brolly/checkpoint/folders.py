@@ -17,6 +17,7 @@ from brolly.place import Place, Where
 Faults = list[CheckpointError] | None
 VARIANT = re.compile(r"\.(fp16|bf16|fp32|fp8|ema|non_ema|int8)(?=[.-])")
 SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.safetensors|\.bin)")
+QUANTISED = re.compile(r"([-._](ud|i1|imat|i?q\d\w*|tq\d\w*|f16|fp16|bf16|f32|mxfp4\w*|\d{5}-of-\d{5}))*\.gguf$")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "spiece.model")
 MAX_COMPONENTS = 64
 LARGE_INDEX, MAX_INDEX = 8 * 2**20, 64 * 2**20  # bytes; that of Kimi K2.5 has 23 MB, of 208,550 names
@@ -51,11 +52,33 @@ def read_folder(folder: Where, faults: Faults = None) -> Header:
     error = CheckpointError(f"{folder} holds {found}, and no weights; {EXPECTED}.", "no-model")
     form = "config" if config or "open_clip_config.json" in names or "adapter_config.json" in names else ""
     form = form or ("tokenizer" if any(n in names for n in TOKENIZERS) else "")
+    form = form or ("config" if "README.md" in names and has_front_matter(folder / "README.md") else "")
     if not form or faults is None:
         raise error
     error.finding = ""  # nothing is wrong, and there is something to tell; only loading cannot go on
     faults.append(error)
     return Header(folder, form, {}, config)
+
+
+def snapshot(folder: Where) -> Where | None:
+    """The revision that a repository in the Hugging Face cache stands at: main, else the only one."""
+    commits = listed(folder / "snapshots")
+    try:
+        with opened(folder / "refs" / "main") as (file, size):
+            wanted = file.read(min(size, 64)).decode("ascii", "replace").strip()
+    except BrollyError:
+        wanted = ""
+    chosen = wanted if wanted in commits else commits[0] if len(commits) == 1 else ""
+    return folder / "snapshots" / chosen if chosen else None
+
+
+def has_front_matter(path: Where) -> bool:
+    """Whether a README.md is a model card: a YAML header stands at its beginning."""
+    try:
+        with opened(path) as (file, size):
+            return file.read(min(size, 16)).removeprefix(b"\xef\xbb\xbf").startswith((b"---\n", b"---\r\n"))
+    except BrollyError:
+        return False
 
 
 def listed(folder: Where) -> list[str]:
@@ -110,7 +133,11 @@ def _weights(folder: Where, names: list[str], config: dict[str, Any], faults: Fa
     if "adapter_model.bin" in names:
         return joined("torch", ["adapter_model.bin"], config)
     gguf = ending(".gguf")
-    for name in [n for n in gguf if not n.startswith("mmproj")] or gguf:
+    models = [n for n in gguf if "mmproj" not in n.lower()] or gguf
+    if len(several := {QUANTISED.sub("", n.lower()) for n in models}) > 1 and faults is not None:
+        where = f"{folder} holds {len(several)} models, of which this is {models[0]}; --tree tells each."
+        faults.append(CheckpointError(where, "several-models", models[0]))
+    for name in models:
         return read_file(folder / name, faults)._replace(path=folder)
     return None
 

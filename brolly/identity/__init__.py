@@ -48,6 +48,10 @@ def identify(
 
 def examine(where: Where, name: str | None = None, *, tokens: float | None = None, flop: float | None = None) -> Card:
     """The card of files that are here, in an archive, or behind a store. Raises CheckpointError."""
+    if isinstance(where, Path) and os.path.isdir(where / "snapshots") and os.path.isdir(where / "blobs"):
+        from brolly.checkpoint.folders import snapshot
+
+        where = snapshot(where) or where
     faults: list[CheckpointError] = []
     header = read_header(where, faults)
     inside = header.path if isinstance(header.path, Place) else where  # an archive was opened

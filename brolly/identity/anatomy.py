@@ -189,6 +189,8 @@ def anatomy_of(
 def _build(config: Mapping[str, Any]) -> Anatomy | None:
     said = config.get("model_type")
     name = said if isinstance(said, str) else ""
+    if config.get("architectures") == ["MiniMaxM2ForCausalLM"]:  # whose published config says that it is a MiniMax-01
+        name = "minimax_m2"
     name = name if name in rows() else OTHER_NAMES.get(name, "")
     row = rows().get(name)
     if row is None or not all(key in config for key in row.get("needs", ())):
@@ -197,7 +199,13 @@ def _build(config: Mapping[str, Any]) -> Anatomy | None:
         return None  # nothing but defaults
     if config.get("per_layer_config") and "gemma4" not in row.get("mixers", {}).values():
         return None
-    s = Settings(config, {**(defaults().get(str(said)) or defaults().get(name) or {}), **row.get("defaults", {})})
+    s = Settings(
+        config,
+        {
+            **(defaults().get(name if name == "minimax_m2" else str(said)) or defaults().get(name) or {}),
+            **row.get("defaults", {}),
+        },
+    )
     special = row.get("special")
     if special:
         from brolly.identity.decoders import CHANGES, WHOLE

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 SEES = ("vision_config", "visual", "vision_tower", "mm_vision_tower", "vision_encoder", "img_processor", "vit_config",
         "mm_projector_type", "vision_model_type", "vision_cfg")  # fmt: skip
 HEARS = ("audio_config", "audio_tower", "mm_audio_tower", "audio_encoder", "audio_cfg", "audio_processor")
+# classes whose published config.json has another model's type: Grok 2 calls itself GIT, MiniMax-M2 a MiniMax-01
+MISCALLED = {("git", "Grok1ForCausalLM"): "grok", ("minimax", "MiniMaxM2ForCausalLM"): "minimax_m2"}
 SPEAKING_CAUSAL = ("fuyu", "git", "phi4_multimodal", "mistral4")  # multimodal, and their class says only ForCausalLM
 
 
@@ -23,6 +25,7 @@ def by_config(subject: Subject) -> Told | None:
     model_type = word(config, "model_type").lower()
     classes = words(config, "architectures")
     name = classes[0] if classes else word(config, "architectures")
+    model_type = MISCALLED.get((model_type, name), model_type)
     types = table("architectures.json")["types"]
     row = types.get(model_type) or types.get(model_type.replace("-", "_"))
     if row is None and name:

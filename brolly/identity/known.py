@@ -260,7 +260,7 @@ def _numbers(text: str) -> list[int]:
             lambda k, other: len(k) == len(other) and sorted(k.split()) == sorted(other.split()),
         ),  # in another order
         (True, lambda k, other: k.replace(" ", "") == other.replace(" ", "")),
-        (False, lambda k, other: len(k) > 1 and other.startswith(k + " ")),
+        (False, lambda k, other: len(k) > 1 and other.startswith((k + " ", k + ".0 "))),
         (False, lambda k, other: len(k) > 3 and f" {k} " in f" {other} "),
     ):
         for k in tried[:3]:

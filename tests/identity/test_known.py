@@ -240,7 +240,7 @@ def test_the_guidelines_worked_examples_come_out(name: str, flop: float) -> None
         ("Claude 4.1 Opus", "Claude Opus 4.1"), ("anthropic/claude-sonnet-4-5", "Claude Sonnet 4.5"),
         ("us.anthropic.claude-opus-4-1-20250805-v1:0", "Claude Opus 4.1"),
         ("claude-3-7-sonnet-latest", "Claude 3.7 Sonnet"),
-        ("alphafold", "AlphaFold 2"), ("AlphaFold3", "AlphaFold 3"), ("stable diffusion", "Stable Diffusion 3.5 Large"),
+        ("alphafold", "AlphaFold 2"), ("AlphaFold3", "AlphaFold 3"), ("sd 3.5 large", "Stable Diffusion 3.5 Large"),
         ("dall-e 3", "DALL·E 3"), ("DALL·E 2", "DALL·E 2"), ("gemini-2.5-pro", "Gemini 2.5 Pro"), ("o3", "o3"),
         ("meta-llama/Llama-3.1-8B-Instruct", "Llama 3.1 8B"), ("llama 3.1 8b instruct", "Llama 3.1 8B"),
         ("META LLAMA/../Llama-3.1-8B", "Llama 3.1 8B"), ("gpt2", "GPT-2"), ("tinyllama", "TinyLlama 1.1B"),

@@ -1,0 +1,107 @@
+"""What an independent review found wrong, each with what was expected; the configs are as published."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import brolly
+from tests.identity.hollow import gguf_header, hollow_files, llama_shapes, write_hollow
+
+TINY = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 128, "vocab_size": 100,
+}  # fmt: skip
+
+
+def folder(path: Path, **texts: object) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        name = {"config": "config.json", "readme": "README.md"}.get(name, name)
+        (path / name).write_text(text if isinstance(text, str) else json.dumps(text), encoding="utf-8")
+    return path
+
+
+def sizes(hidden: int, layers: int, heads: int, kv: int, inner: int, vocab: int, **more: object) -> dict[str, Any]:
+    return {
+        "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": kv,
+        "intermediate_size": inner, "vocab_size": vocab, **more,
+    }  # fmt: skip
+
+
+def test_a_class_says_more_than_another_models_type(tmp_path: Path) -> None:
+    shape = sizes(8192, 64, 64, 8, 32768, 131072, num_local_experts=8, num_experts_per_tok=2)
+    grok = brolly.identify(
+        folder(tmp_path / "g", config={"architectures": ["Grok1ForCausalLM"], "model_type": "git"} | shape)
+    )
+    assert (grok.kind.family, grok.kind.kind, grok.parameters.activated) == ("Grok", "llm", 115_000_000_000)
+    shape = sizes(3072, 62, 48, 8, 1536, 200064, head_dim=128, num_local_experts=256, num_experts_per_tok=8)
+    config = {"architectures": ["MiniMaxM2ForCausalLM"], "model_type": "minimax", "use_qk_norm": True} | shape
+    minimax = brolly.identify(folder(tmp_path / "m", config=config))
+    assert minimax.kind.family == "MiniMax-M2"
+    assert round(minimax.parameters.total or 0, -8) == 228_700_000_000
+    assert minimax.needs.kv_bytes_per_token == 2 * 62 * 8 * 128 * 2
+
+
+def test_a_card_without_files_is_told_as_far_as_it_goes(tmp_path: Path) -> None:
+    text = "---\nlicense: mit\npipeline_tag: text-generation\nbase_model: Qwen/Qwen3-8B\n---\n# X"
+    card = brolly.identify(folder(tmp_path / "x", readme=text))
+    assert (card.kind.kind, card.licence.id, card.kind.base_model) == ("llm", "mit", ("Qwen/Qwen3-8B",))
+    assert card.parameters.total is None and not card.findings and not card.verbs
+    with pytest.raises(brolly.errors.BrollyError):
+        brolly.identify(folder(tmp_path / "y", readme="# Notes\n"))
+
+
+def test_a_config_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    place = folder(tmp_path / "x")
+    (place / "config.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(TINY).encode())
+    assert brolly.identify(place).kind.family == "Llama"
+
+
+def test_a_repository_of_the_cache_is_its_main_revision(tmp_path: Path) -> None:
+    root = tmp_path / "models--org--name"
+    source = write_hollow(tmp_path / "source", hollow_files(llama_shapes(64, 2, 32, 128, 100), 2, TINY))
+    commit = root / "snapshots" / "abc"
+    for part in (root / "blobs", commit, root / "snapshots" / "old", root / "refs"):
+        part.mkdir(parents=True)
+    for number, file in enumerate(sorted(source.iterdir())):
+        file.rename(root / "blobs" / f"b{number}")
+        (commit / file.name).symlink_to(f"../../blobs/b{number}")
+    (root / "refs" / "main").write_text("abc")
+    card = brolly.identify(root)
+    assert (card.name, card.parameters.exact, card.findings) == ("org/name", True, ())
+
+
+def gguf(path: Path, title: str) -> None:
+    pairs = {"general.architecture": "llama", "general.name": title, "llama.block_count": 1}
+    head, size = gguf_header(pairs, {"token_embd.weight": ((100, 64), 0)}, {"token_embd.weight": 25600})
+    path.write_bytes(head + bytes(size - len(head)))
+
+
+def test_ggufs_of_several_models_are_told_apart_from_quantisations_of_one(tmp_path: Path) -> None:
+    for name in ("Alpha-7B-Q4_K_M.gguf", "Alpha-7B.IQ2_XXS.gguf", "alpha-7b-ud-q8_0.gguf", "mmproj-alpha-f16.gguf"):
+        gguf(tmp_path / name, "Alpha")
+    assert brolly.identify(tmp_path).findings == ()
+    gguf(tmp_path / "beta-q4_0.gguf", "Beta")
+    assert [f.id for f in brolly.identify(tmp_path).findings] == ["several-models"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "family", "licence"),
+    [
+        ("flux", "image", "FLUX", None),
+        ("flux schnell", "image", "FLUX", "apache-2.0"),
+        ("stable diffusion", "image", "Stable Diffusion", None),
+        ("granite 4", "llm", "Granite", "apache-2.0"),
+        ("granite 3.3", "llm", "Granite", "apache-2.0"),
+        ("udio", "music", "Udio", None),
+        ("xlm-r", "text-encoder", "XLM-RoBERTa", "mit"),
+        ("kosmos-2", "lmm", "KOSMOS-2", "mit"),
+    ],
+)
+def test_a_name_that_could_be_several_tells_what_they_share(name: str, kind: str, family: str, licence: str) -> None:
+    card = brolly.identify(name)
+    assert (card.kind.kind, card.kind.family, card.licence.id) == (kind, family, licence)
