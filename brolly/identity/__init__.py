@@ -92,6 +92,13 @@ class Nowhere:
         raise NotFound(f"{self.title} has no files here.")
 
 
+def _is_providers(text: str, card: Card) -> bool:
+    """Whether a closed model is asked for as resellers name it: its maker, a slash, its name (openai/gpt-4o)."""
+    maker, _, _ = text.lower().partition("/")
+    by = re.sub(r"\W", "", (card.row.organization or "").lower()) if card.row and card.row.open == "closed" else ""
+    return bool(by) and re.sub(r"\W", "", maker) in (by, by.removesuffix("ai"), f"{by}ai", by.removesuffix("deepmind"))
+
+
 def _elsewhere(text: str, tokens: float | None, flop: float | None) -> Card:
     """A repository or a file on the hub or anywhere: from the cache if it is there, else by its headers alone."""
     from brolly import hub
@@ -108,7 +115,8 @@ def _elsewhere(text: str, tokens: float | None, flop: float | None) -> Card:
     except HubError as error:
         card = from_table(text, tokens=tokens, flop=flop)
         named = [name.lower() for name in card.row.ids] if card and card.row else []
-        if card and ("/" not in text or text.partition("@")[0].removeprefix("hf://").lower() in named):
+        exact = "/" not in text or text.partition("@")[0].removeprefix("hf://").lower() in named
+        if card and (exact or _is_providers(text, card)):
             card.unseen = str(error)
             return card
         raise

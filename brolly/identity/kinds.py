@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from brolly.card import Evidence
 from brolly.errors import BrollyError
 from brolly.identity.answers import FLAVOURS, Kind
-from brolly.identity.lineages import broad_data, field_of, is_publishers, own, refine, spelt
+from brolly.identity.lineages import broad_data, field_of, is_publishers, of_name, own, refine, spelt
 from brolly.identity.relations import is_adapter, relation_of
 from brolly.identity.roles import Role, Told, part, role, whole, word, words
 from brolly.identity.signals import told
@@ -62,6 +62,8 @@ def kind_of(subject: Subject, known: Known | None) -> Kind:
     relation, bases, why = relation_of(subject, found, known, named)
     if found is None and (task := word(subject.front_matter, "pipeline_tag")) in PIPELINES:
         found = Told("", PIPELINES[task], "README.md", "pipeline_tag", task, "the card's own word")
+    if relation == "adapter" and (found is None or not found.role):
+        found = _by_base(subject, bases) or found
     family, does = (found.family, found.role) if found else ("", "")
     evidence = [Evidence("kind", found.file, found.key, found.value[:200], found.rule)] if found else []
     family, does, part_of_name = refine(family, does, [*names, *bases])
@@ -123,6 +125,17 @@ def of_row(known: Known) -> Kind:
         base_model=(),
         why=(Evidence("kind", "", "known model", known.name, "the table of known models; no files seen"),),
     )
+
+
+def _by_base(subject: Subject, bases: tuple[str, ...]) -> Told | None:
+    """What an adapter does whose own tensors do not tell: what its card is tagged with, or what its base does."""
+    family, does = of_name(bases[0]) if bases else ("", "")
+    if does:
+        return Told(family, does, "README.md", "base_model", bases[0], "what the adapter changes")
+    tags = [t.lower() for t in words(subject.front_matter, "tags")]
+    if task := next((t for t in tags if t in PIPELINES), ""):
+        return Told(family, PIPELINES[task], "README.md", "tags", task, "the card's own word")
+    return None
 
 
 def own_names(subject: Subject) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import brolly
-from tests.identity.hollow import gguf_header, hollow_files, llama_shapes, write_hollow
+from tests.identity.hollow import gguf_header, hollow_files, llama_shapes, safetensors_header, write_hollow
 
 TINY = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2,
@@ -105,3 +105,36 @@ def test_ggufs_of_several_models_are_told_apart_from_quantisations_of_one(tmp_pa
 def test_a_name_that_could_be_several_tells_what_they_share(name: str, kind: str, family: str, licence: str) -> None:
     card = brolly.identify(name)
     assert (card.kind.kind, card.kind.family, card.licence.id) == (kind, family, licence)
+
+
+def test_an_adapter_of_an_image_model_is_of_its_bases_kind(tmp_path: Path) -> None:
+    name = "transformer.transformer_blocks.0.attn.to_q.lora_"
+    tensors = {f"{name}A.weight": (16, 64), f"{name}B.weight": (64, 16)}
+    (head, size) = safetensors_header(tensors)
+    for base, kind in (("black-forest-labs/FLUX.1-dev", "image"), ("someone/something", "image"), ("", None)):
+        place = folder(tmp_path / f"x{len(base)}")
+        (place / "pytorch_lora_weights.safetensors").write_bytes(head + bytes(size - len(head)))
+        tags = "tags: [text-to-image, lora]\n" if base == "someone/something" else ""
+        stated = f"base_model: {base}\n" if base else "license: mit\n"
+        card = brolly.identify(folder(place, readme=f"---\n{stated}{tags}---\n"))
+        assert (card.kind.kind, card.kind.relation) == (kind, "adapter")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "is_llm"),
+    [("facebook/nllb-200-3.3B", "other", False), ("nllb 200", "other", False), ("florence-2 large", "lmm", False)],
+)
+def test_the_table_agrees_with_the_files(name: str, kind: str, is_llm: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    card = brolly.identify(name)
+    assert (card.kind.kind, card.kind.is_llm) == (kind, is_llm)
+
+
+@pytest.mark.parametrize(
+    "name", ["openai/gpt-4o", "x-ai/grok-4", "google/gemini-2.5-pro", "mistralai/mistral-medium-3"]
+)
+def test_a_closed_model_is_known_by_its_makers_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert brolly.identify(name).row
+    with pytest.raises(brolly.errors.BrollyError):
+        brolly.identify("someone/" + name.partition("/")[2])
