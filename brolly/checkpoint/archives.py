@@ -212,7 +212,13 @@ def _machine(kind: str) -> Any:
 
 def packing(head: bytes) -> str | None:
     """How a file is packed, by its first bytes."""
-    for magic, kind in ((b"\x1f\x8b\x08", "gz"), (b"BZh", "bz2"), (b"\xfd7zXZ\0", "xz"), (b"\x5d\0\0", "xz")):
+    for magic, kind in (
+        (b"\x1f\x8b\x08", "gz"),
+        (b"BZh", "bz2"),
+        (b"\xfd7zXZ\0", "xz"),
+        (b"\x5d\0\0", "xz"),
+        (b"\x5d\0\x80\0\0", "xz"),
+    ):
         if head.startswith(magic):
             return kind
     return "zlib" if head[:2] in (b"x\x01", b"x\x5e", b"x\x9c", b"x\xda") else None
@@ -223,32 +229,48 @@ def read_directory(file: BinaryIO, size: int, title: str) -> Directory:
     tail_at = max(0, size - 22 - 2**16)
     file.seek(tail_at)
     tail = file.read(size - tail_at)
-    at = tail.rfind(b"PK\x05\x06")
-    while at >= 0 and (len(tail) - at < 22 or at + 22 + int.from_bytes(tail[at + 20 : at + 22], "little") > len(tail)):
-        at = tail.rfind(b"PK\x05\x06", 0, at)
+    at = fitting = tail[: max(0, len(tail) - 18)].rfind(b"PK\x05\x06")
+    while fitting >= 0 and fitting + 22 + int.from_bytes(tail[fitting + 20 : fitting + 22], "little") > len(tail):
+        fitting = tail.rfind(b"PK\x05\x06", 0, fitting)
     if at < 0:
         raise CheckpointError(f"{title} has no zip directory at its end; it is incomplete.")
-    end = tail_at + at
-    last = end + 22 + int.from_bytes(tail[at + 20 : at + 22], "little")
-    n, length, start = struct.unpack("<10xHLL", tail[at : at + 20])
-    above = end
-    if at >= 20 and tail[at - 20 : at - 16] == b"PK\x06\x07":  # Zip64
-        where = int.from_bytes(tail[at - 12 : at - 4], "little")
-        for place in (where, end - 20 - 56):  # the second, where something was put before the archive
-            if 0 <= place <= size - 56:
-                file.seek(place)
-                raw = file.read(56)
-                if raw[:4] == b"PK\x06\x06":
-                    n, length, start = struct.unpack("<32xQQQ", raw)
-                    above = place
-                    break
-    if length > MAX_DIRECTORY or n > MAX_MEMBERS:
-        raise UnsafeCheckpoint(f"{title}: its zip directory has {length:,} bytes and {n:,} members; no real one does.")
+    last = min(size, tail_at + at + 22 + int.from_bytes(tail[at + 20 : at + 22], "little"))
+    # Most readers take the last end, some the last whose comment fits; and two places may be meant where it is Zip64.
+    places = _places(file, tail_at + at, size)
+    places += _places(file, tail_at + fitting, size) if 0 <= fitting < at else []
+    for _, length, n, _ in places:
+        if length > MAX_DIRECTORY or n > MAX_MEMBERS:
+            raise UnsafeCheckpoint(
+                f"{title}: its zip directory has {length:,} bytes and {n:,} members; no real one does."
+            )
+    above, length, _, start = places[0]
     shift = above - length - start  # bytes before the archive
     if shift < 0 or start + shift < 0:
         raise CheckpointError(f"{title}: its zip directory lies outside of the file; it is damaged.")
     others = _entries(file, start, length, 0) if shift else []
+    for above_too, length_too, _, start_too in places[1:]:
+        shift_too = above_too - length_too - start_too
+        if shift_too >= 0 and (above_too, length_too) != (above, length):
+            others += _entries(file, above_too - length_too, length_too, shift_too)
     return Directory(_entries(file, above - length, length, shift), others, shift, last)
+
+
+def _places(file: BinaryIO, end: int, size: int) -> list[tuple[int, int, int, int]]:
+    """Of a directory that the record at `end` tells of: where it ends, its bytes, its members and where it begins."""
+    file.seek(max(0, end - 20))
+    raw = file.read(20 + 20)[-40:]
+    n, length, start = struct.unpack("<10xHLL", raw[-20:])
+    found = []
+    if end >= 20 and raw[:4] == b"PK\x06\x07":  # Zip64
+        where = int.from_bytes(raw[8:16], "little")
+        for place in dict.fromkeys((where, end - 20 - 56)):  # the second, where something was put before the archive
+            if 0 <= place <= size - 56:
+                file.seek(place)
+                record = file.read(56)
+                if record[:4] == b"PK\x06\x06":
+                    n, length, start = struct.unpack("<32xQQQ", record)
+                    found.append((place, length, n, start))
+    return found or [(end, length, n, start)]
 
 
 def _entries(file: BinaryIO, start: int, length: int, shift: int) -> list[Member]:
@@ -416,7 +438,9 @@ def is_tar(head: bytes) -> bool:
     if len(head) < 512 or not head[0]:
         return False
     claimed = _octal(head[148:156])
-    return claimed == sum(head[:512]) - sum(head[148:156]) + 8 * 32
+    if claimed == (unsigned := sum(head[:512]) - sum(head[148:156]) + 8 * 32):
+        return True
+    return claimed == unsigned - 256 * sum(b > 127 for b in head[:148] + head[156:512])  # as old ones counted
 
 
 def _octal(field: bytes) -> int:
@@ -461,7 +485,7 @@ def tar_members(file: BinaryIO, size: int, title: str) -> Iterator[Member]:
         if prefix and not given:
             name = f"{prefix}/{name}"
         given = ""
-        if kind in (b"0", b"\0", b"7", b"1", b"2"):
+        if kind not in (b"3", b"4", b"5", b"6"):  # devices, folders, pipes; unknown kinds are files, to Python too
             yield Member(name, start, n_bytes, n_bytes, link=kind in b"12")
     raise UnsafeCheckpoint(f"{title} holds more than {MAX_MEMBERS:,} files; no real one does.")
 

@@ -6,10 +6,25 @@ begins, so that whatever Python would have executed before its error has been se
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Iterator
 from time import monotonic
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
+
+from brolly.checkpoint.pickle_values import (
+    ARRAY,
+    ENCODER,
+    LOADER,
+    MAKERS,
+    SPELT,
+    Call,
+    Name,
+    Stretch,
+    is_huge,
+    is_latin,
+    item_size,
+)  # fmt: skip
 
 WINDOW = 2**18  # bytes read at once
 AHEAD = 2**16  # of them, kept before the next opcode
@@ -19,6 +34,7 @@ MAX_STEPS = 1_000_000  # opcodes of one file
 MAX_SECONDS = 0.8  # for one file
 MAX_SPELT = 16 * 2**20  # bytes that a text may spell
 MAX_LEVELS = 3  # of pickles within the bytes of pickles
+MAX_LINES = 2**28  # bytes of lines that are longer than the window, all together
 MAX_NAMES = 10_000  # different globals of one file
 MAX_PICKLES = 10_000  # one after the other in a file
 
@@ -44,27 +60,6 @@ class Spent(Exception):
     """More opcodes, or more time, than one file may take."""
 
 
-class Name(NamedTuple):
-    """A global that the pickle imports."""
-
-    module: str
-    name: str
-
-
-class Stretch(NamedTuple):
-    """A long text or any bytes: where they lie in the tape."""
-
-    start: int
-    size: int
-
-
-class Call(NamedTuple):
-    """What calling `what` would give."""
-
-    what: Any
-    arguments: Any
-
-
 class Tape:
     """A stretch of a file, read a window at a time; `at` is the next byte's place in the stretch."""
 
@@ -72,6 +67,7 @@ class Tape:
         self.file, self.start, self.size = file, start, size
         self.window, self.base, self.at = b"", 0, 0
         self.kept = 0  # bytes of memory, of all the texts given out
+        self.passed = 0  # bytes of long lines
 
     def fill(self) -> None:
         """Bring the bytes from `at` on into the window."""
@@ -96,6 +92,9 @@ class Tape:
         first = self.peek(LONGEST)
         while True:
             self.fill()
+            self.passed += len(self.window)
+            if self.passed > MAX_LINES:
+                raise Spent("its lines are longer than any real file's")
             if not self.window:
                 return first[:-1]  # Python's reader in Python takes what there is, less one letter
             end = self.window.find(b"\n")
@@ -235,10 +234,10 @@ def scan(tape: Tape, clock: Clock, found: Imports | None = None, level: int = 0)
                 if inner is not found:
                     _keep(inner, inner.calls, found)
                 return found
-            except Spent:
-                if inner is found:
-                    raise
-                return found
+            except Spent as error:
+                if inner is not found:
+                    _keep(inner, inner.calls, found)
+                raise error from None
             if inner is not found:
                 _keep(inner, set(inner.names), found)
             found.n_pickles += 1
@@ -398,6 +397,7 @@ class Scanner:
                 if isinstance(target, Name):
                     self._odd(f"changes {target.module}.{target.name} itself")
                 elif isinstance(target, Call) and target.what == ARRAY and isinstance(state, dict):
+                    self._without_skipping()
                     self._skip_array(state)
             case 0x82 | 0x83 | 0x84:  # EXT1 EXT2 EXT4
                 stack.append(self._import(Name("copyreg", f"extension {value}")))
@@ -453,8 +453,12 @@ class Scanner:
     def _called(self, what: Any, arguments: Any) -> Call | None:
         if isinstance(what, Name):
             self.found.calls.add(what)
-            if what == LOADER and not _is_bytes(arguments):
-                self._odd("loads a pickle that it puts together itself")
+            if isinstance(arguments, tuple):  # torch's _rebuild_from_type and others call what they are given
+                self.found.calls.update(a for a in arguments if isinstance(a, Name))
+            if what == LOADER:
+                self._loaded(arguments)
+            elif what in MAKERS and isinstance(arguments, tuple) and is_huge(arguments):
+                self._odd("fills the memory")
             elif what == ENCODER and isinstance(arguments, tuple) and arguments:
                 self._within_text(arguments[0])
             return Call(what, arguments)
@@ -472,14 +476,37 @@ class Scanner:
                 if isinstance(key, str):
                     target[key] = inside
 
-    def _within(self, inside: Stretch) -> None:
+    def _loaded(self, arguments: Any) -> None:
+        """What PyTorch's loader is given is a pickle, whatever it begins with."""
+        given = arguments[0] if isinstance(arguments, tuple) and len(arguments) == 1 else None
+        if isinstance(given, Stretch):
+            self._within(given, sure=True)
+        elif isinstance(given, Call) and given.what == ENCODER and is_latin(given.arguments):
+            self._within_text(given.arguments[0], sure=True)
+        else:
+            self._odd("loads a pickle that it puts together itself")
+
+    def _without_skipping(self) -> None:
+        """What follows an array of joblib's are bytes to joblib and opcodes to everybody else, or to its objects."""
+        tape, inner = self.tape, Imports()
+        back = tape.at
+        declared = tape.peek(1) == b"\x80"
+        if self.level < MAX_LEVELS:
+            with contextlib.suppress(Broken, Spent):
+                Scanner(tape, self.clock, inner, self.level + 1).run()
+            _keep(inner, set(inner.names) if declared else inner.calls, self.found)
+            self.clock.tick(0)
+        tape.at = back
+
+    def _within(self, inside: Stretch, sure: bool = False) -> None:
         """Bytes that begin as a pickle (or as PyTorch's zip) are scanned as one, in case somebody loads them."""
         tape = self.tape
         back = tape.at
         tape.at = inside.start
         head = tape.peek(4)
         tape.at = back
-        pickled = head[:1] == b"\x80" and b"\x02" <= head[1:2] <= b"\x05"
+        zipped = head == b"PK\x03\x04"
+        pickled = head[:1] == b"\x80" and b"\x02" <= head[1:2] <= b"\x05" or sure and not zipped
         if pickled and self.level >= MAX_LEVELS:
             self._odd(f"holds pickles within pickles, deeper than {MAX_LEVELS}")
         elif pickled:
@@ -487,10 +514,10 @@ class Scanner:
             nested = scan(part, self.clock, Imports(), self.level + 1)
             self.found.zips += nested.zips
             self._merge(nested)
-        elif head == b"PK\x03\x04" and len(self.found.zips) < 100:
+        elif zipped and len(self.found.zips) < 100:
             self.found.zips.append(Stretch(tape.start + inside.start, inside.size))
 
-    def _within_text(self, text: Any) -> None:
+    def _within_text(self, text: Any, sure: bool = False) -> None:
         """Protocol 2 spells bytes as a text in Latin-1: what begins as a pickle is scanned as one."""
         if isinstance(text, Stretch):
             tape = self.tape
@@ -499,11 +526,11 @@ class Scanner:
             back, tape.at = tape.at, text.start
             pickled = tape.peek(3) in SPELT
             tape.at = back
-            if not pickled:
+            if not pickled and not sure:
                 return
             tape.file.seek(tape.start + text.start)
             raw = tape.file.read(text.size).decode("utf-8", "replace").encode("latin-1", "replace")
-        elif isinstance(text, str) and text[:1] == "\x80" and "\x02" <= text[1:2] <= "\x05":
+        elif isinstance(text, str) and (sure or text[:1] == "\x80" and "\x02" <= text[1:2] <= "\x05"):
             raw = text.encode("latin-1", "replace")
         else:
             return
@@ -522,7 +549,7 @@ class Scanner:
 
     def _skip_array(self, state: dict[str, Any]) -> None:
         """joblib puts an array's bytes between two opcodes, after a byte that says how many to skip first."""
-        size = _item_size(state.get("dtype"))
+        size = item_size(state.get("dtype"))
         shape = state.get("shape")
         if (
             size is None
@@ -544,24 +571,16 @@ class Scanner:
         tape.at += size
 
 
-LOADER, ENCODER = Name("torch.storage", "_load_from_bytes"), Name("_codecs", "encode")
-SPELT = {b"\xc2\x80\x02", b"\xc2\x80\x03", b"\xc2\x80\x04", b"\xc2\x80\x05"}  # \x80 and a protocol, in UTF-8
-ARRAY = Name("joblib.numpy_pickle", "NumpyArrayWrapper")
-
-
-def _is_bytes(arguments: Any) -> bool:
-    """Whether a loader is given bytes that were seen here."""
-    if not isinstance(arguments, tuple) or len(arguments) != 1:
-        return False
-    given = arguments[0]
-    return isinstance(given, Stretch) or isinstance(given, Call) and given.what == ENCODER
-
-
-def _item_size(dtype: Any) -> int | None:
-    """Bytes of one item of numpy.dtype("f8", …); nought for objects, which are pickled."""
-    if not isinstance(dtype, Call) or not isinstance(dtype.arguments, tuple) or not dtype.arguments:
-        return None
-    word = dtype.arguments[0]
-    if not isinstance(word, str) or len(word) < 2 or word[0] not in "biufcSUVMmO" or not word[1:].isdigit():
-        return None
-    return 0 if word[0] == "O" else int(word[1:]) * (4 if word[0] == "U" else 1)
+__all__ = [
+    "Broken",
+    "Clock",
+    "Imports",
+    "Name",
+    "Scanner",
+    "Spent",
+    "Stretch",
+    "Tape",
+    "next_opcode",
+    "opcodes",
+    "scan",
+]

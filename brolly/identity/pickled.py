@@ -36,6 +36,8 @@ OPAQUE = {
     b"\x04\x22\x4d\x18": "LZ4", b"\x02\x21\x4c\x18": "LZ4", b"\x1f\x9d": "compress", b"\x1f\xa0": "compress",
     b"ZF0x": "an old joblib",
 }  # fmt: skip
+PACKED = (".7z", ".rar", ".lz4")
+TEXTS = (".txt", ".md", ".json", ".jinja", ".py")
 MAX_LEVELS = 3  # of archives within archives
 MAX_SNIFFED = 20_000  # members of one file
 MAX_HELD = 32 * 2**20  # bytes of a packed zip that are unpacked to look inside
@@ -58,7 +60,8 @@ SCRIPT = re.compile(
 class Told:
     """What was found in one file of the model: names by severity, and sentences by finding."""
 
-    def __init__(self, steps: int = MAX_STEPS, seconds: float = MAX_SECONDS) -> None:
+    def __init__(self, steps: int = MAX_STEPS, seconds: float = MAX_SECONDS, name: str = "") -> None:
+        self.name = name
         self.clock = Clock(steps, seconds)
         self.danger: dict[str, str] = {}  # name → where in the file
         self.unknown: dict[str, str] = {}
@@ -116,13 +119,21 @@ def judged(name: Name) -> str:
     walked = [p for p in (*module.split("."), *parts) if p.startswith("__") and p.endswith("__")]
     if walked and (module not in ("__main__", "__mp_main__") or any(p.startswith("__") for p in parts)):
         return "danger"
-    for known in _above(module):
-        listed = rules["dangerous"].get(known)
-        if listed == "*" or (listed and known == module and parts[0] in listed):
-            return "danger"
+    if listed_as_dangerous(name):
+        return "danger"
     if MODULES & set(parts) or len(parts) > 1 and any(rules["dangerous"].get(p) == "*" for p in parts):
         return "danger"
     return "danger" if RUNS.search(parts[-1]) and not parts[-1][:1].isupper() else "warning"
+
+
+def listed_as_dangerous(name: Name) -> bool:
+    """Whether the list names it, or its module, among what runs code."""
+    module, first = OLD.get(name.module, name.module), name.name.partition(".")[0]
+    for known in _above(module):
+        listed = _rules()["dangerous"].get(known)
+        if listed == "*" or (listed and known == module and first in listed):
+            return True
+    return False
 
 
 def _above(module: str) -> list[str]:
@@ -168,7 +179,7 @@ def _look(file: BinaryIO, size: int, head: bytes, name: str, told: Told, level: 
     elif head[:6] == b"\x93NUMPY":
         _array(file, size, head, told, inside)
     elif opaque := next((said for magic, said in OPAQUE.items() if head.startswith(magic)), None):
-        if suffix in SUFFIXES:
+        if suffix in SUFFIXES or suffix in PACKED or not suffix and opaque != "Zstandard":
             told.warn(
                 "opaque-archive",
                 f"It is packed by {opaque}, so what loading it would run is not seen; unpack it and identify that.",
@@ -179,21 +190,28 @@ def _look(file: BinaryIO, size: int, head: bytes, name: str, told: Told, level: 
 
 def _packed(head: bytes, suffix: str) -> str | None:
     kind = packing(head)
-    return None if kind == "zlib" and suffix not in SURE else kind
+    return None if kind == "zlib" and suffix in TEXTS else kind
 
 
-UNLIKELY = 2**20  # bytes looked at of a file that neither its name nor its first byte makes a pickle
+PLAIN = re.compile(r"[A-Za-z_][\w.]*", re.ASCII)
+WEIGHTS = (".gguf", ".safetensors")  # nobody unpickles what is called so and begins so
 
 
 def _pickle(file: BinaryIO, size: int, head: bytes, name: str, suffix: str, told: Told, inside: str) -> None:
-    declared = head[:1] == b"\x80" and b"\x02" <= head[1:2] <= b"\x05"
+    declared = head[:1] == b"\x80" and len(head) > 1 and head[1:2] <= b"\x05"
     likely = declared or suffix in SURE
-    if not likely and (head[:4] == b"GGUF" or head[6:9] == b"\0\0{"):
-        return  # nobody unpickles what begins as GGUF or safetensors do and is called neither
-    found = scan(Tape(file, 0, size if likely else min(size, UNLIKELY)), told.clock)
+    if suffix in WEIGHTS and (head[:4] == b"GGUF" or head[6:9] == b"\0\0{"):
+        return
+    found = scan(Tape(file, 0, size), told.clock)
     whole = found.n_pickles > 0
     numbers = bool(NUMBERS.fullmatch(name))
-    sure = not numbers and (declared or suffix in SURE) and (whole or len(found.names) > 0 or found.unscanned != "")
+    if likely:
+        sure = whole or len(found.names) > 0 or found.unscanned != ""
+    else:  # pickles before protocol 2 say nothing of themselves; weights hardly spell a name by chance
+        sure = suffix in SUFFIXES and any(PLAIN.fullmatch(f"{n.module}.{n.name}") for n in found.names)
+        sure = sure or not suffix and any(PLAIN.fullmatch(f"{n.module}.{n.name}") for n in found.calls)
+        sure = sure or suffix in SUFFIXES and found.unscanned != ""
+    sure = sure and not numbers
     told.judge(found, inside, sure, False)
     if sure and not whole and found.broken:
         told.warn(
@@ -260,6 +278,12 @@ def _member(
             return
         told.judge(scan(Tape(part, 0, member.size), told.clock), where, True, True)
         return
+    if part.read(4) == b"\x7fELF":
+        told.warn(
+            "executable", f"{shown(where)} is a program or a library (ELF) that loading may run; trust its source."
+        )
+    elif member.name.endswith(".py") and told.name.endswith(".mar"):
+        told.warn("remote-code", f"TorchServe runs {shown(where)}; read that code first.")
     look(part, member.size, member.name, told, level + 1, shy=shy, inside=where)
 
 
@@ -288,6 +312,12 @@ def _unpack(file: BinaryIO, size: int, kind: str, name: str, told: Told, level: 
     look(unpacked, MAX_UNPACKED, inner, told, level + 1, inside=inside)
 
 
+NUMERIC = re.compile(
+    rb"\{'descr': '[<>|=][biufcSUVMm]\d{1,9}(?:\[\w{1,9}\])?', 'fortran_order': (?:True|False),"
+    rb" 'shape': \([\d, L]*\), \}\s*"
+)
+
+
 def _array(file: BinaryIO, size: int, head: bytes, told: Told, inside: str) -> None:
     """An .npy of objects is its header, then a pickle."""
     wide = head[6:7] >= b"\x02"
@@ -295,9 +325,11 @@ def _array(file: BinaryIO, size: int, head: bytes, told: Told, inside: str) -> N
     start = (12 if wide else 10) + n
     file.seek(0)
     header = file.read(min(start, 2**16))
-    if re.search(rb"O", header.partition(b"descr")[2].partition(b"fortran_order")[0]) or b"|O" in header:
-        found = scan(Tape(file, min(start, size), max(0, size - start)), told.clock)
-        told.judge(found, inside, True, False)
+    if NUMERIC.fullmatch(header[12 if wide else 10 :]):
+        return
+    found = scan(Tape(file, min(start, size), max(0, size - start)), told.clock)
+    objects = re.search(rb"[O\\]|object", header) is not None or start > 2**16
+    told.judge(found, inside, objects and (found.n_pickles > 0 or len(found.names) > 0), False)
 
 
-__all__ = ["SUFFIXES", "Stretch", "Told", "judged", "look"]
+__all__ = ["SUFFIXES", "Stretch", "Told", "judged", "listed_as_dangerous", "look"]

@@ -15,7 +15,7 @@ MAX_TEMPLATES = 32
 FILES = ("tokenizer_config.json", "chat_template.json", "processor_config.json")
 QUOTED = re.compile(r"'(?:[^'\\]|\\.)*+'|\"(?:[^\"\\]|\\.)*+\"", re.DOTALL)
 TOKEN = re.compile(r"[][(){}'\"%]")
-RAW_ENDS = re.compile(r"\{%[-+]?\s{0,99}endraw\s{0,99}[-+]?%\}")
+RAW_ENDS = re.compile(r"\{%[-+]?\s*+endraw\s*+[-+]?%\}")
 DUNDER = re.compile(r"__\w+__|_TemplateReference__\w+|__$|^__")
 # Attributes and names by which published escapes from Jinja reach the interpreter.
 ATTRIBUTES = re.compile(
@@ -25,6 +25,22 @@ ATTRIBUTES = re.compile(
 CALLS = re.compile(r"\b(?:eval|exec|popen|system|open|compile|getattr|setattr|import_module|__import__)\s*\(")
 NAMES = re.compile(r"(?<![\w.'\"|])(lipsum|cycler|request|get_flashed_messages|url_for|joiner)\b|\bself\s*[.\[]")
 WALKS = {"name", "blocks", "environ", "environment", "modules"}  # of `self` and modules; innocent on anything else
+INNER = {"gi_frame", "gi_code", "cr_frame", "ag_frame", "f_back", "f_globals", "f_builtins", "f_locals", "func_globals",
+         "tb_frame", "mro"}  # fmt: skip
+# A key or an attribute's name that is put together: x['a' ~ b], x[(…)|join], map(attribute=a ~ b), groupby(a).
+MAKES = re.compile(
+    r"~|\|\s{0,9}(?:join|reverse|replace|format|lower|string|trim)\b|''\s{0,9}[%*]"
+    r"|\.(?:join|format|replace|lower|strip)\s{0,9}\("
+)
+BRACKET = re.compile(r"[][(){}]")
+KEYED = re.compile(r"(\w{1,32}|[)\]'])\s{0,9}$")  # what a key follows, but for these
+WORDS = {"in", "else", "and", "or", "not", "is", "if"}
+ATTRIBUTE = re.compile(
+    r"\battribute\s{0,9}=\s{0,9}(?!\s|''\s{0,9}[,)])|\b(?:selectattr|rejectattr|groupby)\s{0,9}\(\s{0,9}(?!\s|''\s{0,9}[,)])"
+)
+SET = re.compile(r"[-+\s]*set\s+(\w+)\s*=(.*)", re.DOTALL)
+MADE = re.compile(r"[~%*|+]|\.(?:join|format|replace)\b")
+FETCHED = re.compile(r"\[\s{0,9}(\w+)\s{0,9}\]")
 LOADS = re.compile(r"^[-+\s]*(include|import|from|extends)\b")
 ATTR = re.compile(r"\|\s*attr\s*\(")
 # What a reader does not see: zero-width and bidirectional marks, and the tags that spell hidden ASCII.
@@ -52,13 +68,14 @@ KEYS = {
 
 def templates(subject: Subject) -> Iterator[tuple[str, str]]:
     """Each chat template and the file that it stands in."""
-    for name in FILES:
+    inside = [n for n in subject.files if n.count("/") == 1 and n.rpartition("/")[2] in FILES]
+    for name in (*FILES, *inside):
         if subject.has(name):
             for text in _within(subject.json(name).get("chat_template")):
                 yield name, text
     for name in list(subject.files):
         if name.endswith((".jinja", ".jinja2", ".j2")):
-            yield name, subject.text(name, MAX_TEMPLATE)
+            yield name, subject.text(name, 4 * MAX_TEMPLATE + 4)
     for key, value in subject.header.metadata.items():
         if isinstance(key, str) and key.startswith("tokenizer.chat_template") and isinstance(value, str):
             yield subject.header.path.name, value
@@ -73,11 +90,14 @@ def _within(value: Any) -> Iterator[str]:
         yield from (v["template"] for v in value if isinstance(v, dict) and isinstance(v.get("template"), str))
 
 
-def findings(subject: Subject) -> list[Finding]:
-    """What is wrong with the model's chat templates."""
+def findings(subject: Subject, alone: bool = False) -> list[Finding]:
+    """What is wrong with the model's chat templates; `alone` looks at those of the header only."""
     found: list[Finding] = []
-    for n, (file, text) in enumerate(templates(subject)):
+    given = ((file, text) for file, text in templates(subject) if not alone or file == subject.header.path.name)
+    for n, (file, text) in enumerate(given):
         if n >= MAX_TEMPLATES:
+            said = f"There are more than {MAX_TEMPLATES} chat templates, as no real model has; not all were looked at."
+            found.append(Finding("template-size", "warning", file, said))
             break
         found += judge(text, file)
     return found
@@ -157,19 +177,78 @@ def _apart(code: str) -> tuple[str, list[str]]:
     return "".join(bare), texts
 
 
+def _decoded(text: str) -> str:
+    """A text with its escapes undone, as Jinja undoes them."""
+    if "\\" not in text:
+        return text
+    import codecs
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return codecs.decode(text.encode("ascii", "backslashreplace"), "unicode_escape")
+        except (UnicodeError, ValueError):
+            return text
+
+
+def _joined(bare: str, texts: list[str]) -> list[str]:
+    """Texts that are put together of texts, in quotes."""
+    found: list[str] = []
+    end, n_parts = -1, 0
+    for text, place in zip(texts, re.finditer("''", bare), strict=False):
+        if end >= 0 and bare[end : min(place.start(), end + 32)].strip() in ("", "~", "+"):
+            n_parts += 1
+            found[-1] += text[1:-1]
+        else:
+            found.append(text[:-1])
+        end = place.end()
+    return [text + "'" for text in found] if n_parts else []
+
+
+def _computes(bare: str) -> bool:
+    """Whether a key in brackets is put together of pieces, rather than a name, a text or a number."""
+    stack: list[bool] = []  # of each open bracket, whether it is a key's or lies in one
+    at = 0
+    for found in BRACKET.finditer(bare):
+        if stack and stack[-1] and MAKES.search(bare, at, found.start() + 1):
+            return True
+        if found[0] in "[({":
+            before = KEYED.search(bare[max(0, found.start() - 32) : found.start()])
+            key = found[0] == "[" and before is not None and before[1] not in WORDS
+            stack.append(key or bool(stack and stack[-1]))
+        elif stack:
+            stack.pop()
+        at = found.start() if found[0] == "(" else found.end()
+    return False
+
+
 def _code(text: str) -> str:
     """What in its code reaches for Python, or nothing."""
+    made: set[str] = set()
+    lone = ""
     for code in blocks(text):
         bare, texts = _apart(code)
+        texts = [*texts, *_joined(bare, texts)]
         if loads := LOADS.match(bare):
             return f"{loads[1]}s another file"
         if dunder := DUNDER.search(bare.strip()):
             return f"uses {shown(dunder[0])}"
         for quoted in texts:
-            if inside := DUNDER.search(quoted[1:-1]):
+            plain = _decoded(quoted[1:-1])
+            if inside := DUNDER.search(plain):
                 return f"names {shown(inside[0])}"
-            if re.search(r"\\(?:x5f|u005f|137|N\{LOW LINE\})|%c", quoted, re.I):
+            if plain.count("_") > quoted.count("_") or "%c" in quoted:
                 return f"spells {shown(quoted[1:-1])}"
+            if inner := INNER & set(plain.split(".")):
+                return f"names {shown(sorted(inner)[0])}"
+            lone = lone or (plain if plain and not plain.strip("_") else "")
+        if ATTRIBUTE.search(bare) or _computes(bare):
+            return "fetches attributes by computed names"
+        if matched := SET.match(bare):
+            made |= {matched[1]} if MADE.search(matched[2]) else set()
+        if lone and any(m[1] in made for m in FETCHED.finditer(bare)):
+            return "fetches attributes by computed names"
         if ATTR.search(bare):
             return "fetches attributes by computed names"
         for matched in ATTRIBUTES.finditer(bare):

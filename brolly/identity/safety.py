@@ -21,7 +21,6 @@ from brolly.place import Place, Where
 MAX_SECONDS = 2.0  # for all files of a model
 MAX_REMOTE = 40  # files beyond HTTP that are looked into
 MAX_TOKENIZER = 128 * 2**20  # bytes; the largest published one has 34 MB
-MAX_NODES = 50_000  # of a configuration
 PROGRAMS = (
     ".exe",
     ".dll",
@@ -39,28 +38,38 @@ PROGRAMS = (
     ".sys",
 )
 SCRIPTS = (".sh", ".bash", ".zsh", ".py", ".pl", ".rb", ".js", ".fish", "")
-CODED = ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json",
-         "generation_config.json", "feature_extractor_config.json", "image_processor_config.json",
-         "video_preprocessor_config.json", "adapter_config.json")  # fmt: skip
 TF_FILE_OPS = {"ReadFile": "warning", "MatchingFiles": "warning", "WholeFileReader": "warning",
                "WholeFileReaderV2": "warning", "WriteFile": "danger", "DeleteFile": "danger"}  # fmt: skip
 PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc", "PythonOp", "PyOp", "PyCustomOpDef"}
-LIBRARIES = re.compile(
-    r"(?:diffusers|transformers|peft|onnxruntime|optimum|k_diffusion|sentence_transformers|timm|open_clip)(?:\..*)?"
-)
 
 
 def findings_of(subject: Subject) -> list[Finding]:
     """Everything that is wrong with the model's files, each finding once; none where nothing is."""
-    found = [*_faults(subject), *_archive(subject), *_code(subject), *_graph(subject), *_links(subject)]
-    files = any(subject.has(name) for name in ("tokenizer_config.json", "chat_template.json", "processor_config.json"))
-    keys = any(str(key).startswith("tokenizer.chat_template") for key in subject.header.metadata)
-    if files or keys or any(name.endswith((".jinja", ".jinja2", ".j2")) for name in subject.files):
-        from brolly.identity.prompts import findings
+    from brolly.identity.configured import beside, findings
 
-        found += findings(subject)
+    end = monotonic() + MAX_SECONDS
+    found = [*_faults(subject), *_archive(subject), *findings(subject, end), *_graph(subject), *_links(subject)]
+    found += _templates(subject)
+    if not is_far(subject.where):
+        for name, other in beside(subject, end):
+            found += [finding._replace(file=name) for finding in (*_graph(other), *_templates(other, alone=True))]
     found += _files(subject)
     return list(dict.fromkeys(found))
+
+
+def _templates(subject: Subject, alone: bool = False) -> list[Finding]:
+    """What is wrong with chat templates: of the folder, or `alone` of the file's own keys."""
+    keys = any(str(key).startswith("tokenizer.chat_template") for key in subject.header.metadata)
+    names = ("tokenizer_config.json", "chat_template.json", "processor_config.json")
+    files = not alone and (
+        any(subject.has(name) for name in names)
+        or any(name.endswith((*names, ".jinja", ".jinja2", ".j2")) for name in subject.files)
+    )
+    if not files and not keys:
+        return []
+    from brolly.identity.prompts import findings
+
+    return findings(subject, alone)
 
 
 def _faults(subject: Subject) -> Iterator[Finding]:
@@ -85,74 +94,6 @@ def is_far(place: Where) -> bool:
     return is_far(place.store.path) if isinstance(place.store, (ZipStore, TarStore)) else True
 
 
-def _code(subject: Subject) -> Iterator[Finding]:
-    """Configurations that make their reader run code of the repository."""
-    for name in CODED:
-        config: Mapping[str, Any] = subject.header.config if name == "config.json" else {}
-        config = config or (subject.json(name) if subject.has(name) else {})
-        for said in _named_code(config):
-            yield Finding(
-                "remote-code",
-                "warning",
-                name,
-                f"{name} makes loading run {said}; read that code first.",
-            )
-    if subject.has("modules.json"):
-        text = subject.text("modules.json")
-        for kind in re.findall(r'"type"\s*:\s*"([^"]{1,200})"', text):
-            if not kind.startswith(("sentence_transformers.", "pylate.")):
-                said = f"modules.json makes loading import {shown(kind)}; read that code first."
-                yield Finding("remote-code", "warning", "modules.json", said)
-                break
-    yield from _pipeline(subject)
-
-
-def _named_code(config: Mapping[str, Any]) -> Iterator[str]:
-    classes: list[Any] = []
-    for key in ("auto_map", "custom_pipelines", "auto_mapping"):
-        value = config.get(key)
-        if not isinstance(value, Mapping):
-            continue
-        if key == "auto_mapping":
-            library = value.get("parent_library")
-            if isinstance(library, str) and library.startswith(("transformers_modules", "diffusers_modules")):
-                yield shown(library)
-            continue
-        for inside in list(value.values())[:20]:
-            inside = inside.get("impl") if isinstance(inside, Mapping) else inside
-            classes += inside if isinstance(inside, list) else [inside]
-    named = sorted({c.partition("--")[2] or c for c in classes if isinstance(c, str)})
-    if named:
-        elsewhere = sorted({c.partition("--")[0] for c in classes if isinstance(c, str) and "--" in c})
-        yield ", ".join(map(shown, named[:4])) + (f" from {shown(elsewhere[0])}" if elsewhere else "")
-    elif config.get("trust_remote_code") is True:
-        yield "code (it sets trust_remote_code)"
-
-
-def _pipeline(subject: Subject) -> Iterator[Finding]:
-    """Components of a diffusers pipeline whose class is not diffusers' or transformers' own."""
-    index = subject.json("model_index.json") if subject.has("model_index.json") else {}
-    for part, value in list(index.items())[:100]:
-        if part == "_class_name" and isinstance(value, list):
-            said = (
-                f"model_index.json makes loading run a pipeline of its own, {shown(value[:1])}: read that code first."
-            )
-            yield Finding("remote-code", "warning", "model_index.json", said)
-        if not isinstance(value, list) or len(value) != 2 or not all(isinstance(v, str) for v in value):
-            continue
-        library, name = value
-        own = f"{library}.py" in subject.files or f"{part}/{library}.py" in subject.files
-        if own or ("." in library and not LIBRARIES.fullmatch(library)) or _in_python(library):
-            said = f"model_index.json makes loading import {shown(library + '.' + name)}; read that code first."
-            yield Finding("remote-code", "warning", "model_index.json", said)
-
-
-def _in_python(library: str) -> bool:
-    import sys
-
-    return library.partition(".")[0] in sys.stdlib_module_names
-
-
 def _graph(subject: Subject) -> Iterator[Finding]:
     """Operators and layers of a stored program that do more than compute."""
     header, metadata = subject.header, subject.header.metadata
@@ -160,11 +101,16 @@ def _graph(subject: Subject) -> Iterator[Finding]:
     layers = metadata.get("lambda_layers")
     names = [str(n) for n in layers[:5]] if isinstance(layers, (list, tuple)) else []
     if header.format.startswith("keras"):
-        names += [n for n in _lambdas(header.config) if n not in names]
-        if isinstance(metadata.get("model_config"), Mapping):
-            names += [n for n in _lambdas(metadata["model_config"]) if n not in names]
+        from brolly.identity.configured import lambdas
+
+        for config in (header.config, metadata.get("model_config")):
+            ran, read = lambdas(config)
+            names += [n for n in ran if n not in names]
+            for path in read[:1]:
+                said = f"A layer reads its vocabulary from {shown(path)} when it is loaded; look at what that is."
+                yield Finding("external-path", "warning", file, said)
     if names:
-        said = f"It has Lambda layers ({', '.join(map(shown, names[:5]))}), which are Python code; do not load it."
+        said = f"It has Lambda layers or functions that run code ({', '.join(map(shown, names[:5]))}); do not load it."
         yield Finding("keras-lambda", "danger", file, said)
     ops = metadata.get("ops")
     for op in ops if isinstance(ops, (Mapping, list, tuple)) else ():
@@ -175,6 +121,17 @@ def _graph(subject: Subject) -> Iterator[Finding]:
         elif leaf in TF_FILE_OPS and not header.format.startswith("onnx"):
             said = f"Its graph reaches for files when it runs ({leaf}); look at what it opens before you run it."
             yield Finding("tf-file-op", TF_FILE_OPS[leaf], file, said)
+    held = metadata.get("attributes")
+    told = held.get("/") if isinstance(held, Mapping) else None
+    for key in ("external_links", "external_files"):  # of HDF5
+        if inside := told.get(key) if isinstance(told, Mapping) and header.format.startswith(("hdf5", "keras")) else ():
+            first = shown(str(next(iter(inside)) if isinstance(inside, (Mapping, list, tuple)) else inside))
+            said = f"What {first} holds lies in another file, which loading would read: do not load it."
+            yield Finding("external-path", "danger", file, said)
+    if header.format == "nemo":
+        from brolly.identity.configured import called
+
+        yield from called(header.config, file)
     external = metadata.get("external")
     for row in external if isinstance(external, (list, tuple)) else ():
         location = str(row[-1] if isinstance(row, (list, tuple)) and row else row)
@@ -183,30 +140,6 @@ def _graph(subject: Subject) -> Iterator[Finding]:
             said = f"A tensor's data is {shown(location)}, outside of the model; loading would read it: do not load it."
             yield Finding("external-path", "danger", file, said)
             break
-
-
-def _lambdas(config: Any) -> list[str]:
-    """The names of Lambda layers, and of functions that a Keras configuration imports by name."""
-    found: list[str] = []
-    todo, seen = [config], 0
-    while todo and seen < MAX_NODES:
-        value = todo.pop()
-        seen += 1
-        if isinstance(value, Mapping):
-            kind, inside = value.get("class_name"), value.get("config")
-            if kind == "Lambda" or kind == "__lambda__":
-                named = inside.get("name") if isinstance(inside, Mapping) else None
-                found.append(str(named or value.get("name") or "lambda"))
-            elif kind == "function" and str(value.get("module") or "").partition(".")[0] not in (
-                "keras",
-                "builtins",
-                "",
-            ):
-                found.append(f"{value.get('module')}.{inside}")
-            todo += list(value.values())
-        elif isinstance(value, (list, tuple)):
-            todo += value
-    return found
 
 
 def _links(subject: Subject) -> Iterator[Finding]:
@@ -277,7 +210,7 @@ def _one(file: Any, size: int, name: str, far: bool, end: float) -> Iterator[Fin
         yield Finding("executable", "danger" if pretends else "warning", name, said)
     if not size:
         return
-    told = Told(seconds=min(ONE, max(0.05, end - monotonic())))
+    told = Told(seconds=min(ONE, max(0.05, end - monotonic())), name=name)
     look(file, size, name, told, shy=far)
     yield from _twofold(file, size, head, name, told, far)
     if told.danger:
