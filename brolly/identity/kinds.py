@@ -82,7 +82,7 @@ def kind_of(subject: Subject, known: Known | None) -> Kind:
         what = Role(known.kind or "", known.modalities_in, known.modalities_out, told_both)
         evidence.append(Evidence("kind", "", "known model", known.name, "the table of known models"))
         does = does if what.kind == (role(does).kind if does else None) else ""
-    name = _name(subject, known, named, relation)
+    name = _name(subject, known, named)
     flavours, more = flavours_of(subject, what, does, names, known, named)
     evidence += more
     scope, scope_why, more = scope_of(subject, what, does, flavours, [*names, *bases], known, named)
@@ -155,14 +155,12 @@ def is_named(known: Known, names: list[str]) -> bool:
     return any(spelt(n) in theirs or own(n) in theirs for n in names)
 
 
-def _name(subject: Subject, known: Known | None, named: bool, relation: str | None) -> str | None:
+def _name(subject: Subject, known: Known | None, named: bool) -> str | None:
     if known and named:
         return known.name
     metadata = subject.header.metadata
     stated = word(metadata, "general.name") or word(subject.front_matter, "model_name")
-    if stated or subject.name:
-        return stated or (subject.name or "").rpartition("/")[2]
-    return known.name if known and relation in (None, "base", "quantized") else None
+    return stated or (subject.name or "").rpartition("/")[2] or None  # a shape is no name
 
 
 def _family(subject: Subject, family: str, by_name: bool, known: Known | None) -> tuple[str, list[Evidence]]:

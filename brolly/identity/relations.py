@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from brolly.identity.subject import Subject
 
 MAX_BASES = 16
+NAME = re.compile(r"(?=.*\w)[\w.@+ ()~-]+(/[\w.@+ ()~-]+)*")  # what is left of broken YAML is none
 PLAIN = ("F64", "F32", "F16", "BF16")
 # published in few bits by those who trained it: (method, part of the model type), so that the bits tell no copy
 NATIVE = (("mxfp4", "gpt_oss"), ("fp8", "deepseek"), ("fp8", "kimi"), ("fp8", "minimax"), ("fp8", "longcat"),
@@ -57,7 +58,7 @@ Found = tuple[str, tuple[str, ...], Evidence]
 def _card_bases(subject: Subject) -> tuple[str, ...]:
     """`base_model` of the model card, or of GGUF's keys."""
     stated = [clean(n) for n in words(subject.front_matter, "base_model")]
-    bases = tuple(dict.fromkeys(n for n in stated if n and n != subject.name))
+    bases = tuple(dict.fromkeys(n for n in stated if NAME.fullmatch(n) and n != subject.name))
     return bases[:MAX_BASES]
 
 
@@ -133,7 +134,7 @@ def _adapter(subject: Subject, told: Told | None, card: tuple[str, ...]) -> Foun
         else:
             rule = "low-rank factors (LoRA) of another model's layers"
             evidence = _because("adapter", subject.where.name, "tensor names", "lora", rule)
-        return "adapter", ((base,) if base else ()), evidence
+        return "adapter", ((base,) if base else gguf_bases(metadata)), evidence
     ggml = metadata.get("container") == "ggla"
     if ggml or word(metadata, "general.type") == "adapter":
         key = "magic" if ggml else "general.type"

@@ -138,3 +138,29 @@ def test_a_closed_model_is_known_by_its_makers_name(name: str, monkeypatch: pyte
     assert brolly.identify(name).row
     with pytest.raises(brolly.errors.BrollyError):
         brolly.identify("someone/" + name.partition("/")[2])
+
+
+def test_broken_yaml_names_no_base(tmp_path: Path) -> None:
+    text = "---\nlicense: mit\nbase_model: : :\n\t- '{x'\n---\n"
+    card = brolly.identify(folder(tmp_path, config=TINY, readme=text))
+    assert (card.kind.base_model, card.kind.relation) == ((), None)
+
+
+def test_an_adapter_in_gguf_names_its_base(tmp_path: Path) -> None:
+    pairs = {
+        "general.architecture": "llama", "general.type": "adapter", "general.base_model.count": 1,
+        "general.base_model.0.repo_url": "https://huggingface.co/meta-llama/Llama-3.1-8B",
+    }  # fmt: skip
+    tensors = {f"blk.0.attn_q.weight.lora_{x}": (shape, 0) for x, shape in (("a", (8, 64)), ("b", (64, 8)))}
+    head, size = gguf_header(pairs, tensors, dict.fromkeys(tensors, 2048))
+    (tmp_path / "lora.gguf").write_bytes(head + bytes(size - len(head)))
+    card = brolly.identify(tmp_path / "lora.gguf")
+    assert (card.kind.relation, card.kind.base_model) == ("adapter", ("meta-llama/Llama-3.1-8B",))
+
+
+@pytest.mark.parametrize("task", ["text-generation", "text-to-speech"])
+def test_a_shape_is_no_name(tmp_path: Path, task: str) -> None:
+    shape = sizes(4096, 32, 32, 8, 14336, 128256, max_position_embeddings=131072)
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"} | shape
+    card = brolly.identify(folder(tmp_path, config=config, readme=f"---\nlicense: mit\npipeline_tag: {task}\n---\n"))
+    assert (card.name, card.json()["name"], card.shaped_as) == (None, None, "Llama 3.1 8B")
