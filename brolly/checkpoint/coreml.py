@@ -101,7 +101,8 @@ def read_coreml(path: Where) -> Header:
         return _compiled(path)
     manifest = json_object(path / "Manifest.json")
     entries = manifest.get("itemInfoEntries")
-    root = entries.get(manifest.get("rootModelIdentifier")) if isinstance(entries, dict) else None
+    named = manifest.get("rootModelIdentifier")
+    root = entries.get(named) if isinstance(entries, dict) and isinstance(named, str) else None
     inner = root.get("path") if isinstance(root, dict) else None
     if not isinstance(inner, str):
         raise CheckpointError(f"{path}/Manifest.json names no root model; expected a Core ML package.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextvars import ContextVar
 from typing import Any
 
 from brolly.card import Header
@@ -10,6 +11,8 @@ from brolly.checkpoint.bounded import json_object, opened, shown
 from brolly.errors import CheckpointError, NotFound, UnsafeCheckpoint
 from brolly.place import Where
 
+MAX_NESTED = 4  # Modelfiles and manifests that name each other
+NESTED: ContextVar[int] = ContextVar("nested", default=0)
 DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 MAX_LAYERS = 256
 MAX_TEXT = 2**20  # bytes
@@ -19,8 +22,6 @@ INSTRUCTION = re.compile(r"^\s*(FROM|ADAPTER|LICENSE|TEMPLATE|SYSTEM|PARAMETER|M
 
 def read_modelfile(path: Where) -> Header:
     """A Modelfile: the model beside it that its FROM names. Raises CheckpointError where that is a name elsewhere."""
-    from brolly.checkpoint import read_header
-
     if path.name != "Modelfile" and not path.name.endswith(".Modelfile"):
         raise CheckpointError(f"{path} is not a model; a Modelfile must be called Modelfile.", "no-model")
     with opened(path) as (file, size):
@@ -36,7 +37,7 @@ def read_modelfile(path: Where) -> Header:
     target = _within(path.parent, source, path)
     if target is None:
         raise NotFound(f"{path} builds on {shown(source)}, which is not beside it; identify that model.")
-    header = read_header(target)
+    header = _named(target, path)
     return header._replace(path=path, metadata={**header.metadata, "modelfile": said})
 
 
@@ -70,8 +71,6 @@ def read_oci(path: Where) -> Header:
             about = json_object(_blob(path, folder, config.get("digest")))
         except CheckpointError:
             about = {}
-    from brolly.checkpoint import read_header
-
     texts: dict[str, str] = {}
     model: Header | None = None
     for layer in layers:
@@ -79,7 +78,7 @@ def read_oci(path: Where) -> Header:
         if not isinstance(kind, str):
             continue
         if model is None and any(word in kind for word in MODEL) and "license" not in kind:
-            model = read_header(_blob(path, folder, layer.get("digest")))
+            model = _named(_blob(path, folder, layer.get("digest")), path)
         elif "license" in kind:
             texts["license"] = _text(_blob(path, folder, layer.get("digest")))
         elif "template" in kind:
@@ -89,6 +88,19 @@ def read_oci(path: Where) -> Header:
             f"{path} is an OCI image without a model's layer; expected weights in GGUF or safetensors."
         )
     return model._replace(path=path, metadata={**model.metadata, "oci": {"config": about, **texts}})
+
+
+def _named(target: Where, path: Where) -> Header:
+    """The model that a Modelfile or a manifest names, unless that leads round in a circle."""
+    from brolly.checkpoint import read_header
+
+    if NESTED.get() >= MAX_NESTED:
+        raise CheckpointError(f"{path} builds on itself; expected a file of weights.", "no-model")
+    before = NESTED.set(NESTED.get() + 1)
+    try:
+        return read_header(target)
+    finally:
+        NESTED.reset(before)
 
 
 def _blob(path: Where, folder: Where, digest: Any) -> Where:

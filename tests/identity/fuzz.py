@@ -1,112 +1,185 @@
-"""Damaged files of every format: no crash, no hang over a second, no memory over 200 MB.
+"""Damaged models of every format, files and folders: no crash, no hang over a second, no memory over 200 MB.
 
     python -m tests.identity.fuzz --files 100000 --seed 1      # in pieces of 2,000, each a process of its own
 
-A file may be told or refused (BrollyError); anything else is a failure, and its bytes are kept.
+A model may be told or refused (BrollyError); anything else is a failure, and its files are kept.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
+import re
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from brolly.errors import BrollyError
 from brolly.identity import examine
+from tests.identity.damage import Hollow, spoilt, tree
 
-SECOND = 1.0
+SECOND = 1.0  # of CPU time
 MEMORY = 200 * 2**20  # bytes, over that of an idle process
 PIECE = 2000
-NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 2**40, 2**63 - 1, 2**64 - 1)
+LARGE = 2**20  # bytes
+SMALL = 100_000  # bytes of all headers of a real model that is fuzzed
+EVERY = 10  # of so many models one is also said in all other ways
+HANG = 20  # seconds of CPU time after which a model is given up
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+Sample = bytes | dict[str, bytes]
 
 
-def damaged(raw: bytes, other: bytes, rng: random.Random) -> bytes:
-    """One to four changes: cut, flip, a boundary number, a piece repeated, dropped or taken from another format."""
-    data = bytearray(raw)
-    for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        if not data:
-            break
-        at = rng.randrange(min(len(data), rng.choice((64, 1024, 65536, len(data)))))
-        match rng.randrange(7):
-            case 0:
-                del data[at:]
-            case 1:
-                data[at] ^= 1 << rng.randrange(8)
-            case 2:
-                width = rng.choice((1, 2, 4, 8))
-                number = rng.choice(NUMBERS) % 2 ** (8 * width)
-                data[at : at + width] = number.to_bytes(width, rng.choice(("little", "big")))
-            case 3:
-                piece = data[at : at + rng.randrange(1, 256)]
-                data[at:at] = piece * rng.choice((1, 1, 50))
-            case 4:
-                del data[at : at + rng.randrange(1, 64)]
-            case 5:
-                start = rng.randrange(max(1, len(other)))
-                data[at:at] = other[start : start + rng.randrange(1, 512)]
-            case _:
-                data[at : at + 8] = rng.randbytes(8)
-    return bytes(data)
+class Hung(BaseException):
+    """Raised out of whatever runs too long."""
 
 
-def one(path: Path) -> tuple[float, bool]:
-    """Seconds that one file took, and whether it was refused; only a BrollyError may come out of it."""
-    start, refused = time.perf_counter(), False
+def _give_up(*_: Any) -> None:
+    raise Hung
+
+
+def one(path: Path, everything: bool = False) -> tuple[float, bool]:
+    """Seconds of CPU that a model took, and whether it was refused; only a BrollyError may come out of it."""
+    start, refused = time.process_time(), False
+    signal.setitimer(signal.ITIMER_VIRTUAL, HANG)
     try:
-        examine(path).json()
+        card = examine(path)
+        said = json.dumps(card.json(), allow_nan=False)
+        assert len(said) < 2**20, "a card is not as long as a model"
     except BrollyError as error:
-        assert str(error), "an error says something"
+        assert str(error) and len(str(error)) < 2000, "an error says something, and not everything"
         refused = True
-    return time.perf_counter() - start, refused
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+    taken = time.process_time() - start
+    if everything and not refused:
+        aloud(card)
+    return taken, refused
+
+
+def aloud(card: Any) -> None:
+    """The card in every other form; what a terminal would obey is in none of them."""
+    from brolly.identity import html, sbom, show
+    from brolly.identity.gpai import form
+    from brolly.identity.sarif import sarif
+
+    text = show.show(card)
+    assert not CONTROL.search(text), f"the terminal would obey {CONTROL.search(text)}"
+    html.page(card).encode()
+    for document in (sbom.cyclonedx(card), sbom.spdx(card), sarif([card]), form(card)):
+        json.dumps(document, allow_nan=False)
 
 
 def peak() -> int:
-    """Bytes of memory that this process has held at most, since it became itself."""
+    """Bytes of memory that this process has held at most since the last call."""
     status = Path("/proc/self/status").read_text()
+    Path("/proc/self/clear_refs").write_text("5")  # proc(5): the peak begins again at what is held now
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
-def piece(samples: list[Path], count: int, seed: int, keep: Path) -> dict[str, object]:
-    """`count` damaged files; the slowest, the peak of memory and what failed."""
+def read(path: Path) -> Sample:
+    if path.is_file():
+        return whole(path)
+    return {str(p.relative_to(path)): whole(p) for p in sorted(path.rglob("*")) if p.is_file()}
+
+
+def whole(path: Path) -> bytes:
+    """A file; of a large one, whose numbers are a hole, what stands before it."""
+    size = path.stat().st_size
+    if size <= LARGE:
+        return path.read_bytes()
+    with path.open("rb") as file:
+        head = file.read(8 + min(LARGE, int.from_bytes(file.read(8), "little")))
+    return Hollow.of(head, size - len(head))
+
+
+def write(path: Path, held: Sample) -> None:
+    for name, raw in held.items() if isinstance(held, dict) else [("", held)]:
+        place = path / name if name else path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(raw)
+        if isinstance(raw, Hollow):
+            os.truncate(place, len(raw) + raw.more)
+    if held == {}:
+        path.mkdir(parents=True)
+
+
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def piece(samples: list[Path], count: int, seed: int, keep: Path) -> dict[str, Any]:
+    """`count` damaged models; the slowest, the peak of memory and what failed."""
     rng = random.Random(seed)
-    raws = {path: path.read_bytes() for path in samples}
+    signal.signal(signal.SIGVTALRM, _give_up)
+    held = {path: read(path) for path in samples}
+    pool = [raw for sample in held.values() for raw in (sample.values() if isinstance(sample, dict) else [sample])]
+    groups = [g for g in ([p for p in samples if (p.parent.name == "real") == real] for real in (False, True)) if g]
     for path in samples:
-        one(path)  # modules and tables are loaded
+        one(path, everything=True)  # modules and tables are loaded
+    peak()
     idle = peak()
-    slowest, failures, refused = (0.0, ""), [], 0
+    slowest, heaviest, failures, refused = (0.0, ""), (0, ""), [], 0
     with tempfile.TemporaryDirectory() as folder:
         for number in range(count):
-            source = samples[rng.randrange(len(samples))]
-            data = damaged(raws[source], raws[samples[rng.randrange(len(samples))]], rng)
-            path = Path(folder) / source.name
-            path.write_bytes(data)
+            source = rng.choice(rng.choice(groups))
+            sample, other = held[source], pool[rng.randrange(len(pool))]
+            bad = tree(sample, other, rng) if isinstance(sample, dict) else spoilt(source.name, sample, other, rng)
+            path, title = Path(folder) / source.name, f"{seed}-{number}-{source.name}"
+            write(path, bad)
             try:
-                taken, no = one(path)
+                taken, no = one(path, everything=number % EVERY == 0)
                 refused += no
-                # A busy machine may stop us for a while: what is slow is tried again before it counts.
-                if taken > SECOND:
+                if taken > SECOND:  # once more: the machine may have been at something else
                     taken = min(taken, one(path)[0])
                 failed = f"took {taken:.1f} s" if taken > SECOND else ""
+            except Hung:
+                taken, failed = float(HANG), f"took more than {HANG} s"
             except Exception as error:
-                taken, failed = 0.0, f"{type(error).__name__}: {error}"
+                taken, failed = 0.0, f"{type(error).__name__}: {str(error)[:500]}"
+            heaviest = max(heaviest, (held_at_most := peak() - idle, title))
+            if held_at_most > MEMORY:
+                failed = failed or f"took {held_at_most:,} bytes of memory"
             if failed:
-                kept = keep / f"{seed}-{number}-{source.name}"
-                kept.write_bytes(data)
-                failures.append(f"{kept}: {failed}")
-            slowest = max(slowest, (taken, f"{seed}-{number}-{source.name}"))
-            path.unlink()
-    held = peak() - idle
-    if held > MEMORY:
-        failures.append(f"seed {seed}: {held:,} bytes of memory")
+                remove(keep / title)
+                write(keep / title, bad)
+                failures.append(f"{keep / title}: {failed}")
+            slowest = max(slowest, (taken, title))
+            remove(path)
     return {
-        "files": count, "refused": refused, "slowest": slowest[0], "which": slowest[1], "memory": held,
-        "failures": failures,
+        "files": count, "refused": refused, "slowest": slowest[0], "which": slowest[1], "memory": heaviest[0],
+        "heaviest": heaviest[1], "failures": failures,
     }  # fmt: skip
+
+
+def write_samples(folder: Path) -> list[Path]:
+    """A sample of every format, and the real models of the tests, their numbers left out."""
+    from tests.identity.real.files import written
+    from tests.identity.samples import write_all
+
+    samples = write_all(folder)
+    for path in folder.glob("*/*"):  # what a sample needed on its way
+        if path not in samples:
+            remove(path)
+    for number, line in enumerate((Path(__file__).parent / "real_models.jsonl").read_text().splitlines()):
+        row = json.loads(line)
+        path = folder / "real" / f"{number:03d}-{row['name'].replace('/', '-')}"
+        written(row, path)
+        held = read(path)
+        if isinstance(held, dict) and sum(map(len, held.values())) <= SMALL:
+            samples.append(path)
+        else:
+            remove(path)
+    return samples
 
 
 def main() -> None:
@@ -119,33 +192,32 @@ def main() -> None:
     args = parser.parse_args()
     args.keep.mkdir(parents=True, exist_ok=True)
     if args.worker:
-        samples = sorted(p for p in args.samples.glob("*/*") if p.is_file())
+        samples = sorted(args.samples.glob("*/*"))
         print(json.dumps(piece(samples, args.files, args.seed, args.keep)))
         return
-    from tests.identity.samples import write_all
-
-    total = {"files": 0, "refused": 0, "slowest": 0.0, "memory": 0}
+    total: dict[str, Any] = {"files": 0, "refused": 0, "slowest": 0.0, "which": "", "memory": 0, "heaviest": ""}
     failures: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
-        write_all(Path(folder))
+        write_samples(Path(folder))
         for number in range(-(-args.files // PIECE)):
             count = min(PIECE, args.files - number * PIECE)
             command = [sys.executable, "-m", "tests.identity.fuzz", "--worker", "--samples", folder]
             command += ["--files", str(count), "--seed", str(args.seed + number), "--keep", str(args.keep)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
             if done.returncode:
-                failures.append(
-                    f"seed {args.seed + number}: the process ended with {done.returncode}: {done.stderr[-500:]}"
-                )
+                ended = f"the process ended with {done.returncode}: {done.stderr[-500:]}"
+                failures.append(f"seed {args.seed + number}: {ended}")
                 continue
             found = json.loads(done.stdout)
             for key in ("files", "refused"):
                 total[key] += found[key]
-            for key in ("slowest", "memory"):
-                total[key] = max(total[key], found[key])
+            if found["slowest"] > total["slowest"]:
+                total |= {"slowest": found["slowest"], "which": found["which"]}
+            if found["memory"] > total["memory"]:
+                total |= {"memory": found["memory"], "heaviest": found["heaviest"]}
             failures += found["failures"]
-            print(f"{total['files']:,} files; {len(failures)} failures", file=sys.stderr, flush=True)
-    print(json.dumps(total | {"failures": failures[:50]}, indent=1))
+            print(f"{total['files']:,} models; {len(failures)} failures; {total}", file=sys.stderr, flush=True)
+    print(json.dumps(total | {"failures": failures[:200]}, indent=1))
     sys.exit(bool(failures))
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from brolly.card import Header, TensorInfo
+from brolly.errors import BrollyError
 from brolly.identity import examine
 from brolly.identity.answers import Parameters
 from brolly.identity.aside import aside_of, nbits
@@ -317,3 +318,39 @@ def test_openvino_zero_points_scales_and_ranges_are_left_out(tmp_path: Path) -> 
     (tmp_path / "m.bin").write_bytes(bytes(offset))
     found = counted(tmp_path / "m.xml")
     assert found.total == 24 + 5 and found.shares == {"INT4": 24 / 29, "F32": 5 / 29}
+
+
+# found by the fuzzer
+
+
+@pytest.mark.parametrize("source", [".", "./", "Modelfile", "./Modelfile"])
+def test_a_modelfile_that_builds_on_itself_is_refused(tmp_path: Path, source: str) -> None:
+    (tmp_path / "Modelfile").write_text(f"FROM {source}\n")
+    for path in (tmp_path, tmp_path / "Modelfile"):
+        with pytest.raises(BrollyError, match="builds on itself"):
+            examine(path)
+
+
+def test_a_modelfile_of_its_folder_finds_the_weights_there(tmp_path: Path) -> None:
+    FILES["model.safetensors"](tmp_path / "model.safetensors")
+    (tmp_path / "Modelfile").write_text("FROM .\n")
+    assert counted(tmp_path / "Modelfile").total == counted(tmp_path).total == 36
+
+
+def test_a_manifest_that_names_itself_is_refused(tmp_path: Path) -> None:
+    name = "0" * 64
+    layers = [{"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{name}"}]
+    manifest = json.dumps({"mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": layers})
+    (tmp_path / "blobs" / "sha256").mkdir(parents=True)
+    (tmp_path / "blobs" / "sha256" / name).write_text(manifest)
+    with pytest.raises(BrollyError, match="builds on itself"):
+        examine(tmp_path / "blobs" / "sha256" / name)
+
+
+@pytest.mark.parametrize("root", [[], {}, None, 5])
+def test_a_package_of_core_ml_names_its_model_by_a_text(tmp_path: Path, root: Any) -> None:
+    (tmp_path / "m.mlpackage").mkdir()
+    said = json.dumps({"itemInfoEntries": {"A": {"path": "x"}}, "rootModelIdentifier": root})
+    (tmp_path / "m.mlpackage" / "Manifest.json").write_text(said)
+    with pytest.raises(BrollyError, match="names no root model"):
+        examine(tmp_path / "m.mlpackage")
