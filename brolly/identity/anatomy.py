@@ -181,9 +181,25 @@ def anatomy_of(
         own = text_config(config)
         if "model_type" not in own and ("dim" in own and ("n_layers" in own)):
             own = _from_params(own, tensors)
+        if "model_type" not in own and "d_model" in own and isinstance(own.get("ssm_cfg"), Mapping):
+            own = _from_state_spaces(own)
         return _build(own)
     except (Untold, ArithmeticError, KeyError, TypeError, ValueError, IndexError, AttributeError):
         return None  # a config that does not say enough, or says what no decoder can be
+
+
+def _from_state_spaces(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Mamba's own config.json, in transformers' words; what its ssm_cfg does not say is that code's default."""
+    said, multiple, hidden = config["ssm_cfg"], config.get("pad_vocab_size_multiple", 8), config["d_model"]
+    if config.get("attn_layer_idx") or config.get("d_intermediate") or set(said) - {"layer"}:
+        raise Untold("a state-space model with more than its usual layers")
+    second = said.get("layer") == "Mamba2"
+    inner = {"state_size": 128, "num_heads": hidden // 32, "head_dim": 64, "n_groups": 1} if second else {}
+    return {
+        "model_type": "mamba2" if second else "mamba", "hidden_size": hidden, "num_hidden_layers": config["n_layer"],
+        "vocab_size": -(-config["vocab_size"] // multiple) * multiple, "expand": 2, "conv_kernel": 4, **inner,
+        "tie_word_embeddings": config.get("tie_embeddings", True),
+    }  # fmt: skip
 
 
 def _build(config: Mapping[str, Any]) -> Anatomy | None:

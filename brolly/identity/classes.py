@@ -74,6 +74,8 @@ def _quirks(model_type: str, family: str, does: str, config: Mapping[str, Any]) 
         return "ProtBert", "protein"
     if model_type == "t5" and vocab in (128, 144):
         return ("ProtT5" if vocab == 128 else "Ankh"), "protein"
+    if model_type == "siglip" and whole(part(config, "text_config"), "vocab_size") == 256_000:  # Gemma's vocabulary
+        return "SigLIP 2", does
     if model_type == "stripedhyena" and vocab and vocab > 10_000:
         return "StripedHyena", "llm"
     if model_type == "llava" and word(part(config, "vision_config"), "model_type") == "pixtral":

@@ -164,3 +164,27 @@ def test_a_shape_is_no_name(tmp_path: Path, task: str) -> None:
     config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"} | shape
     card = brolly.identify(folder(tmp_path, config=config, readme=f"---\nlicense: mit\npipeline_tag: {task}\n---\n"))
     assert (card.name, card.json()["name"], card.shaped_as) == (None, None, "Llama 3.1 8B")
+
+
+@pytest.mark.parametrize(
+    ("config", "total"),
+    [
+        ({"d_model": 768, "n_layer": 24, "vocab_size": 50277, "ssm_cfg": {}}, 129_135_360),
+        (
+            {"d_model": 2560, "n_layer": 64, "vocab_size": 50277, "ssm_cfg": {"layer": "Mamba2"}, "d_intermediate": 0,
+             "pad_vocab_size_multiple": 16, "attn_layer_idx": []},
+            2_702_599_680,
+        ),
+        ({"d_model": 768, "n_layer": 24, "vocab_size": 50277, "ssm_cfg": {}, "attn_layer_idx": [3]}, None),
+        ({"d_model": 768, "n_layer": 24, "vocab_size": 50277, "ssm_cfg": {}, "pad_vocab_size_multiple": 0}, None),
+    ],
+)  # fmt: skip
+def test_mambas_own_config_is_counted(tmp_path: Path, config: dict[str, Any], total: int | None) -> None:
+    assert brolly.identify(folder(tmp_path, config=config)).parameters.total == total
+
+
+def test_siglip_2_is_told_by_its_vocabulary(tmp_path: Path) -> None:
+    config = {"architectures": ["SiglipModel"], "model_type": "siglip", "vision_config": {"hidden_size": 768}}
+    for vocab, family in ((256_000, "SigLIP 2"), (32_000, "SigLIP")):
+        card = brolly.identify(folder(tmp_path, config=config | {"text_config": {"vocab_size": vocab}}))
+        assert card.kind.family == family
