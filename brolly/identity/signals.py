@@ -155,6 +155,8 @@ def component_of(name: str, config: Mapping[str, Any], file: str, key: str) -> T
         video = re.search(r"Video|CogVideo|Wan|LTX|Mochi|Allegro|Cosmos|Magvit|Temporal", name)
         does = "codec" if re.search(r"Oobleck|Audio", name) else "video-vae" if video else "vae"
         return Told("TAESD" if name == "AutoencoderTiny" else "", does, *told_at, "the encoder and decoder of pictures")
+    if name == "MotionAdapter":
+        return Told("AnimateDiff", "video", "config.json", "_class_name", name, "layers that make an image model move")
     if "ControlNet" in name or "Adapter" in name:
         return Told(_of_part(name), "controlnet", *told_at, "steers a generator, and is none alone")
     if name == "UNet2DConditionModel":

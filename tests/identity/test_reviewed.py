@@ -188,3 +188,8 @@ def test_siglip_2_is_told_by_its_vocabulary(tmp_path: Path) -> None:
     for vocab, family in ((256_000, "SigLIP 2"), (32_000, "SigLIP")):
         card = brolly.identify(folder(tmp_path, config=config | {"text_config": {"vocab_size": vocab}}))
         assert card.kind.family == family
+
+
+def test_a_motion_adapter_is_no_controlnet(tmp_path: Path) -> None:
+    kind = brolly.identify(folder(tmp_path, config={"_class_name": "MotionAdapter"})).kind
+    assert (kind.family, kind.kind, "controlnet" in kind.flavours) == ("AnimateDiff", "video", False)
