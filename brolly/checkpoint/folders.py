@@ -181,15 +181,39 @@ def _other(folder: Where, names: list[str], config: dict[str, Any], faults: Faul
         lambda n: n.endswith((".pt", ".pth", ".bin", ".npy", ".pkl")) and not n.startswith("tok"),
     ]
     for belongs in groups:
-        for name in names:
-            if belongs(name) and not os.path.isdir(str(folder / name)):
-                return _with(one(name), config)
+        group = [name for name in names if belongs(name) and not os.path.isdir(str(folder / name))]
+        if len(group) > 1 and group[0].endswith((".onnx", ".xml")):
+            return _graphs(folder, folder, group, config, faults)
+        if group:
+            return _with(one(group[0]), config)
     if any(n.isdigit() or n == "default" for n in names):  # Orbax keeps a folder a step
         try:
             return _with(reader("orbax")(folder), config)
         except CheckpointError:
             return None
+    if "onnx" in names and (isinstance(folder, Place) or os.path.isdir(folder / "onnx")):
+        group = [n for n in listed(folder / "onnx") if n.endswith(".onnx")]
+        return _graphs(folder, folder / "onnx", group, config, faults) if group else None
     return None
+
+
+def _graphs(folder: Where, place: Where, group: list[str], config: dict[str, Any], faults: Faults) -> Header:
+    """One model of the graphs that lie in `place`, those of them that can be read."""
+    from brolly.checkpoint.graphs import joined, parts
+
+    found: list[Header] = []
+    chosen = parts(group) or group[:1]
+    for name in chosen:
+        try:
+            found.append(read_file(place / name, faults))
+        except CheckpointError as error:
+            error.file = error.file or name
+            if len(chosen) == 1:
+                raise
+            note(faults, error)
+    if not found:
+        raise CheckpointError(f"{place} holds {len(chosen)} graphs, and none of them can be read; pull it again.")
+    return _with(joined(folder, found), config)
 
 
 def _with(header: Header, config: dict[str, Any]) -> Header:

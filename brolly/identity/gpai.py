@@ -20,6 +20,8 @@ TEXT = (
 
 def form(card: Card) -> dict[str, Any]:
     """Sections of the form → lines, each {"value", "from"}; `value` is None where the provider must fill it in."""
+    from brolly.identity.roles import words
+
     kind, size, needs, licence, training = card.kind, card.parameters, card.needs, card.licence, card.training
     known = card.known
 
@@ -44,7 +46,7 @@ def form(card: Card) -> dict[str, Any]:
             "model dependencies (the model that it modifies)": line(list(kind.base_model), files),
         },
         "model properties": {
-            "model architecture": line(card.header.config.get("architectures") or kind.family, files),
+            "model architecture": line(words(card.header.config, "architectures") or kind.family, files),
             "design specifications": line(None),
             "input modalities": line(list(kind.modalities_in), files),
             "maximum size of each input": line(limits, files),

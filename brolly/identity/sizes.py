@@ -124,7 +124,7 @@ def parameters_of(subject: Subject, kind: Kind | None = None) -> Parameters:
 
         marked = aside_of(header)
     tally = Tally(header.tensors, scheme, header.config, anatomy, header.format, header.metadata, marked)
-    lost = [f for f in subject.faults if f.finding == "missing-shards"]
+    lost = [f for f in subject.faults if f.finding == "missing-shards" or (f.file and not f.file.endswith(".json"))]
     planned = None if adapter(subject) else plan_for(subject, anatomy)
     sum_planned = sum(planned.values()) if planned else None
     sure = bool(planned and (anatomy is None or anatomy.exact) and "Classification" not in architecture(header.config))

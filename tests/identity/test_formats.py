@@ -16,6 +16,7 @@ from brolly.errors import BrollyError
 from brolly.identity import examine
 from brolly.identity.answers import Parameters
 from brolly.identity.aside import aside_of, nbits
+from brolly.identity.gpai import form
 from tests.identity.samples import FILES, flax
 
 # what the samples of every format hold, counted by hand
@@ -354,3 +355,51 @@ def test_a_package_of_core_ml_names_its_model_by_a_text(tmp_path: Path, root: An
     (tmp_path / "m.mlpackage" / "Manifest.json").write_text(said)
     with pytest.raises(BrollyError, match="names no root model"):
         examine(tmp_path / "m.mlpackage")
+
+
+# several graphs of one model
+
+
+@pytest.mark.parametrize("names, chosen", [
+    (["model.onnx", "model_q4.onnx", "model_fp16.onnx"], ["model.onnx"]),
+    (["model_q4f16.onnx", "model_int8.onnx"], ["model_int8.onnx"]),
+    (["decoder_model.onnx", "decoder_model_merged.onnx", "decoder_with_past_model.onnx", "encoder_model.onnx"],
+     ["decoder_model_merged.onnx", "encoder_model.onnx"]),
+    (["decoder_model_merged_q4.onnx", "embed_tokens_q4.onnx", "vision_encoder_q4.onnx"],
+     ["decoder_model_merged_q4.onnx", "embed_tokens_q4.onnx", "vision_encoder_q4.onnx"]),
+    (["model.onnx", "text_model.onnx", "vision_model.onnx"], ["model.onnx"]),
+    (["text_model.onnx", "vision_model.onnx"], ["text_model.onnx", "vision_model.onnx"]),
+    (["detector.onnx", "yolo.onnx"], ["detector.onnx"]),
+    (["openvino_detokenizer.xml", "openvino_model.xml", "openvino_tokenizer.xml"], ["openvino_model.xml"]),
+    (["openvino_decoder_model.xml", "openvino_decoder_with_past_model.xml", "openvino_encoder_model.xml"],
+     ["openvino_decoder_model.xml", "openvino_encoder_model.xml"]),
+])  # fmt: skip
+def test_graphs_that_make_up_one_model(names: list[str], chosen: list[str]) -> None:
+    from brolly.checkpoint.graphs import parts
+
+    assert parts(names) == chosen
+
+
+@pytest.mark.parametrize("under", ["", "onnx"])
+def test_an_encoder_and_a_decoder_in_files_of_their_own_are_one_model(tmp_path: Path, under: str) -> None:
+    h = pytest.importorskip("onnx").helper
+    folder = tmp_path / "m" / under
+    folder.mkdir(parents=True)
+    packed = h.make_node("MatMulNBits", ["x", "w", "s"], ["y"], domain=ort, K=64, N=8, bits=4, block_size=32)
+    save_onnx(folder / "encoder_model.onnx", [h.make_node("MatMul", ["x", "w"], ["y"])], {"w": floats(3, 5)})
+    four = {"w": (U8, np.zeros((8, 2, 16), np.uint8)), "s": floats(16)}
+    for name in ("decoder_model_merged", "decoder_with_past_model"):
+        save_onnx(folder / f"{name}.onnx", [packed], four)
+    (tmp_path / "m" / "config.json").write_text(json.dumps({"model_type": "never-heard-of"}))
+    card = examine(tmp_path / "m")
+    assert card.parameters.total == 15 + 512 and card.findings == () and not card.subject.faults
+    (folder / "encoder_model.onnx").write_bytes(b"broken")
+    card = examine(tmp_path / "m")
+    assert card.parameters.total == 512 and not card.parameters.exact, "a part is missing"
+    assert [f.file for f in card.findings] == ["encoder_model.onnx"]
+
+
+def test_the_form_holds_words_where_a_config_holds_anything(tmp_path: Path) -> None:
+    said = {"model_type": "llama", "architectures": [float("inf"), {"a": 1}, "LlamaForCausalLM"]}
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    assert form(examine(tmp_path))["model properties"]["model architecture"]["value"] == ["LlamaForCausalLM"]
