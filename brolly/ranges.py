@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from threading import Lock
+from time import monotonic
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote, urlsplit
 
@@ -20,6 +21,8 @@ ENTRY = 100  # bytes that a tensor takes in a safetensors header beside its name
 BUDGET = 2**26  # bytes; no header of a real repository comes near it
 SHARD = re.compile(r".*-\d{5}-of-\d{5}\.(safetensors|gguf)")
 AT_ONCE = 16
+SECONDS = 120  # for one request
+MAX_SAID = 2**16  # bytes of an error that are read
 
 
 def remote(target: hub.Reference | str) -> tuple[Place, str | None]:
@@ -111,14 +114,12 @@ class Ranged:
             raise HubError(f"{self.title}: its headers take over {BUDGET:,} bytes; pull it and identify the folder.")
         asked = {"Accept-Encoding": "identity", "Range": f"bytes={start}-{end - 1}"}
         url = self.addresses[name]
-        found = bytearray()
+        found, last = bytearray(), monotonic() + SECONDS
         with (
             hub.told_apart(self.title if self.target else url, self.target),
             get_session().stream("GET", url, headers=self.headers | asked, timeout=30) as answer,
         ):
-            if answer.is_error:
-                answer.read()
-            hf_raise_for_status(answer)
+            hf_raise_for_status(_short(answer) if answer.is_error else answer)
             said = answer.headers.get("Content-Range", "")
             matched = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", said)
             skip = start if answer.status_code != 206 else 0  # a server without ranges sends all from the start
@@ -130,10 +131,12 @@ class Ranged:
                 self.total = int(matched[3])
             elif answer.status_code == 200 and answer.headers.get("Content-Length", "").isdigit():
                 self.total = int(answer.headers["Content-Length"])
-            for chunk in answer.iter_bytes(2**16):
+            for chunk in answer.iter_raw():
                 found += chunk
                 if len(found) >= skip + end - start:
                     break
+                if monotonic() > last:
+                    raise HubError(f"{url} takes more than {SECONDS} s to answer; try again, or download it by hand.")
         with self._lock:
             self.n_fetched += len(found)
         wanted = bytes(found[skip : skip + end - start])
@@ -176,6 +179,18 @@ class Ranged:
     def read_all(self, name: str) -> bytes:
         with self.open(name) as file:
             return file.read()
+
+
+def _short(answer: Any) -> Any:
+    """An error's answer with the beginning of what it says, however long that is."""
+    said, last = b"", monotonic() + 10
+    for chunk in answer.iter_raw():
+        said += chunk[:MAX_SAID]
+        if len(said) >= MAX_SAID or monotonic() > last:
+            break
+    dropped = ("content-length", "content-encoding", "transfer-encoding")
+    headers = [(k, v) for k, v in answer.headers.items() if k.lower() not in dropped]
+    return type(answer)(answer.status_code, headers=headers, content=said[:MAX_SAID], request=answer.request)
 
 
 class _File(io.RawIOBase):

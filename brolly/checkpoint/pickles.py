@@ -71,9 +71,11 @@ class Tape:
 
     def fill(self) -> None:
         """Bring the bytes from `at` on into the window."""
-        self.base = self.at
-        self.file.seek(self.start + self.at)
-        self.window = self.file.read(max(0, min(WINDOW, self.size - self.at)))
+        here = self.at - self.base
+        kept = self.window[here:] if here >= 0 else b""  # what is packed would begin again for it
+        self.base, end = self.at, self.at + len(kept)
+        self.file.seek(self.start + end)
+        self.window = kept + self.file.read(max(0, min(WINDOW - len(kept), self.size - end)))
 
     def peek(self, n_bytes: int) -> bytes:
         """The next bytes, at most AHEAD, fewer at the end."""
@@ -488,15 +490,22 @@ class Scanner:
 
     def _without_skipping(self) -> None:
         """What follows an array of joblib's are bytes to joblib and opcodes to everybody else, or to its objects."""
-        tape, inner = self.tape, Imports()
-        back = tape.at
-        declared = tape.peek(1) == b"\x80"
-        if self.level < MAX_LEVELS:
-            with contextlib.suppress(Broken, Spent):
-                Scanner(tape, self.clock, inner, self.level + 1).run()
-            _keep(inner, set(inner.names) if declared else inner.calls, self.found)
-            self.clock.tick(0)
+        tape, inner, back = self.tape, Imports(), self.tape.at
+        first = tape.peek(AHEAD // 2)
+        if self.level >= MAX_LEVELS:
+            return
+        try:
+            Scanner(Tape(io.BytesIO(first), 0, len(first)), self.clock, inner, self.level + 1).run()
+        except Broken as error:
+            # Numbers are no opcodes from the start; only what still is at the end of a window costs a second reading.
+            if str(error).startswith("it ends") and back + len(first) < tape.size:
+                with contextlib.suppress(Broken, Spent):
+                    Scanner(tape, self.clock, inner, self.level + 1).run()
+        except Spent:
+            pass
         tape.at = back
+        _keep(inner, set(inner.names) if first[:1] == b"\x80" else inner.calls, self.found)
+        self.clock.tick(0)
 
     def _within(self, inside: Stretch, sure: bool = False) -> None:
         """Bytes that begin as a pickle (or as PyTorch's zip) are scanned as one, in case somebody loads them."""

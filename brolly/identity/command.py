@@ -71,11 +71,13 @@ def document(card: Card, args: Namespace) -> Any:
 
 def verdict(cards: list[Card], fail_on: tuple[str, ...]) -> int:
     """0, or FAILED with a line on standard error for each condition that holds."""
+    from brolly.identity.show import clean
+
     code = 0
     for card in cards:
         for name in fail_on:
             if reason := holds(card, name):
-                print(f"brolly: {card.subject.where}: {name}: {reason}", file=sys.stderr)
+                print(clean(f"brolly: {card.subject.where}: {name}: {reason}"), file=sys.stderr)
                 code = FAILED
     return code
 

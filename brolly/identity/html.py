@@ -65,8 +65,11 @@ def write_page(card: Card, target: str) -> None:
     path = Path(target).expanduser()
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(page(card), encoding="utf-8")
+        with open(part, "x", encoding="utf-8", errors="replace") as file:  # never through a link that waits there
+            file.write(page(card))
         os.replace(part, path)
+    except FileExistsError:
+        raise OptionError(f"{part} exists; remove it first.") from None
     except OSError as error:
         part.unlink(missing_ok=True)
         raise OptionError(

@@ -15,7 +15,7 @@ from brolly.card import Finding
 from brolly.checkpoint.archives import TarStore, ZipStore
 from brolly.checkpoint.bounded import opened, shown
 from brolly.errors import BrollyError, CheckpointError, UnsafeCheckpoint
-from brolly.identity.subject import Subject, is_folder
+from brolly.identity.subject import MAX_FILES, Subject, is_folder
 from brolly.place import Place, Where
 
 MAX_SECONDS = 2.0  # for all files of a model
@@ -192,6 +192,9 @@ def _files(subject: Subject) -> Iterator[Finding]:
             yield Finding("unreadable", "warning", name, f"{error} It was not looked at.")
         except BrollyError:
             continue
+    if len(subject.files) >= MAX_FILES:
+        said = f"It holds {MAX_FILES:,} files or more, and not all were looked at; no real model does."
+        yield Finding("unscanned", "warning", "", said)
     if late:
         said = (
             f"Time ran out before {len(late)} files ({shown(late[0])} …) were looked at; identify them by themselves."

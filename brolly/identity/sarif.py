@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,6 @@ def _uri(base: str, file: str) -> str:
     """A relative reference where the model lies below the working folder, as scanners of repositories expect."""
     path = Path(base) / file if file else Path(base)
     try:
-        return quote(path.absolute().relative_to(Path.cwd()).as_posix())
+        return quote(os.fsencode(path.absolute().relative_to(Path.cwd()).as_posix()))
     except ValueError:
-        return "file://" + quote(path.absolute().as_posix())
+        return "file://" + quote(os.fsencode(path.absolute().as_posix()))

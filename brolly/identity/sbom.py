@@ -329,7 +329,7 @@ def _training(card: Card) -> str:
 def _identity(card: Card) -> str:
     """What makes two documents of the same files the same: names and sizes."""
     files = "\n".join(f"{n} {s}" for n, s in sorted(card.subject.files.items())) if not card.from_table else ""
-    return f"{title(card)}\n{files}"
+    return f"{title(card)}\n{files}".encode("utf-8", "replace").decode()
 
 
 def _now() -> str:

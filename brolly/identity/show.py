@@ -197,7 +197,7 @@ def why(card: Card, *, width: int | None = None) -> str:
 
 def clean(text: str) -> str:
     """What a file says, with nothing in it that a terminal would obey."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]", "�", text)
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", "�", text)
 
 
 def two_digits(n: float) -> str:

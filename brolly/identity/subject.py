@@ -14,7 +14,7 @@ from brolly.errors import BrollyError, CheckpointError
 from brolly.place import Place, Where
 
 MAX_FILES = 50_000
-MAX_LEVELS = 8
+MAX_LEVELS = 24
 MAX_TEXT = 2**20  # bytes
 
 

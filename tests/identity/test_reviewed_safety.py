@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
+import http.server
 import io
 import json
 import lzma
+import os
 import struct
 import tarfile
+import threading
 import time
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from brolly.errors import BrollyError
 from brolly.identity import identify
 from brolly.identity.prompts import judge
 
@@ -246,3 +253,60 @@ def test_honest_files_beside(tmp_path: Path) -> None:
         "tok.bin": bytes(range(99)) * 99,
     }
     assert told(tmp_path, files) == set()
+
+
+def test_names_that_are_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from brolly.cli import main
+
+    told(tmp_path, {"a/b/c/d/e/f/g/h/i/j/m.pkl": DECLARED})
+    (tmp_path / os.fsdecode(b"b\xff\x1b[31m.pkl")).write_bytes(DECLARED)
+    page = tmp_path.parent / f"{tmp_path.name}.html"
+    for option in (["--json"], ["--sbom", "cyclonedx"], ["--sbom", "spdx"], ["--sarif"], ["--html", str(page)], []):
+        assert main(["identify", str(tmp_path), *option, "--fail-on", "unsafe"]) == 3
+        said = capsys.readouterr()
+        assert "\x1b" not in said.out + said.err
+        if option and option[0] != "--html":
+            json.loads(said.out)
+    deep = [f.file for f in identify(tmp_path).findings if f.file.startswith("a/")]
+    assert deep == ["a/b/c/d/e/f/g/h/i/j/m.pkl"]
+
+
+PACKED = gzip.compress(bytes(2**25))
+
+
+class Endless(http.server.BaseHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.send_response(500 if "error" in self.path else 200)
+        if "packed" in self.path:
+            self.send_header("Content-Encoding", "gzip")
+            self.send_header("Content-Length", "200000")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            body = PACKED if "packed" in self.path else bytes(2**16)
+            for _ in range(2000):
+                self.wfile.write(body)
+
+
+@pytest.mark.parametrize("name", ("error.gguf", "packed.gguf"))
+def test_a_server_that_never_ends(name: str) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        tracemalloc.start()
+        with pytest.raises(BrollyError):
+            identify(f"http://127.0.0.1:{server.server_port}/{name}")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        server.shutdown()
+    assert peak < 2**24
+
+
+@pytest.mark.parametrize("how", (("bz2", 3), ("lzma", 1), ("xz", 1), ("zlib", 3), 0))
+def test_arrays_of_joblib(tmp_path: Path, how: Any) -> None:
+    joblib = pytest.importorskip("joblib")
+    numpy = pytest.importorskip("numpy")
+    made = {str(n): numpy.arange(9000) * 0.37 for n in range(20)} | {"o": numpy.array(["x", None], object)}
+    joblib.dump(made, tmp_path / "a.joblib", compress=how)
+    assert told(tmp_path, {}) == set()
