@@ -174,6 +174,9 @@ def _files(subject: Subject) -> Iterator[Finding]:
     telling = [n for n in subject.files if n.lower().endswith(SUFFIXES)]
     others = [] if far else [n for n in subject.files if not n.lower().endswith(SUFFIXES)]
     late: list[str] = []
+    if far and len(telling) > MAX_REMOTE:
+        said = f"Of {len(telling)} files that may hold pickles, {MAX_REMOTE} were looked into; pull it and identify it."
+        yield Finding("unscanned", "info", telling[MAX_REMOTE], said)
     for name in (*(telling[:MAX_REMOTE] if far else telling), *others):
         size = subject.files[name]
         if name.endswith(PROGRAMS):
