@@ -175,7 +175,7 @@ def plan_for(subject: Subject, anatomy: Anatomy | None) -> dict[str, int] | None
 def alone(config: Mapping[str, Any]) -> bool:
     """Whether a config is of a text network and nothing beside it."""
     kind = config.get("model_type")
-    if text_config(config) is not config or (kind in OTHER_NAMES and kind not in TEXT_ALONE):
+    if text_config(config) is not config or (str(kind) in OTHER_NAMES and kind not in TEXT_ALONE):
         return False
     beside = ("vision_config", "audio_config", "visual", "vision_tower", "mm_vision_tower", "img_processor")
     return not any(config.get(key) for key in beside)

@@ -48,7 +48,7 @@ def spoilt(name: str, raw: bytes, other: bytes, rng: random.Random, depth: int =
                 return rezipped(raw, other, rng, depth)
             if depth < 2 and (raw[257:262] == b"ustar" or raw[:2] == b"\x1f\x8b"):
                 return retarred(raw, other, rng, depth)
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile, tarfile.TarError):
+        except (ValueError, OSError, EOFError, RecursionError, zipfile.BadZipFile, tarfile.TarError):
             pass
     return damaged(raw, other, rng)
 
@@ -124,7 +124,7 @@ def edited(raw: bytes, rng: random.Random) -> bytes:
                 holder[key] = str(old) if isinstance(old, (int, float)) else {"weights": old}
                 if isinstance(old, str):
                     holder[key] = old * rng.choice((2, 200)) if rng.random() < 0.7 else len(old)
-                elif type(old) is int:
+                elif type(old) is int and abs(old) < 2**1000:
                     holder[key] = rng.choice((-old, old * 2**20, old + 0.5, old * 10**9, [old], str(old)))
             case 7:
                 source, from_key = rng.choice(path)

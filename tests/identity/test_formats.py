@@ -403,3 +403,10 @@ def test_the_form_holds_words_where_a_config_holds_anything(tmp_path: Path) -> N
     said = {"model_type": "llama", "architectures": [float("inf"), {"a": 1}, "LlamaForCausalLM"]}
     (tmp_path / "config.json").write_text(json.dumps(said))
     assert form(examine(tmp_path))["model properties"]["model architecture"]["value"] == ["LlamaForCausalLM"]
+
+
+@pytest.mark.parametrize("said", [["minimax"], {"a": 1}, None, 5, float("nan")])
+def test_a_type_that_is_no_word_is_none(tmp_path: Path, said: Any) -> None:
+    config = {"model_type": said, "hidden_size": 64, "num_hidden_layers": 2, "architectures": ["MiniMaxM2ForCausalLM"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert examine(tmp_path).json()["kind"] in ("llm", None)
