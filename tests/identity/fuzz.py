@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from brolly.checkpoint import read_header
 from brolly.errors import BrollyError
 from brolly.identity import examine
 from tests.identity.damage import Hollow, spoilt, tree
@@ -61,19 +62,24 @@ def one(path: Path, everything: bool = False) -> tuple[float, bool]:
     taken = time.process_time() - start
     if everything and not refused:
         aloud(card)
+        with contextlib.suppress(BrollyError):
+            read_header(path)  # as loading does: strictly
     return taken, refused
 
 
 def aloud(card: Any) -> None:
     """The card in every other form; what a terminal would obey is in none of them."""
     from brolly.identity import html, sbom, show
+    from brolly.identity.compare import compare, show_comparison
     from brolly.identity.gpai import form
     from brolly.identity.sarif import sarif
 
     text = show.show(card)
     assert not CONTROL.search(text), f"the terminal would obey {CONTROL.search(text)}"
     html.page(card).encode()
-    for document in (sbom.cyclonedx(card), sbom.spdx(card), sarif([card]), form(card)):
+    compared = compare(card, card)
+    assert not CONTROL.search(show_comparison(compared)), "nor in a comparison"
+    for document in (sbom.cyclonedx(card), sbom.spdx(card), sarif([card]), form(card), compared):
         json.dumps(document, allow_nan=False)
 
 
