@@ -56,7 +56,8 @@ _ONE = rb"|".join(rb"\x%02x\0{7}+.{%d}+" % (n, n) for n in sorted(range(64), key
 def read_gguf(path: Where, faults: list[CheckpointError] | None = None) -> tuple[dict[str, TensorInfo], dict[str, Any]]:
     """Tensors (shapes row-major) and key-values of one file. Raises CheckpointError.
 
-    A big-endian file is refused, as its numbers would be taken for others; with `faults`, that is told there.
+    A file cut short, or a big-endian one, whose numbers would be taken for others, is refused; with `faults`, that is
+    told there.
     """
     with opened(path) as (file, size):
         if size < 16:
@@ -76,14 +77,23 @@ def read_gguf(path: Where, faults: list[CheckpointError] | None = None) -> tuple
                     told = f"{path} ends in the middle of its GGUF header; download it again."
                     raise CheckpointError(told) from None
                 raw = raw[:] + more
-    if cursor.order == ">":
-        found = CheckpointError(
-            f"{path} is big-endian; convert the model for little-endian machines.", "big-endian", path.name
-        )
+    found = [_cut_short(tensors, path, size)]
+    if cursor.order == ">":  # nothing is wrong with it; only loading would take its numbers for others
+        found.append(CheckpointError(f"{path} is big-endian; convert the model for little-endian machines.", ""))
+    for fault in filter(None, found):
         if faults is None:
-            raise found
-        faults.append(found)
+            raise fault
+        faults.append(fault)
     return tensors, metadata
+
+
+def _cut_short(tensors: dict[str, TensorInfo], path: Where, size: int) -> CheckpointError | None:
+    """What is wrong where the data ends before its tensors do."""
+    for info in tensors.values():
+        if info.nbytes and info.offset + info.nbytes > size:
+            what = f"tensor {shown(info.name)} ends at {info.offset + info.nbytes:,}: incomplete."
+            return CheckpointError(f"{path} has {size:,} bytes; {what}", "broken-file", path.name)
+    return None
 
 
 def read_gguf_split(
@@ -373,7 +383,7 @@ def _read(cursor: _Cursor) -> tuple[dict[str, TensorInfo], dict[str, Any]]:
     tensors: dict[str, TensorInfo] = {}
     end = 0
     for name, shape, kind, at in sorted(rows, key=lambda row: row[3]):
-        info = _tensor(name, shape, kind, start + at, path, cursor.size)
+        info = _tensor(name, shape, kind, start + at, path)
         if name in tensors or at % alignment or (info.nbytes and info.offset < end):
             fault = "occurs twice" if name in tensors else "is not aligned" if at % alignment else "overlaps another"
             raise CheckpointError(f"{path}: tensor {shown(name)} {fault}; the file is damaged or made up.")
@@ -392,7 +402,7 @@ def _row(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
     return name, tuple(dims[::-1]), kind, at
 
 
-def _tensor(name: str, shape: tuple[int, ...], kind: int, offset: int, path: Where, size: int) -> TensorInfo:
+def _tensor(name: str, shape: tuple[int, ...], kind: int, offset: int, path: Where) -> TensorInfo:
     if kind not in TYPES:
         named = f" ({REMOVED[kind]}, given up in 2023)" if kind in REMOVED else ""
         raise CheckpointError(f"{path}: tensor {shown(name)} has GGUF type {kind}{named}, which is not known here.")
@@ -404,9 +414,4 @@ def _tensor(name: str, shape: tuple[int, ...], kind: int, offset: int, path: Whe
         raise CheckpointError(
             f"{path}: tensor {shown(name)} {shown(shape)} does not divide into {dtype} blocks of {block}."
         )
-    nbytes = count // block * block_bytes
-    if nbytes and offset + nbytes > size:
-        raise CheckpointError(
-            f"{path} has {size:,} bytes; tensor {shown(name)} ends at {offset + nbytes:,}: incomplete."
-        )
-    return TensorInfo(name, dtype, shape, path, offset, nbytes)
+    return TensorInfo(name, dtype, shape, path, offset, count // block * block_bytes)

@@ -154,12 +154,14 @@ def licence_of(subject: Subject, kind: Kind, known: Known | None) -> Licence:
     base, base_name = strictest(kind.base_model) if kind.relation in DERIVED else (None, None)
     if known and known.licence:
         row = Said(licence_named(known.licence), known.licence, "table of known models", known.name)
-        if kind.relation in DERIVED and not kind.base_model:
+        if known.matched == "shape":
+            pass  # a shape is no licence
+        elif kind.relation in DERIVED and not kind.base_model:
             base, base_name = row, known.name
-        elif kind.relation not in DERIVED and known.matched != "shape":
+        elif kind.relation not in DERIVED:
             own = own or row
     openness, why = _openness(subject, known)
-    if not own and known and known.licence and known.matched == "shape" and kind.relation not in DERIVED:
+    if not own and not base and known and known.licence and known.matched == "shape":
         rule = "that of the model whose shape it has; whether this one has it, no file tells"
         why.append(Evidence("licence", "table of known models", known.name, known.licence, rule))
     if base and base_name:

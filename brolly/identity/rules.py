@@ -266,7 +266,7 @@ def eu_modifier(facts: Facts, thresholds: Mapping[str, float]) -> Verdict:
         "merge": "averaging weights trains nothing, so it spends next to no training compute",
         "draft": "a draft model is trained beside its model and does not change it",
     }
-    if relation in none:
+    if relation in none and not (relation == "merge" and change):
         return Verdict(NOT, inputs, _sentence(none[relation]))
     if relation is None:
         return Verdict(UNTOLD, inputs, "Whether it was made from another model, the files do not tell.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,45 +30,52 @@ def test_damaged_models_are_told_or_refused(samples: list[Path], tmp_path: Path)
     assert told["slowest"] < SECOND and told["memory"] < MEMORY
 
 
-def caught(samples: list[Path], tmp_path: Path) -> list[str]:
+def caught(samples: list[Path], folder: Path, patch: pytest.MonkeyPatch, spoil: Callable[[int], None]) -> list[str]:
+    """What the fuzzer says of a reader that does `spoil` with the first, second … damaged file of a format."""
     (sample,) = (path for path in samples if path.name == "model.gguf")
-    failures = piece([sample], 12, 1, tmp_path)["failures"]
+    real, clean, met = gguf.read_gguf, sample.read_bytes(), list[bytes]()
+
+    def reads(path: Any, faults: Any = None) -> Any:
+        if (raw := path.read_bytes()) != clean:
+            if raw not in met:
+                met.append(raw)
+            spoil(met.index(raw))
+        return real(path, faults)
+
+    patch.setattr(gguf, "read_gguf", reads)
+    failures = piece([sample], 12, 1, folder)["failures"]
     assert all(Path(text.partition(": ")[0]).exists() for text in failures), "the damaged files are kept"
     return [text.partition(": ")[2] for text in failures]
 
 
 def test_crashes_are_caught(samples: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = gguf.read_gguf, 0
-
-    def fails(path: Any, faults: Any = None) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls > 1:
+    def fails(number: int) -> None:
+        if number == 2:
             raise KeyError("no such thing")
-        return real(path, faults)
 
-    monkeypatch.setattr(gguf, "read_gguf", fails)
-    assert "KeyError: 'no such thing'" in caught(samples, tmp_path)
+    assert caught(samples, tmp_path, monkeypatch, fails) == ["KeyError: 'no such thing'"]
 
 
 def test_slowness_and_hunger_are_caught(samples: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = gguf.read_gguf, 0
-
-    def dawdles(path: Any, faults: Any = None) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls in (2, 3):
-            end = time.process_time() + 0.7
-            while time.process_time() < end:
-                pass
-        if calls == 5:
+    def dawdles(number: int) -> None:
+        end = time.process_time() + 0.7 * (number == 1)
+        while time.process_time() < end:
+            pass
+        if number == 3:
             bytearray(MEMORY + 2**24)
-        return real(path, faults)
 
-    monkeypatch.setattr(gguf, "read_gguf", dawdles)
     monkeypatch.setattr("tests.identity.fuzz.SECOND", 0.5)
-    found = caught(samples, tmp_path)
+    found = caught(samples, tmp_path, monkeypatch, dawdles)
     assert found[0].startswith("took 0.7 s") and "bytes of memory" in found[1]
+
+
+def test_what_never_ends_is_given_up(samples: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hangs(number: int) -> None:
+        while number == 1:
+            pass
+
+    monkeypatch.setattr("tests.identity.fuzz.HANG", 0.3)
+    assert caught(samples, tmp_path, monkeypatch, hangs) == ["took more than 0.3 s"]
 
 
 def test_damage_is_the_same_for_the_same_seed(samples: list[Path]) -> None:
