@@ -48,12 +48,20 @@ def left_over(subject: Subject) -> Told | None:
     some = sample(tensors)
     hits = sum(1 for n in some if OPTIMIZER.search(n[:300]))
     model = any(n.startswith(("state_dict", "model.", "module.")) and not OPTIMIZER.search(n[:300]) for n in some)
-    if named or (hits and hits * 3 >= len(some) and not model):
+    if named or (hits and hits * 3 >= len(some) and not model and not weights_beside(subject)):
         key = "tensor names" if hits else "file name"
         return Told(
             "", "optimizer", name, key, some[0][:80] if some and hits else name, "moments of an optimizer, no weights"
         )
     return None
+
+
+def weights_beside(subject: Subject) -> bool:
+    """Whether a checkpoint from the middle of a training holds the model's weights beside the optimizer's moments."""
+    from brolly.identity.aside import training_of
+
+    state = set(training_of(subject.header))
+    return bool(state) and any(n not in state and not OPTIMIZER.search(n[:300]) for n in subject.header.tensors)
 
 
 def is_lora(tensors: Mapping[str, TensorInfo]) -> bool:

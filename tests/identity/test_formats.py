@@ -410,3 +410,11 @@ def test_a_type_that_is_no_word_is_none(tmp_path: Path, said: Any) -> None:
     config = {"model_type": said, "hidden_size": 64, "num_hidden_layers": 2, "architectures": ["MiniMaxM2ForCausalLM"]}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert examine(tmp_path).json()["kind"] in ("llm", None)
+
+
+@pytest.mark.parametrize("case", ["plain loop", "lightning", "fairseq"])
+def test_a_checkpoint_with_weights_beside_its_optimizer_is_no_optimizer(tmp_path: Path, case: str) -> None:
+    torch.save(checkpoints()[case], tmp_path / "last.ckpt")
+    assert "optimizer" not in examine(tmp_path / "last.ckpt").kind.flavours
+    torch.save(trained()[1].state_dict(), tmp_path / "state.pt")
+    assert "optimizer" in examine(tmp_path / "state.pt").kind.flavours
