@@ -64,6 +64,8 @@ def relate(a: Card, b: Card) -> tuple[str, str, dict[str, Any]]:
         "equal_norms": equal_norms, "equal_matrices": equal,
     }  # fmt: skip
     quantised = (a.parameters.quantization is None) != (b.parameters.quantization is None)
+    if odd == len(shared) and not quantised:
+        return "unrelated", "tensors of the same names have other shapes.", evidence
     if on_matrices is None or (quantised and odd):
         if quantised and on_norms is not None and on_norms > SAME:
             which = "B" if b.parameters.quantization else "A"
