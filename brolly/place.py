@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
@@ -95,3 +97,33 @@ class Place:
 
 
 Where = Path | Place
+
+
+def there(path: Where) -> bool:
+    """Whether it exists; os.path says no where pathlib would raise: names too long, loops of links."""
+    return path.exists() if isinstance(path, Place) else os.path.exists(path)
+
+
+def is_folder(path: Where) -> bool:
+    """Whether it is a folder; no for what cannot be looked at."""
+    return path.is_dir() if isinstance(path, Place) else os.path.isdir(path)
+
+
+class Seekable(io.RawIOBase):
+    """A file of a known `size` that stands nowhere by itself: whoever inherits says what lies at `self.at`."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.at = size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.at = max(0, offset + (0, self.at, self.size)[whence])
+        return self.at

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from brolly import hub
 from brolly.errors import HubError, NotFound, Offline
-from brolly.place import Place
+from brolly.place import Place, Seekable
 
 WHOLE = 2**18  # bytes: a file as small as this is fetched at once
 FIRST = 2**16  # bytes of a first range where nothing is known of the header's length
@@ -193,25 +193,12 @@ def _short(answer: Any) -> Any:
     return type(answer)(answer.status_code, headers=headers, content=said[:MAX_SAID], request=answer.request)
 
 
-class _File(io.RawIOBase):
+class _File(Seekable):
     """One file of a store, read where it is asked for."""
 
     def __init__(self, store: Ranged, name: str) -> None:
-        self.store, self._name, self.at = store, name, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        size = self.store.sizes[self._name]
-        self.at = max(0, offset + (0 if whence == io.SEEK_SET else self.at if whence == io.SEEK_CUR else size))
-        return self.at
+        super().__init__(store.sizes[name])
+        self.store, self._name = store, name
 
     def readinto(self, buffer: Any) -> int:
         piece = self.store.read(self._name, self.at, len(buffer))

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 from brolly.card import Finding
 from brolly.checkpoint.bounded import opened, shown
 from brolly.errors import CheckpointError, UnsafeCheckpoint
-from brolly.place import Place, Where
+from brolly.place import Place, Seekable, Where
 
 MAX_MEMBERS = 100_000
 MAX_DIRECTORY = 16 * 2**20  # bytes
@@ -52,24 +52,12 @@ class Directory(NamedTuple):
     last: int
 
 
-class Part(io.RawIOBase):
+class Part(Seekable):
     """Bytes [start, start + size) of a file; `closing` is closed with it."""
 
     def __init__(self, file: BinaryIO, start: int, size: int, closing: ExitStack | None = None) -> None:
-        self.file, self.start, self.size, self.at, self.closing = file, start, size, 0, closing
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.at
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self.at = max(0, offset + (0, self.at, self.size)[whence])
-        return self.at
+        super().__init__(size)
+        self.file, self.start, self.closing = file, start, closing
 
     def read(self, n_bytes: int | None = -1) -> bytes:
         left = max(0, self.size - self.at)

@@ -142,3 +142,10 @@ def shape_of(value: Any, where: str) -> tuple[int, ...]:
     if not ok or not all(type(n) is int and 0 <= n < 2**48 for n in value):
         raise CheckpointError(f"{where}: the shape is {shown(value)}; expected up to {MAX_DIMS} whole numbers.")
     return tuple(value)
+
+
+def note(faults: list[CheckpointError] | None, error: CheckpointError) -> None:
+    """Go on after a fault where the caller collects them; else it ends the reading."""
+    if faults is None:
+        raise error
+    faults.append(error)

@@ -9,10 +9,10 @@ from typing import Any, BinaryIO
 
 from brolly.card import Header
 from brolly.checkpoint.bounded import exactly, json_object, opened, parse_json, shown
-from brolly.checkpoint.gathered import Gathered, beside, bits_of, bytes_of, is_folder, size_there
+from brolly.checkpoint.gathered import Gathered, beside, bits_of, bytes_of, size_there
 from brolly.checkpoint.protobuf import Wire, length, signed, varint
 from brolly.errors import CheckpointError, UnsafeCheckpoint
-from brolly.place import Where
+from brolly.place import Where, is_folder
 
 KINDS = {
     200: "pipelineClassifier", 201: "pipelineRegressor", 202: "pipeline", 300: "glmRegressor",

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 from brolly.card import Header, TensorInfo
-from brolly.checkpoint.bounded import json_object, opened, shown
-from brolly.checkpoint.formats import EXPECTED, config_of, note, read_file, read_torch_file, reader, settings, there
+from brolly.checkpoint.bounded import json_object, note, opened, shown
+from brolly.checkpoint.formats import EXPECTED, config_of, read_file, read_torch_file, reader, settings
 from brolly.errors import BrollyError, CheckpointError, UnsafeCheckpoint
-from brolly.place import Place, Where
+from brolly.place import Place, Where, there
 
 Faults = list[CheckpointError] | None
 VARIANT = re.compile(r"\.(fp16|bf16|fp32|fp8|ema|non_ema|int8)(?=[.-])")

@@ -8,9 +8,9 @@ from importlib import import_module
 from typing import Any
 
 from brolly.card import Header
-from brolly.checkpoint.bounded import json_object, opened
+from brolly.checkpoint.bounded import json_object, note, opened
 from brolly.errors import CheckpointError
-from brolly.place import Where
+from brolly.place import Where, there
 
 EXPECTED = "expected a model: a folder with weights, or a .safetensors, .gguf, .pt, .pth or .bin file"
 HEAD = 512  # bytes looked at: tar's magic stands at 257
@@ -221,19 +221,3 @@ def settings(path: Where, faults: list[CheckpointError] | None) -> dict[str, Any
     except CheckpointError as error:
         note(faults, error)
         return {}
-
-
-def note(faults: list[CheckpointError] | None, error: CheckpointError) -> None:
-    """Go on after a fault where the caller collects them; else it ends the reading."""
-    if faults is None:
-        raise error
-    faults.append(error)
-
-
-def there(path: Where) -> bool:
-    """Whether it exists; os.path says no where pathlib would raise: names too long, loops of links."""
-    import os
-
-    from brolly.place import Place
-
-    return path.exists() if isinstance(path, Place) else os.path.exists(path)

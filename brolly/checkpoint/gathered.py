@@ -81,10 +81,6 @@ def beside(path: Where, location: str) -> Where | None:
     return found
 
 
-def is_folder(path: Where) -> bool:
-    return path.is_dir() if isinstance(path, Place) else os.path.isdir(path)
-
-
 def names_in(folder: Where) -> list[str]:
     """The names of the files and folders directly in a folder, sorted; none where it cannot be read."""
     try:

@@ -16,7 +16,7 @@ from math import prod
 from typing import Any, BinaryIO
 
 from brolly.card import TensorInfo
-from brolly.checkpoint.bounded import MAX_TENSORS, opened, shape_of, shown
+from brolly.checkpoint.bounded import MAX_TENSORS, note, opened, shape_of, shown
 from brolly.errors import CheckpointError
 from brolly.place import Place, Where
 
@@ -81,9 +81,7 @@ def read_gguf(path: Where, faults: list[CheckpointError] | None = None) -> tuple
     if cursor.order == ">":  # nothing is wrong with it; only loading would take its numbers for others
         found.append(CheckpointError(f"{path} is big-endian; convert the model for little-endian machines.", ""))
     for fault in filter(None, found):
-        if faults is None:
-            raise fault
-        faults.append(fault)
+        note(faults, fault)
     return tensors, metadata
 
 
@@ -106,9 +104,7 @@ def read_gguf_split(
 
     def fault(message: str, finding: str, file: str) -> None:
         error = CheckpointError(message, finding, file)
-        if faults is None:
-            raise error
-        faults.append(error)
+        note(faults, error)
 
     matched = SPLIT.fullmatch(first.name)
     if not matched or not 0 < int(matched[3]) <= MAX_PARTS:
@@ -127,9 +123,7 @@ def read_gguf_split(
             found, said = read_gguf(file, faults)
         except CheckpointError as error:
             error.file = error.file or file.name
-            if faults is None:
-                raise
-            faults.append(error)
+            note(faults, error)
             whole = False
             continue
         if said.get("split.count", count) != count:

@@ -9,7 +9,7 @@ from typing import Any
 from brolly.card import Header
 from brolly.checkpoint.bounded import json_object, opened, shown
 from brolly.errors import CheckpointError, NotFound, UnsafeCheckpoint
-from brolly.place import Where
+from brolly.place import Where, is_folder
 
 MAX_NESTED = 4  # Modelfiles and manifests that name each other
 NESTED: ContextVar[int] = ContextVar("nested", default=0)
@@ -54,8 +54,8 @@ def _within(folder: Where, name: str, path: Where) -> Where | None:
 
 def read_oci(path: Where) -> Header:
     """The model of an OCI layout (a folder with oci-layout, index.json, blobs/) or of a manifest in Ollama's store."""
-    folder = path if _is_folder(path) else path.parent
-    manifest = json_object(path / "index.json") if _is_folder(path) else json_object(path)
+    folder = path if is_folder(path) else path.parent
+    manifest = json_object(path / "index.json") if is_folder(path) else json_object(path)
     for _ in range(3):  # an index may name an index
         inner = manifest.get("manifests")
         if not isinstance(inner, list) or not inner or not isinstance(inner[0], dict):
@@ -120,7 +120,3 @@ def _blob(path: Where, folder: Where, digest: Any) -> Where:
 def _text(path: Where) -> str:
     with opened(path) as (file, size):
         return file.read(min(size, MAX_TEXT)).decode("utf-8", "replace")
-
-
-def _is_folder(path: Where) -> bool:
-    return path.is_dir()

@@ -11,9 +11,9 @@ from typing import Any
 
 from brolly.card import Header
 from brolly.checkpoint.bounded import MAX_TENSORS, json_object, parse_json, shape_of, shown
-from brolly.checkpoint.gathered import Gathered, is_folder, names_in, size_there
+from brolly.checkpoint.gathered import Gathered, names_in, size_there
 from brolly.errors import CheckpointError, NotFound
-from brolly.place import Place, Where
+from brolly.place import Place, Where, is_folder
 
 MARKS = ("_METADATA", "manifest.ocdbt", "_sharding", "array_metadatas")
 ARRAYS = (".zarray", "zarr.json")

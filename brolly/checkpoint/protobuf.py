@@ -200,14 +200,20 @@ class Wire:
 
 
 def _varint(raw: bytes, i: int) -> tuple[int, int]:
-    """A number of up to 64 bits and where it ends. Raises IndexError, ValueError."""
+    """The lower 64 bits of a number and where it ends. Raises IndexError, ValueError."""
+    value, i = number_at(raw, i)
+    return value & 0xFFFFFFFFFFFFFFFF, i
+
+
+def number_at(raw: bytes, i: int) -> tuple[int, int]:
+    """A number in up to ten groups of seven bits, the lowest first, and its end. Raises IndexError, ValueError."""
     value = shift = 0
     while True:
         byte = raw[i]
         i += 1
         value |= (byte & 0x7F) << shift
         if byte < 128:
-            return value & 0xFFFFFFFFFFFFFFFF, i
+            return value, i
         shift += 7
         if shift > 63:
             raise ValueError

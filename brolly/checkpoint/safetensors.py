@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from brolly.card import BITS, TensorInfo
-from brolly.checkpoint.bounded import MAX_JSON, exactly, opened, parse_json, shape_of, shown
+from brolly.checkpoint.bounded import MAX_JSON, exactly, note, opened, parse_json, shape_of, shown
 from brolly.errors import CheckpointError, DiskFull
 from brolly.place import Where
 
@@ -48,10 +48,8 @@ def read_safetensors(
     try:
         _check_layout(tensors, path, start, size)
     except CheckpointError as error:
-        if faults is None:
-            raise
         error.file = path.name
-        faults.append(error)
+        note(faults, error)
     return tensors, metadata
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from brolly.checkpoint.bounded import MAX_TENSORS
+from brolly.checkpoint.protobuf import number_at
 from brolly.errors import CheckpointError
 from brolly.place import Where
 
@@ -28,16 +29,16 @@ class Table:
         if len(footer) < FOOTER or footer[-8:] != MAGIC:
             raise CheckpointError(f"{path} does not end as a TensorFlow checkpoint's index does; download it again.")
         try:
-            i = _number(footer, _number(footer, 0)[1])[1]
-            begin, i = _number(footer, i)
-            n_bytes = _number(footer, i)[0]
+            i = number_at(footer, number_at(footer, 0)[1])[1]
+            begin, i = number_at(footer, i)
+            n_bytes = number_at(footer, i)[0]
         except (IndexError, ValueError):
             raise self.broken() from None
         self.blocks: list[tuple[int, int]] = []
         for _, handle in self._entries(self._block(begin, n_bytes)):
             try:
-                begin, i = _number(handle, 0)
-                self.blocks.append((begin, _number(handle, i)[0]))
+                begin, i = number_at(handle, 0)
+                self.blocks.append((begin, number_at(handle, i)[0]))
             except (IndexError, ValueError):
                 raise self.broken() from None
             if len(self.blocks) > MAX_TENSORS:
@@ -98,9 +99,9 @@ class Table:
         i, key = 0, b""
         while i < end:
             try:
-                shared, i = _number(block, i)
-                own, i = _number(block, i)
-                n_value, i = _number(block, i)
+                shared, i = number_at(block, i)
+                own, i = number_at(block, i)
+                n_value, i = number_at(block, i)
             except (IndexError, ValueError):
                 raise self.broken() from None
             if shared > len(key) or i + own + n_value > end or shared + own > MAX_KEY:
@@ -114,22 +115,9 @@ class Table:
             i += n_value
 
 
-def _number(raw: bytes, i: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = raw[i]
-        i += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 128:
-            return value, i
-        shift += 7
-        if shift > 63:
-            raise ValueError
-
-
 def unsnap(raw: bytes, most: int) -> bytes:
     """Snappy's raw format, decompressed. Raises IndexError or ValueError where it is damaged or longer than `most`."""
-    n_bytes, i = _number(raw, 0)
+    n_bytes, i = number_at(raw, 0)
     if n_bytes > most or n_bytes > 64 * len(raw):
         raise ValueError
     found = bytearray()

@@ -16,7 +16,7 @@ from brolly.card import BITS, TensorInfo
 from brolly.checkpoint.archives import Member, is_tar, member_file, read_directory, tar_members
 from brolly.checkpoint.bounded import MAX_DEPTH, MAX_TENSORS, fault, opened, shape_of, shown
 from brolly.checkpoint.pickles import Broken, Clock, Name, Spent, Stretch, Tape, opcodes
-from brolly.checkpoint.torchfile import DTYPES, LEGACY_MAGIC, MAX_NAMES, STORAGES, WRAPPERS
+from brolly.checkpoint.torchfile import DTYPES, LEGACY_MAGIC, MARK, MAX_NAMES, STORAGES, WRAPPERS, marked
 from brolly.errors import CheckpointError, UnsafeCheckpoint
 from brolly.place import Where
 
@@ -280,9 +280,6 @@ def _dtype(name: Any) -> str | None:
     return STORAGES.get(leaf) or DTYPES.get(leaf) or QUANTISED.get(leaf)
 
 
-_MARK = object()
-
-
 class _Machine:
     """A stack and a memo; what is called becomes a Thing, a dictionary or where a tensor lies."""
 
@@ -302,16 +299,6 @@ class _Machine:
         self.of.clock.tick(steps & 1023)
         return self.stack.pop()
 
-    def _marked(self) -> list[Any]:
-        at = len(self.stack) - 1
-        while self.stack[at] is not _MARK:
-            at -= 1
-            if at < 0:
-                raise ValueError("a mark is missing")
-        values = self.stack[at + 1 :]
-        del self.stack[at:]
-        return values
-
     def _step(self, code: int, value: Any) -> None:
         stack = self.stack
         match code:
@@ -322,7 +309,7 @@ class _Machine:
             case 0x68 | 0x6A | 0x67:  # BINGET LONG_BINGET GET
                 stack.append(self.memo[value])
             case 0x28:  # MARK
-                stack.append(_MARK)
+                stack.append(MARK)
             case 0x7D:  # EMPTY_DICT
                 stack.append({})
             case 0x5D | 0x8F:  # EMPTY_LIST EMPTY_SET
@@ -336,28 +323,28 @@ class _Machine:
             case 0x46:  # FLOAT
                 stack.append(None)
             case 0x74:  # TUPLE
-                stack.append(tuple(self._marked()))
+                stack.append(tuple(marked(stack)))
             case 0x85 | 0x86 | 0x87:  # TUPLE1 TUPLE2 TUPLE3
                 n = code - 0x84
                 last = tuple(stack[-n:])
                 del stack[-n:]
                 stack.append(last)
             case 0x6C | 0x91:  # LIST FROZENSET
-                stack.append(self._marked())
+                stack.append(marked(stack))
             case 0x64:  # DICT
-                values = self._marked()
+                values = marked(stack)
                 stack.append({})
                 self._set(values)
             case 0x61:  # APPEND
                 last = stack.pop()
                 self._extend([last])
             case 0x65 | 0x90:  # APPENDS ADDITEMS
-                self._extend(self._marked())
+                self._extend(marked(stack))
             case 0x73:  # SETITEM
                 last, key = stack.pop(), stack.pop()
                 self._set([key, last])
             case 0x75:  # SETITEMS
-                self._set(self._marked())
+                self._set(marked(stack))
             case 0x63:  # GLOBAL
                 stack.append(self._name(value))
             case 0x93:  # STACK_GLOBAL
@@ -373,9 +360,9 @@ class _Machine:
                 arguments, what = stack.pop(), stack.pop()
                 stack.append(self._made(what, arguments))
             case 0x69:  # INST
-                stack.append(self._made(self._name(value), tuple(self._marked())))
+                stack.append(self._made(self._name(value), tuple(marked(stack))))
             case 0x6F:  # OBJ
-                values = self._marked()
+                values = marked(stack)
                 stack.append(self._made(values[0], tuple(values[1:])))
             case 0x62:  # BUILD
                 state = stack.pop()
@@ -388,8 +375,8 @@ class _Machine:
                 stack.append(self._persistent(value))
             case 0x30:  # POP
                 stack.pop()
-            case 0x31:  # POP_MARK
-                self._marked()
+            case 0x31:  # POPMARK
+                marked(stack)
             case 0x32:  # DUP
                 stack.append(stack[-1])
             case 0x80 | 0x95 | 0x2E | 0x98:  # PROTO FRAME STOP READONLY_BUFFER

@@ -10,11 +10,11 @@ from typing import Any
 
 from brolly.card import Header
 from brolly.checkpoint.bounded import opened, shown
-from brolly.checkpoint.gathered import NARROW, Gathered, beside, bytes_of, is_folder, names_in, size_there
+from brolly.checkpoint.gathered import NARROW, Gathered, beside, bytes_of, names_in, size_there
 from brolly.checkpoint.protobuf import Wire, length, signed, varint
 from brolly.checkpoint.sstable import Table
 from brolly.errors import CheckpointError, NotFound
-from brolly.place import Where
+from brolly.place import Where, is_folder
 
 TYPES = {
     1: "F32", 2: "F64", 3: "I32", 4: "U8", 5: "I16", 6: "I8", 8: "C64", 9: "I64", 10: "BOOL", 11: "I8", 12: "U8",

@@ -288,7 +288,19 @@ def _collect(found: Any, locate: Callable[[_Storage], tuple[int, int]], path: Wh
     return tensors
 
 
-_MARK = object()
+MARK = object()
+
+
+def marked(stack: list[Any]) -> list[Any]:
+    """The values above a stack's last mark, taken off with it. Raises ValueError, IndexError."""
+    at = len(stack) - 1
+    while stack[at] is not MARK:
+        at -= 1
+        if at < 0:
+            raise ValueError("a mark is missing")
+    values = stack[at + 1 :]
+    del stack[at:]
+    return values
 
 
 class _Machine:
@@ -319,23 +331,13 @@ class _Machine:
         except (LookupError, ValueError, TypeError, AttributeError, MemoryError, OverflowError, Warning) as error:
             raise CheckpointError(f"{self.path}: the pickle is damaged ({fault(error)}).") from None
 
-    def _marked(self) -> list[Any]:
-        at = len(self.stack) - 1
-        while self.stack[at] is not _MARK:
-            at -= 1
-            if at < 0:
-                raise ValueError("a mark is missing")
-        values = self.stack[at + 1 :]
-        del self.stack[at:]
-        return values
-
     def _step(self, op: str, arg: Any) -> None:
         stack = self.stack
         match op:
             case "PROTO" | "FRAME" | "STOP":
                 pass
             case "MARK":
-                stack.append(_MARK)
+                stack.append(MARK)
             case "EMPTY_DICT":
                 stack.append({})
             case "EMPTY_LIST":
@@ -349,15 +351,15 @@ class _Machine:
             case "NEWTRUE" | "NEWFALSE":
                 stack.append(op == "NEWTRUE")
             case "TUPLE":
-                stack.append(tuple(self._marked()))
+                stack.append(tuple(marked(stack)))
             case "LIST":
-                stack.append(self._marked())
+                stack.append(marked(stack))
             case "DICT":
-                stack.append(self._pairs(self._marked()))
+                stack.append(self._pairs(marked(stack)))
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 n = int(op[-1])
                 last = tuple(stack[-n:])
-                if len(last) < n or any(v is _MARK for v in last):
+                if len(last) < n or any(v is MARK for v in last):
                     raise ValueError("the stack is empty")
                 del stack[-n:]
                 stack.append(last)
@@ -365,18 +367,18 @@ class _Machine:
                 value = stack.pop()
                 stack[-1].append(value)
             case "APPENDS" | "ADDITEMS":
-                values = self._marked()
+                values = marked(stack)
                 stack[-1].extend(values)
             case "SETITEM":
                 value, key = stack.pop(), stack.pop()
                 stack[-1].update(self._pairs([key, value]))
             case "SETITEMS":
-                values = self._marked()
+                values = marked(stack)
                 stack[-1].update(self._pairs(values))
             case "POP":
                 stack.pop()
-            case "POP_MARK":
-                self._marked()
+            case "POPMARK":
+                marked(stack)
             case "DUP":
                 stack.append(stack[-1])
             case "BINPUT" | "LONG_BINPUT" | "PUT":

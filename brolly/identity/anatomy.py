@@ -6,14 +6,12 @@ Rows of data/decoders.json say what a model type's layers are made of; a type wi
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from brolly.identity.mixers import MIXERS, Mix, Settings, Untold, linear
+from brolly.identity.tables import table
 
-DATA = Path(__file__).parent / "data"
 TEXT_PARTS = ("text_config", "llm_config", "language_config", "thinker_config", "talker_config", "text_model_config")
 FULL, SLIDING, CHUNKED = "full", "sliding", "chunked"
 WORDS = {
@@ -139,19 +137,19 @@ class Anatomy(NamedTuple):
 @functools.cache
 def rows() -> dict[str, dict[str, Any]]:
     """The table of model types, each with what it inherits."""
-    table = json.loads((DATA / "decoders.json").read_bytes())
+    told = table("decoders.json")
 
     def whole(name: str) -> dict[str, Any]:
-        row = table[name]
+        row = told[name]
         return {**whole(row["like"]), **row} if "like" in row else row
 
-    return {name: whole(name) for name in table}
+    return {name: whole(name) for name in told}
 
 
 @functools.cache
 def defaults() -> dict[str, dict[str, Any]]:
     """What transformers' config classes assume where a config.json says nothing: model type → key → value."""
-    found: dict[str, dict[str, Any]] = json.loads((DATA / "config_defaults.json").read_bytes())["types"]
+    found: dict[str, dict[str, Any]] = table("config_defaults.json")["types"]
     return found
 
 

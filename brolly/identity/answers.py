@@ -15,7 +15,6 @@ MODALITIES = ("text", "image", "video", "audio", "protein", "structure", "dna", 
               "time-series", "embedding", "mask", "label", "score", "tokens", "tabular", "3d")  # fmt: skip
 FLAVOURS = ("base", "instruct", "reasoning", "code", "moe", "embedder", "reranker", "reward", "guard", "classifier",
             "ocr", "translation", "vocoder", "codec", "tokenizer", "optimizer", "vae", "controlnet")  # fmt: skip
-RELATIONS = ("base", "finetune", "adapter", "quantized", "merge", "draft")
 OUTCOMES = ("meets", "does-not-meet", "cannot-tell")
 
 

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from brolly.identity.roles import Told, part, role, table, whole, word, words
+from brolly.identity.roles import Told, part, role, whole, word, words
+from brolly.identity.tables import table
 
 if TYPE_CHECKING:
     from brolly.identity.subject import Subject

@@ -11,7 +11,8 @@ from typing import Any
 from brolly.card import Finding
 from brolly.checkpoint.bounded import MAX_JSON, opened, parse_json, shown
 from brolly.errors import BrollyError, CheckpointError
-from brolly.identity.subject import Subject, is_folder
+from brolly.identity.subject import Subject
+from brolly.place import is_folder
 
 MAX_NODES = 50_000  # of a configuration
 MAX_FILES = 60  # configurations that are looked into

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from brolly.identity import tables
 from brolly.identity.answers import Known
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from brolly.identity.subject import Subject
 
-DATA = Path(__file__).parent / "data"
 MAX_NAME = 200  # characters
 LISTS = ("modalities_in", "modalities_out", "flavours", "ids", "aliases")
 BESIDE = ("derived_from", "epoch", "told")  # of a row in the file, not of the dataclass
@@ -66,14 +65,14 @@ def suggest(text: str) -> list[str]:
     """Names in the table that are close to this one."""
     from difflib import get_close_matches
 
-    names = _data("models_names.json")["keys"]
+    names = tables.table("models_names.json")["keys"]
     found = get_close_matches(key(text), names, n=8, cutoff=0.6)
     return list(dict.fromkeys(raw(names[k][0])["name"] for k in found))[:5]
 
 
 def compute(name: str) -> dict[str, Any] | None:
     """Epoch AI's row of that very name, spelling aside: name, organization, date, parameters, flop, confidence …"""
-    rows = _data("compute.json")
+    rows = tables.table("compute.json")
     wanted = key(name)
     found = [row for row in rows["models"] if key(row[0]) == wanted] if wanted else []
     return dict(zip(rows["columns"], found[0], strict=True)) if len(found) == 1 else None
@@ -83,14 +82,9 @@ def compute(name: str) -> dict[str, Any] | None:
 
 
 @cache
-def _data(name: str) -> Any:
-    return json.loads((DATA / name).read_bytes())
-
-
-@cache
 def _lines() -> tuple[list[bytes], int]:
     """models.json, which has one row a line, and the line of its first row."""
-    lines = (DATA / "models.json").read_bytes().split(b"\n")
+    lines = (tables.DATA / "models.json").read_bytes().split(b"\n")
     return lines, lines.index(b'"models":[') + 1
 
 
@@ -201,7 +195,7 @@ def _roots(numbers: list[int]) -> list[int]:
 def _derived(numbers: list[int], title: str) -> list[int]:
     """Rows made from these whose repository has this name: a fine-tune that is in the table itself."""
     names = {raw(n)["name"] for n in numbers}
-    found = _data("models_ids.json")["tails"].get(_tail(title), []) if title else []
+    found = tables.table("models_ids.json")["tails"].get(_tail(title), []) if title else []
     return [n for n in found if raw(n).get("derived_from") in names]
 
 
@@ -210,7 +204,7 @@ def _shape(number: int) -> Mapping[str, Any]:
     row = raw(number)
     if "shape" in row or "derived_from" not in row:
         return row.get("shape", {})
-    return raw(_data("models_names.json")["keys"][key(row["derived_from"])][0]).get("shape", {})
+    return raw(tables.table("models_names.json")["keys"][key(row["derived_from"])][0]).get("shape", {})
 
 
 # ---- names
@@ -245,11 +239,11 @@ def _tail(name: str) -> str:
 
 def _numbers(text: str) -> list[int]:
     wanted = text.strip()[:MAX_NAME].lower()
-    if (number := _data("models_ids.json")["ids"].get(wanted)) is not None:
+    if (number := tables.table("models_ids.json")["ids"].get(wanted)) is not None:
         return [number]
-    if "/" in wanted and _tail(wanted) in _data("models_ids.json")["tails"] and wanted.count("/") == 1:
-        return list(_data("models_ids.json")["tails"][_tail(wanted)])
-    table: dict[str, list[int]] = _data("models_names.json")["keys"]
+    if "/" in wanted and _tail(wanted) in tables.table("models_ids.json")["tails"] and wanted.count("/") == 1:
+        return list(tables.table("models_ids.json")["tails"][_tail(wanted)])
+    table: dict[str, list[int]] = tables.table("models_names.json")["keys"]
     tried = [k for k in dict.fromkeys(keys(text)) if k]
     for k in tried:
         if k in table:
@@ -278,7 +272,7 @@ def _newest(numbers: Iterable[int], asked: str) -> list[int]:
 
 def _named(subject: Subject) -> Iterable[tuple[int, str]]:
     """Rows that have this repository, or the very name that the file gives itself."""
-    if subject.name and (number := _data("models_ids.json")["ids"].get(subject.name.lower())) is not None:
+    if subject.name and (number := tables.table("models_ids.json")["ids"].get(subject.name.lower())) is not None:
         yield number, "id"
     metadata = subject.header.metadata
     for field in ("general.name", "general.basename"):
@@ -293,7 +287,7 @@ def _named(subject: Subject) -> Iterable[tuple[int, str]]:
 
 
 def _exact(text: str) -> list[int]:
-    table: dict[str, list[int]] = _data("models_names.json")["keys"]
+    table: dict[str, list[int]] = tables.table("models_names.json")["keys"]
     for k in keys(text):
         if len(table.get(k, ())) == 1:
             return list(table[k])

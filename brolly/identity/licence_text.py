@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 from typing import Any
+
+from brolly.identity import tables
 
 MAX_TEXT = 2**18  # bytes; the longest licence in the table has 35 kB
 MAX_WORDS = 12_000
@@ -23,13 +24,9 @@ FILE = re.compile(
 OTHER = re.compile(r"code|third|3rd|data", re.IGNORECASE)
 
 
-@cache
 def texts() -> Any:
     """identity/data/licence_texts.json: titles and stubs in normalised words, fingerprints by licence."""
-    import json
-    from pathlib import Path
-
-    return json.loads((Path(__file__).parent / "data/licence_texts.json").read_bytes())
+    return tables.table("licence_texts.json")
 
 
 def words_of(text: str) -> list[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from functools import cache
 from typing import Any, NamedTuple
 
 from brolly.card import Evidence, Finding
+from brolly.identity import tables
 from brolly.identity.answers import Kind, Known, Licence
-from brolly.identity.subject import Subject, is_folder
+from brolly.identity.subject import Subject
+from brolly.place import is_folder
 
 DERIVED = ("finetune", "adapter", "quantized", "merge", "draft")
 UNTOLD = ("other", "unknown", "none", "n/a", "na", "tbd", "custom", "")
@@ -29,13 +30,9 @@ class Said(NamedTuple):
     key: str
 
 
-@cache
 def table() -> Any:
     """identity/data/licences.json."""
-    import json
-    from pathlib import Path
-
-    return json.loads((Path(__file__).parent / "data/licences.json").read_bytes())
+    return tables.table("licences.json")
 
 
 def spelling(text: str) -> str:
@@ -266,9 +263,8 @@ def _openness(subject: Subject, known: Known | None) -> tuple[dict[str, bool | N
 
 
 def _in_transformers(model_type: object) -> bool:
-    from brolly.identity.roles import table as tables
 
-    return isinstance(model_type, str) and model_type in tables("architectures.json")["types"]
+    return isinstance(model_type, str) and model_type in tables.table("architectures.json")["types"]
 
 
 def _mof(subject: Subject, row: Mapping[str, Any]) -> str | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from brolly.identity.roles import role, table
+from brolly.identity.roles import role
+from brolly.identity.tables import table
 
 
 def spelt(name: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from brolly.identity.roles import Told, table
+from brolly.identity.roles import Told
+from brolly.identity.tables import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

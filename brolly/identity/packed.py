@@ -48,7 +48,6 @@ EIGHT = frozenset(("F8_E4M3", "F8_E5M2", "I8", "U8"))
 PACKABLE = frozenset(("I32", "U32", "I16", "U8", "I8", "U16", "I64"))
 WHOLE = frozenset(("I64", "I32", "I16", "U64", "U32", "U16", "BOOL", "U8"))  # without a packing, no weights
 WORDS = {"F8_E4M3": "FP8_E4M3", "F8_E5M2": "FP8_E5M2", "F8_E4M3FNUZ": "FP8_E4M3", "I8": "INT8", "F4": "FP4"}
-BITS_OF = {"NF4": 4, "FP4": 4, "MXFP4": 4, "NVFP4": 4, "INT4": 4, "INT8": 8, "FP8_E4M3": 8, "FP8_E5M2": 8}
 OPAQUE = ("aqlm", "quip", "quip#", "vptq", "spqr", "higgs", "fp_quant", "tequila", "fbgemm_int4")
 FILE_TYPES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
 import re
-from functools import cache
-from pathlib import Path
 from time import monotonic
 from typing import Any, BinaryIO
 
@@ -24,6 +21,7 @@ from brolly.checkpoint.archives import (
 from brolly.checkpoint.bounded import shown
 from brolly.checkpoint.pickles import MAX_SECONDS, MAX_STEPS, Clock, Imports, Name, Stretch, Tape, scan
 from brolly.errors import CheckpointError
+from brolly.identity.tables import table
 
 SUFFIXES = (
     ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".nemo", ".dat", ".data", ".p",
@@ -93,9 +91,8 @@ def _spelt(name: Name) -> str:
     return shown(f"{name.module}.{name.name}")[1:-1]
 
 
-@cache
 def _rules() -> dict[str, Any]:
-    rules: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "pickle_globals.json").read_text())
+    rules: dict[str, Any] = table("pickle_globals.json")
     return rules
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
+
+from brolly.identity.tables import table
 
 MAX_WORD = 200  # characters of any name that a file states
 MAX_WORDS = 64  # of a list of them
-DATA = Path(__file__).parent / "data"
 
 
 class Role(NamedTuple):
@@ -30,12 +29,6 @@ class Told(NamedTuple):
     key: str
     value: str
     rule: str
-
-
-@cache
-def table(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((DATA / name).read_bytes())
-    return found
 
 
 @cache

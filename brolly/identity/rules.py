@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any, NamedTuple
 
+from brolly.identity import tables
 from brolly.identity.answers import Kind, Licence, Parameters, Rule, Training
 from brolly.identity.compute import flop_of, flop_of_hardware, same_publisher, spoken, training_of, two_figures
 from brolly.identity.subject import Subject
@@ -60,13 +60,9 @@ class Verdict(NamedTuple):
     because: str
 
 
-@cache
 def table() -> Any:
     """identity/data/rules.json."""
-    import json
-    from pathlib import Path
-
-    return json.loads((Path(__file__).parent / "data/rules.json").read_bytes())
+    return tables.table("rules.json")
 
 
 def rules_of(

@@ -15,8 +15,8 @@ from brolly.card import Finding
 from brolly.checkpoint.archives import TarStore, ZipStore
 from brolly.checkpoint.bounded import opened, shown
 from brolly.errors import BrollyError, CheckpointError, UnsafeCheckpoint
-from brolly.identity.subject import MAX_FILES, Subject, is_folder
-from brolly.place import Place, Where
+from brolly.identity.subject import MAX_FILES, Subject
+from brolly.place import Place, Where, is_folder
 
 MAX_SECONDS = 2.0  # for all files of a model
 MAX_REMOTE = 40  # files beyond HTTP that are looked into

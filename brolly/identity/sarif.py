@@ -21,7 +21,7 @@ SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sar
 
 def sarif(cards: Sequence[Card]) -> dict[str, Any]:
     """One run with a result for each finding of these cards."""
-    from brolly.identity.subject import is_folder
+    from brolly.place import is_folder
 
     rows = []
     for card in cards:

@@ -196,28 +196,16 @@ def spdx(card: Card, *, hashes: bool = False) -> dict[str, Any]:
     if files:
         elements += files
         relate("contains", package, files)
-    for number, ancestor in enumerate(kind.base_model, 1):
-        key = f"{base}#base-{number}"
-        graph.append(
-            {
-                "type": "software_Package", "spdxId": key, "creationInfo": info, "name": ancestor,
-                "software_primaryPurpose": "model",
-            }
-        )  # fmt: skip
+
+    def named(key: str, name: str, purpose: str) -> str:
+        entry = {"type": "software_Package", "spdxId": key, "creationInfo": info, "name": name}
+        graph.append(entry | {"software_primaryPurpose": purpose})
         elements.append(key)
-        relate("descendantOf", package, [key])
-    sets = []
-    for number, dataset in enumerate(datasets(card), 1):
-        key = f"{base}#dataset-{number}"
-        graph.append(
-            {
-                "type": "software_Package", "spdxId": key, "creationInfo": info, "name": dataset,
-                "software_primaryPurpose": "data",
-            }
-        )  # fmt: skip
-        sets.append(key)
-    if sets:
-        elements += sets
+        return key
+
+    for number, ancestor in enumerate(kind.base_model, 1):
+        relate("descendantOf", package, [named(f"{base}#base-{number}", ancestor, "model")])
+    if sets := [named(f"{base}#dataset-{n}", name, "data") for n, name in enumerate(datasets(card), 1)]:
         relate("trainedOn", package, sets)
     graph.append(
         {

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from brolly.identity.tables import table
 
 if TYPE_CHECKING:
     from brolly.identity.subject import Subject
@@ -133,16 +132,11 @@ def _gguf(metadata: Mapping[str, Any], tensors: Mapping[str, Any]) -> Told:
     return Told(frozenset(ARCHITECTURES.get(name, (name.replace("-", "_"),))), numbers, frozenset(numbers))
 
 
-@cache
-def _shapes() -> Any:
-    return json.loads((Path(__file__).parent / "data/models_shapes.json").read_bytes())
-
-
 def matching(here: Told) -> list[int]:
     """Rows whose every number this shape has; without those that another row among them tells more exactly."""
     found = []
     for kind in here.types:
-        for number, shape in _shapes().get(kind, ()):
+        for number, shape in table("models_shapes.json").get(kind, ()):
             if _has(here, shape):
                 found.append((number, shape))
     keys = [(n, {k: v for k, v in shape.items() if k not in SOFT}) for n, shape in found]

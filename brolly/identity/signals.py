@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from brolly.identity.classes import by_config, of_class, stated
-from brolly.identity.roles import MAX_WORDS, Told, one_line, part, role, table, whole, word
+from brolly.identity.roles import MAX_WORDS, Told, one_line, part, role, whole, word
+from brolly.identity.tables import table
 
 if TYPE_CHECKING:
     from brolly.identity.subject import Subject

@@ -11,7 +11,7 @@ from brolly.card import Header
 from brolly.checkpoint import json_object
 from brolly.checkpoint.bounded import opened
 from brolly.errors import BrollyError, CheckpointError
-from brolly.place import Place, Where
+from brolly.place import Place, Where, is_folder, there
 
 MAX_FILES = 50_000
 MAX_LEVELS = 24
@@ -69,14 +69,6 @@ class Subject:
         return front_matter(self.text("README.md"))
 
 
-def there(path: Where) -> bool:
-    return path.exists() if isinstance(path, Place) else os.path.exists(path)
-
-
-def is_folder(path: Where) -> bool:
-    return path.is_dir() if isinstance(path, Place) else os.path.isdir(path)
-
-
 def size_of(path: Where) -> int:
     return path.n_bytes if isinstance(path, Place) else os.path.getsize(path)
 
@@ -104,6 +96,3 @@ def listing(folder: Where) -> dict[str, int]:
             except OSError:
                 continue
     return found
-
-
-__all__ = ["Subject", "is_folder", "listing", "size_of", "there"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from brolly.identity import anatomy
+from brolly.identity import tables
 from brolly.identity.anatomy import OTHER_NAMES, anatomy_of, defaults, rows
 from tests.identity.published import TEXT, TOTALS, llama
 from tests.identity.shaped import tensors_of
@@ -270,11 +270,11 @@ def test_deep_nests_end() -> None:
 
 
 def test_the_tables_hold_together() -> None:
-    table = json.loads((anatomy.DATA / "decoders.json").read_bytes())
+    table = json.loads((tables.DATA / "decoders.json").read_bytes())
     assert list(table) == sorted(table) and set(OTHER_NAMES.values()) <= set(table)
-    written = json.loads((anatomy.DATA / "config_defaults.json").read_bytes())
+    written = json.loads((tables.DATA / "config_defaults.json").read_bytes())
     assert written["source"].startswith("transformers ") and re.fullmatch(r"\d{4}-\d\d-\d\d", written["date"])
-    assert (anatomy.DATA / "config_defaults.json").stat().st_size < 100_000
+    assert (tables.DATA / "config_defaults.json").stat().st_size < 100_000
 
 
 def test_counting_imports_nothing_heavy() -> None:

@@ -15,8 +15,9 @@ from brolly.errors import CheckpointError
 from brolly.identity.answers import FLAVOURS, KINDS, MODALITIES, Kind, Known
 from brolly.identity.classes import HEARS, SEES
 from brolly.identity.kinds import kind_of
-from brolly.identity.roles import role, table
+from brolly.identity.roles import role
 from brolly.identity.subject import Subject
+from brolly.identity.tables import table
 from tests.identity.told import GGUFS, MODELS, PIPELINES, TENSORS, arch
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from brolly.card import Header, TensorInfo
-from brolly.identity import licence_text
+from brolly.identity import licence_text, tables
 from brolly.identity.answers import Kind, Known, Licence
 from brolly.identity.licence_text import licence_in, rank
 from brolly.identity.licences import agree, conflicts, licence_named, licence_of, of_base, spdx_id, spelling, table
@@ -358,7 +358,7 @@ def test_the_usual_path_is_quick(tmp_path: Path) -> None:
     where = subject(tmp_path, card(license="apache-2.0"))
     times = []
     for _ in range(5):
-        table.cache_clear()
+        tables.table.cache_clear()
         start = time.perf_counter()
         licence_of(where, kind(), None)
         times.append(time.perf_counter() - start)

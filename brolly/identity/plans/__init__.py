@@ -7,12 +7,11 @@ parts of its config with the type that each has where it names none itself.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brolly.identity.plans.counting import MOST, Given, Untold
+from brolly.identity.tables import table
 
 if TYPE_CHECKING:
     from brolly.identity.subject import Subject
@@ -286,8 +285,7 @@ def assumed(config: Mapping[str, Any]) -> bool:
 @functools.cache
 def defaults() -> Mapping[str, Mapping[str, Any]]:
     """What transformers and diffusers take for a key that a config leaves out, by type (scripts/plan_defaults.py)."""
-    path = Path(__file__).parent.parent / "data" / "plan_defaults.json"
-    types: Mapping[str, Mapping[str, Any]] = json.loads(path.read_text())["types"]
+    types: Mapping[str, Mapping[str, Any]] = table("plan_defaults.json")["types"]
     return types
 
 
