@@ -13,6 +13,8 @@ PROMPT ?= Once upon a time
 
 .venv/test-installed: .venv/installed
 	$(BIN)/pip install --quiet --editable '.[test]'
+	$(BIN)/pip install --quiet --no-deps openai-whisper==20250625  # its triton and CUDA are not needed on a CPU
+	$(BIN)/pip install --quiet --no-deps --target .venv/references torchvision==0.28.0 timm==1.0.31 open_clip_torch==3.3.0
 	touch $@
 
 run: .venv/installed

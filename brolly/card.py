@@ -94,12 +94,14 @@ class Rename(NamedTuple):
     """One row of a name table: a pattern in the checkpoint, what it is called in the network, what happens on the way.
 
     `pattern` is a regular expression that must match the whole name; `to` is its replacement template, or None to drop
-    the tensor. `how` names the change of its numbers: "" as it is, "transpose", or "rope" (the rows of interleaved
-    rotary projections brought to half-split order).
+    the tensor, or several templates between which its rows are shared out in their order (a joined query, key and
+    value). `how` names the change of its numbers: "" as it is, "transpose", "reshape" (the same numbers in the
+    parameter's shape: (1, 1, C) for (C)), or "rope" (the rows of interleaved rotary projections brought to half-split
+    order).
     """
 
     pattern: str
-    to: str | None
+    to: str | tuple[str, ...] | None
     how: str = ""
 
 

@@ -70,3 +70,36 @@ class GPT2Config(NamedTuple):
     @property
     def windows(self) -> tuple[None, ...]:
         return (None,) * self.n_layers
+
+
+class StackConfig(NamedTuple):
+    """A row of transformer blocks over whole sequences: every encoder's, and the text towers' (Vaswani et al. 2017).
+
+    `act` is gelu, gelu_tanh, quick_gelu, relu or silu. `post_norm` norms after each sum, as BERT does; others before each
+    block. `gated` multiplies act(gate x) by up x. `layer_scale` scales what each half of a block adds. `ropes` and
+    `windows` are each layer's rotary embedding and its attention window to both sides (None: none; empty: no layer).
+    """
+
+    dim: int
+    n_layers: int
+    n_heads: int
+    hidden_dim: int
+    norm_eps: float
+    act: str
+    post_norm: bool = False
+    causal: bool = False
+    gated: bool = False
+    layer_scale: bool = False
+    q_bias: bool = True
+    k_bias: bool = True
+    v_bias: bool = True
+    o_bias: bool = True
+    mlp_bias: bool = True
+    norm_bias: bool = True
+    first_norm: bool = True  # ModernBERT's first block has none before its attention
+    ropes: tuple[Rope | None, ...] = ()
+    windows: tuple[int | None, ...] = ()
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.n_heads

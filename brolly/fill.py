@@ -70,8 +70,9 @@ def fill(
     modules, unfilled = dict(network.named_modules()), dict(network.named_parameters())
     for target, (info, how) in sources.items():
         owner, _, leaf = target.rpartition(".")
-        tensor = read(mapped, info, unfilled[target].shape, how, card.config.head_dim)
-        parameter = nn.Parameter(tensor.to(device, dtype), requires_grad=False)
+        tensor = read(mapped, info, unfilled[target].shape, how, getattr(card.config, "head_dim", 0))
+        exact = torch.float32 if tensor.numel() == 1 else dtype  # a temperature alone costs nothing and rounds badly
+        parameter = nn.Parameter(tensor.to(device, exact), requires_grad=False)
         modules[owner].register_parameter(leaf, parameter)
     return network.eval(), {target: info for target, (info, _) in sources.items()}
 
@@ -80,12 +81,11 @@ def places(card: Recognised, expected: dict[str, Tensor]) -> dict[str, tuple[Ten
     """Which tensor fills which parameter. Raises CheckpointError with both sides where they differ."""
     header = card.header
     found: dict[str, tuple[TensorInfo, str]] = {}
-    for source, (target, how) in rename(header.tensors, card.family.names(header)).items():
-        if target is None:
-            continue
-        if target in found:
-            raise CheckpointError(f"{header.path}: {found[target][0].name!r} and {source!r} are both {target!r}.")
-        found[target] = header.tensors[source], how
+    for source, (targets, how) in rename(header.tensors, card.family.names(header)).items():
+        for target, info in zip(targets, shared_out(header.tensors[source], targets, expected), strict=True):
+            if target in found:
+                raise CheckpointError(f"{header.path}: {found[target][0].name!r} and {source!r} are both {target!r}.")
+            found[target] = info, how
     missing, unused = expected.keys() - found.keys(), found.keys() - expected.keys()
     if missing or unused:
         raise CheckpointError(
@@ -93,6 +93,23 @@ def places(card: Recognised, expected: dict[str, Tensor]) -> dict[str, tuple[Ten
             f"the file has no use for {some(unused)}."
         )
     return found
+
+
+def shared_out(info: TensorInfo, targets: tuple[str, ...], expected: dict[str, Tensor]) -> list[TensorInfo]:
+    """A joined tensor's rows, as many for each target as its parameter has: views, nothing is copied."""
+    if len(targets) < 2 or any(target not in expected for target in targets):
+        return [info] * len(targets)
+    rows = [expected[target].shape[0] if expected[target].dim() else 1 for target in targets]
+    if not info.shape or sum(rows) != info.shape[0] or info.shards:
+        raise CheckpointError(f"{info.file}: {info.name} is {info.shape}; its config makes it {sum(rows)} rows.")
+    row = info.strides[0] if info.strides else info.n_elements // info.shape[0]
+    parts, start = [], 0
+    for n in rows:
+        offset = info.offset + start * row * DTYPES[info.dtype].itemsize
+        nbytes = info.nbytes // info.shape[0] * n
+        parts.append(info._replace(shape=(n, *info.shape[1:]), offset=offset, nbytes=nbytes))
+        start += n
+    return parts
 
 
 def some(names: Iterable[str], most: int = 4) -> str:
@@ -104,9 +121,13 @@ def read(mapped: Mapped, info: TensorInfo, shape: torch.Size, how: str, head_dim
     """One parameter of `shape`: its pieces joined, transposed or brought to half-split rotary order."""
     pieces = [view(mapped, piece) for piece in (info.shards or (info,))]
     wanted = shape[::-1] if how == "transpose" else shape
+    if how == "reshape" and info.n_elements == shape.numel():
+        wanted = torch.Size(info.shape)
     tensor = join(pieces, wanted, info)
     if how == "transpose":
         return tensor.t()
+    if how == "reshape":
+        return tensor.reshape(shape)
     return half_split(tensor, head_dim) if how == "rope" else tensor
 
 

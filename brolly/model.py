@@ -43,9 +43,9 @@ class Model:
     """A loaded model. `card` is what `identify` tells of it, `network` computes, `tokenizer` reads and writes text."""
 
     def __init__(self, card: Card, network: nn.Module, release: Callable[[str], None] | None = None) -> None:
-        self.card, self.network = card, network
-        self.runner = Runner(network, release)
-        self.device, self.dtype = self.runner.device, self.runner.dtype
+        self.card, self.network, self._release = card, network, release
+        some = max(network.parameters(), key=lambda p: p.numel())
+        self.device, self.dtype = some.device, some.dtype
 
     def __repr__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
@@ -84,6 +84,11 @@ class Model:
         texts = [self.tokenizer.token_text(i) for i in ids]
         network: Any = self.network
         return score(network, Causal(network.config), ids, texts, network.config.context, self.device)
+
+    @cached_property
+    def runner(self) -> Runner:
+        """What steps a causal language model."""
+        return Runner(self.network, self._release)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

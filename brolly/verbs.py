@@ -37,16 +37,21 @@ class GenerateOptions:
             object.__setattr__(self, "stop", (self.stop,))
         elif not isinstance(self.stop, tuple):
             object.__setattr__(self, "stop", tuple(self.stop or ()))
-        for f in fields(self):
-            value, low, high = getattr(self, f.name), f.metadata["low"], f.metadata["high"]
-            if value is None or (low is None and high is None):
-                continue
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
-            if not number or (low is not None and value < low) or (high is not None and value > high):
-                span = f"at least {low}" if high is None else f"between {low} and {high}"
-                raise OptionError(f"{f.name} is {value!r}; it must be a number {span}.")
+        check_ranges(self)
         if "" in self.stop:
             raise OptionError("stop holds an empty string, which would stop before the first token; leave it out.")
+
+
+def check_ranges(options: Any) -> None:
+    """Every number of an options dataclass is one, and within its range. Raises OptionError."""
+    for f in fields(options):
+        value, low, high = getattr(options, f.name), f.metadata["low"], f.metadata["high"]
+        if value is None or (low is None and high is None):
+            continue
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+        if not number or (low is not None and value < low) or (high is not None and value > high):
+            span = f"at least {low}" if high is None else f"between {low} and {high}"
+            raise OptionError(f"{f.name} is {value!r}; it must be a number {span}.")
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,127 @@ class Score:
         return sum(p for p in self.logprobs if p is not None)
 
 
+@dataclass(frozen=True, kw_only=True)
+class EmbedOptions:
+    """How to embed."""
+
+    role: str | None = option(None, "what a text is for: query, document, or a prompt's name in the model's own files")
+    dimensions: int | None = option(None, "keep the first numbers of each vector, where it was trained for that", low=1)
+    truncate: bool = option(True, "cut what is longer than the model reads, with a warning; otherwise that is an error")
+    batch_size: int = option(32, "inputs computed together", low=1, high=65536)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """A vector an input, in the order given: `vectors` (n, dim) float32, `kinds` "text" or "image".
+
+    Late-interaction models give a vector a token instead: `vectors` is then a list of (tokens, dim).
+    """
+
+    vectors: Any
+    kinds: tuple[str, ...]
+    n_tokens: int = 0
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Labels by falling probability, of one image; `logits` in the same order."""
+
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    logits: tuple[float, ...]
+
+    @property
+    def label(self) -> str:
+        return self.labels[0]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A document's place among the documents given, and how well it answers the query."""
+
+    index: int
+    score: float
+    document: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranscribeOptions:
+    """How to transcribe; the defaults are those of openai-whisper's command line."""
+
+    language: str | None = option(None, "what is spoken: a code like en or a name (default: heard from the start)")
+    translate: bool = option(False, "into English")
+    words: bool = option(False, "a time for each word")
+    prompt: str | None = option(None, "text to read before the first window: names, spelling, style")
+    hotwords: str | None = option(None, "words to listen for, shown to the model before every window")
+    temperature: tuple[float, ...] = option(
+        lambda: (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), "tried in turn until a window reads well"
+    )
+    beam_size: int = option(5, "candidates kept at temperature 0; 1 is greedy", low=1, high=64)
+    best_of: int = option(5, "samples taken above temperature 0", low=1, high=64)
+    patience: float = option(1.0, "how long beams wait for better ones", low=0.01, high=100)
+    length_penalty: float | None = option(None, "exponent of the length in ranking (default: none)", low=0, high=1)
+    compression_ratio_threshold: float | None = option(2.4, "a text that packs better than this repeats itself")
+    logprob_threshold: float | None = option(-1.0, "a text less likely than this on average has failed")
+    no_speech_threshold: float | None = option(0.6, "a window more silent than this is skipped, if its text failed")
+    condition_on_previous_text: bool = option(True, "read the last window's text before the next")
+    hallucination_silence_threshold: float | None = option(None, "skip silences longer than this (seconds) near doubt")
+    vad: bool = option(False, "hear only where someone speaks")
+    batch_size: int = option(1, "windows decoded together; above 1 without the text of earlier ones", low=1, high=1024)
+    seed: int | None = option(None, "the same seed gives the same text")
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word, its times in seconds and its probability."""
+
+    start: float
+    end: float
+    word: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of speech: times in seconds, its text and tokens, and what decoding thought of it."""
+
+    start: float
+    end: float
+    text: str
+    tokens: tuple[int, ...] = ()
+    temperature: float = 0.0
+    avg_logprob: float = 0.0
+    compression_ratio: float = 0.0
+    no_speech_prob: float = 0.0
+    words: tuple[Word, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was said."""
+
+    text: str
+    language: str
+    segments: tuple[Segment, ...]
+    duration: float = 0.0  # seconds heard
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        return tuple(w for s in self.segments for w in s.words or ())
+
+    def __str__(self) -> str:
+        return self.text
+
+
 @dataclass(frozen=True)
 class Task:
     """A verb: its name, the Hub's task tag, the kind of its options and of its result."""
@@ -127,5 +253,9 @@ TASKS = {
         Task("generate", "text-generation", GenerateOptions, Generation),
         Task("chat", "text-generation", GenerateOptions, Generation),
         Task("score", "text-generation", None, Score),
+        Task("embed", "feature-extraction", EmbedOptions, Embeddings),
+        Task("classify", "zero-shot-image-classification", None, Classification),
+        Task("rerank", "text-ranking", None, Ranked),
+        Task("transcribe", "automatic-speech-recognition", TranscribeOptions, Transcript),
     )
 }

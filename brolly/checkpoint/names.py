@@ -8,19 +8,20 @@ from collections.abc import Iterable
 from brolly.card import Rename
 
 
-def rename(names: Iterable[str], table: Iterable[Rename]) -> dict[str, tuple[str | None, str]]:
-    """Each source name's target (None: dropped on purpose) and what happens to its numbers; no row: unchanged."""
+def rename(names: Iterable[str], table: Iterable[Rename]) -> dict[str, tuple[tuple[str, ...], str]]:
+    """Each source name's targets (none: dropped on purpose) and what happens to its numbers; no row: unchanged."""
     rows = [(re.compile(row.pattern).fullmatch, row.to, row.how) for row in table]
-    out: dict[str, tuple[str | None, str]] = {}
+    out: dict[str, tuple[tuple[str, ...], str]] = {}
     for name in names:
-        out[name] = (name, "")
+        out[name] = ((name,), "")
         for matches, to, how in rows:
             if matched := matches(name):
-                out[name] = (None if to is None else matched.expand(to), how)
+                templates = (to,) if isinstance(to, str) else to or ()
+                out[name] = (tuple(map(matched.expand, templates)), how)
                 break
     return out
 
 
 def sources(names: Iterable[str], table: Iterable[Rename]) -> dict[str, str]:
     """The other way: each network name and the checkpoint's name that fills it; dropped tensors are left out."""
-    return {target: name for name, (target, _) in rename(names, table).items() if target is not None}
+    return {target: name for name, (targets, _) in rename(names, table).items() for target in targets}

@@ -140,7 +140,7 @@ def hugging_face_config(header: Header) -> LlamaConfig:
     """From config.json in transformers' v4 or v5 spelling; biases and norms from the tensors that exist."""
     if header.config.get("hidden_act", "silu") not in ("silu", "swish"):
         raise CheckpointError(f"{header.path}: hidden_act is {header.config['hidden_act']!r:.60}; expected 'silu'.")
-    names = {target for target, _ in rename(header.tensors, HUGGING_FACE).values()}
+    names = {target for targets, _ in rename(header.tensors, HUGGING_FACE).values() for target in targets}
     dim, n_heads = header.whole("hidden_size"), header.whole("num_attention_heads")
     head_dim = header.whole("head_dim", max(dim // n_heads, 1))
     rope, context = read_rope(header, head_dim)
@@ -209,7 +209,7 @@ def gguf_config(header: Header) -> LlamaConfig:
     arch = header.metadata["general.architecture"]
     dim, n_heads = header.whole(f"{arch}.embedding_length"), header.whole(f"{arch}.attention.head_count")
     n_layers = header.whole(f"{arch}.block_count", high=10000)
-    names = {target for target, _ in rename(header.tensors, gguf_names(False)).values()}
+    names = {target for targets, _ in rename(header.tensors, gguf_names(False)).values() for target in targets}
     head_dim = header.whole(f"{arch}.attention.key_length", max(dim // n_heads, 1))
     embedding = header.tensors.get("token_embd.weight")
     vocab_size = embedding.shape[0] if embedding else header.whole(f"{arch}.vocab_size", high=2**24)

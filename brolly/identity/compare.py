@@ -143,9 +143,9 @@ def canonical(card: Card) -> dict[str, TensorInfo]:
     table = found.family.names(card.header)
     # where the order of numbers changes (rotary halves, transposed), they cannot be compared one by one
     return {
-        to if not how else f"{to} ({how})": card.header.tensors[name]
+        " + ".join(to) + (f" ({how})" if how else ""): card.header.tensors[name]
         for name, (to, how) in rename(card.header.tensors, table).items()
-        if to is not None
+        if to
     }
 
 
