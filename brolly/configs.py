@@ -75,8 +75,8 @@ class GPT2Config(NamedTuple):
 class StackConfig(NamedTuple):
     """A row of transformer blocks over whole sequences: every encoder's, and the text towers' (Vaswani et al. 2017).
 
-    `act` is gelu, gelu_tanh, quick_gelu, relu or silu. `post_norm` norms after each sum, as BERT does; others before each
-    block. `gated` multiplies act(gate x) by up x. `layer_scale` scales what each half of a block adds. `ropes` and
+    `act` is gelu, gelu_tanh, quick_gelu, relu or silu. `post_norm` norms after each sum, as BERT does; others norm what
+    enters each half. `gated` multiplies act(gate x) by fc1 x. `layer_scale` scales what each half adds. `ropes` and
     `windows` are each layer's rotary embedding and its attention window to both sides (None: none; empty: no layer).
     """
 

@@ -1,7 +1,7 @@
 """A row of transformer blocks over whole sequences: the body of every encoder and text tower, without a cache.
 
-Sequences lie one behind the other, with no padding between: N tokens of all of them, C dim, H heads, D head_dim. `Spans`
-knows where each ends. `kernels` computes the same from the same weights; see brolly.engine.encode.
+Sequences lie one behind the other, with no padding between: N tokens of all of them, C dim, H heads, D head_dim.
+`Spans` knows where each ends. `kernels` computes the same from the same weights; see brolly.engine.encode.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Spans:
     ) -> Tensor:  # fmt: skip
         """Attention within each sequence. q, k, v: (N, H, D) → (N, H, D).
 
-        `window` is how far a token looks to each side; `bias(n)` gives what is added to the scores of n tokens (H, n, n).
+        `window` is how far a token looks to each side; `bias(n)` is added to the scores of n tokens: (H, n, n).
         """
         out = []
         for first, count, n in self.runs:
