@@ -103,3 +103,67 @@ class StackConfig(NamedTuple):
     @property
     def head_dim(self) -> int:
         return self.dim // self.n_heads
+
+
+class ViTConfig(NamedTuple):
+    """Pictures as rows of patches (Dosovitskiy et al. 2021): the eye of CLIP, SigLIP and DINOv2.
+
+    Positions were learned for squares of `image_size` pixels and are resized to others by `resize` ("bicubic" or
+    "bilinear") and `antialias`. `pool` makes one vector of a picture's tokens: "class" takes the class token,
+    "attention" lets a probe look at all. `channels_last` is how pixels lie within a patch.
+    """
+
+    stack: StackConfig
+    image_size: int
+    patch_size: int
+    pool: str = "class"
+    n_channels: int = 3
+    patch_bias: bool = True
+    channels_last: bool = False
+    pre_norm: bool = False
+    class_token: bool = True
+    class_position: bool = True
+    n_registers: int = 0
+    resize: str = "bicubic"
+    antialias: bool = False
+
+    @property
+    def side(self) -> int:
+        """Patches to a side."""
+        return self.image_size // self.patch_size
+
+
+class TextConfig(NamedTuple):
+    """CLIP's text tower. `pool` says whose vector is the text's: "eos" the first `eos_id`'s, "highest" that of the
+    highest id, "last" the last. `padded` texts are filled up to `context` with the tokenizer's padding."""
+
+    stack: StackConfig
+    vocab_size: int
+    context: int
+    pool: str = "eos"
+    eos_id: int = 49407
+    padded: bool = False
+
+
+class CLIPConfig(NamedTuple):
+    """Pictures and texts in one space of `embed_dim` (Radford et al. 2021), or one of the two towers alone.
+
+    `vision_head` and `text_head` are linear layers into that space; `sigmoid` is SigLIP's way to judge each pair.
+    """
+
+    embed_dim: int
+    vision: ViTConfig | None
+    text: TextConfig | None
+    vision_head: bool = True
+    text_head: bool = True
+    text_head_bias: bool = False
+    sigmoid: bool = False
+
+    @property
+    def context(self) -> int:
+        """Most tokens of a text."""
+        return self.text.context if self.text else 0
+
+    @property
+    def vocab_size(self) -> int:
+        return self.text.vocab_size if self.text else 0

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from brolly.configs import GPT2Config, LlamaConfig
+from brolly.configs import CLIPConfig, GPT2Config, LlamaConfig
 
 
 def build(config: Any) -> nn.Module:
@@ -20,4 +20,8 @@ def build(config: Any) -> nn.Module:
             from brolly.models.gpt2 import GPT2
 
             return GPT2(config)
+        case CLIPConfig():
+            from brolly.models.clip import CLIP
+
+            return CLIP(config)
     raise AssertionError(f"no network for {type(config).__name__}")
