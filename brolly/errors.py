@@ -10,6 +10,7 @@
     ├── TemplateError          a chat template is missing, wrong or misbehaves
     ├── TokenizerError         no readable tokenizer, or one that cannot do this
     ├── RecipeError            a training recipe or its data
+    ├── MediaError             an image, a sound or a video that cannot be read
     ├── MissingExtra           an optional package is not installed
     └── HubError               a name could not be turned into files
         ├── NotFound           no such file, repository or revision
@@ -68,6 +69,10 @@ class TokenizerError(BrollyError):
 
 class RecipeError(BrollyError):
     """A training recipe or its data is wrong."""
+
+
+class MediaError(BrollyError):
+    """An image, a sound or a video is broken, too large or of a kind that is not read here."""
 
 
 class MissingExtra(BrollyError):
