@@ -6,7 +6,7 @@ from typing import Any
 
 
 def bar(total: float | None, unit: str, *, what: str = "", quiet: bool = False) -> Any:
-    """A tqdm bar; `with bar(n, "image") as done: done.update(1)`; `done.write(text, file=sys.stderr)` writes above it."""
+    """A tqdm bar; `with bar(n, "image") as done: done.update(1)`; `done.write(text, sys.stderr)` writes above."""
     import sys
 
     from tqdm import tqdm
