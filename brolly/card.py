@@ -123,6 +123,12 @@ class Recognised(NamedTuple):
     family: Family
     config: Any
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Its verbs: the family's, or those of them that this one's parts allow (a tower alone cannot classify)."""
+        found: tuple[str, ...] = getattr(self.config, "tasks", self.family.tasks)
+        return found
+
 
 class Finding(NamedTuple):
     """Something wrong with a model's files: `severity` is info, warning or danger; `file` is relative to the model."""

@@ -110,7 +110,7 @@ class ViTConfig(NamedTuple):
 
     Positions were learned for squares of `image_size` pixels and are resized to others by `resize` ("bicubic" or
     "bilinear") and `antialias`. `pool` makes one vector of a picture's tokens: "class" takes the class token,
-    "attention" lets a probe look at all. `channels_last` is how pixels lie within a patch.
+    "attention" lets a probe look at all, "mean" averages the patches. `channels_last` is how pixels lie within a patch.
     """
 
     stack: StackConfig
@@ -167,3 +167,53 @@ class CLIPConfig(NamedTuple):
     @property
     def vocab_size(self) -> int:
         return self.text.vocab_size if self.text else 0
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return ("embed", "classify") if self.vision and self.text else ("embed",)
+
+
+class ImageEncoderConfig(NamedTuple):
+    """An eye alone, and the labels of its classifier, which may look at the patches' mean beside the class token."""
+
+    vision: ViTConfig
+    labels: tuple[str, ...] = ()
+    with_mean: bool = False
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return ("embed", "classify") if self.labels else ("embed",)
+
+
+class WhisperConfig(NamedTuple):
+    """Sound to text (Radford et al. 2022): an encoder of mel frames, and a decoder that looks at what it makes of them.
+
+    `audio_context` counts encoder places, each two mel frames or 0.02 s; `context` counts tokens. The decoder has the
+    encoder's width.
+    """
+
+    encoder: StackConfig
+    n_mels: int
+    audio_context: int
+    vocab_size: int
+    context: int
+    n_layers: int
+    n_heads: int
+    hidden_dim: int
+    tied_head: bool = True
+
+    @property
+    def dim(self) -> int:
+        return self.encoder.dim
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.n_heads
+
+    @property
+    def n_kv_heads(self) -> int:
+        return self.n_heads
+
+    @property
+    def windows(self) -> tuple[None, ...]:
+        return (None,) * self.n_layers

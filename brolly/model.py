@@ -171,8 +171,8 @@ class Model:
         )  # fmt: skip
 
     def _require(self, verb: str) -> None:
-        family = self.card.recognised.family
-        if verb not in family.tasks:
+        found = self.card.recognised
+        if verb not in found.tasks:
             raise UnsupportedTask(
-                f"{self.card.header.path} is a {family.name} ({', '.join(family.tasks)}); it cannot {verb}."
+                f"{self.card.header.path} is a {found.family.name} ({', '.join(found.tasks)}); it cannot {verb}."
             )

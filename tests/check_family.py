@@ -1,21 +1,26 @@
 """What every family must show: written in a publisher's layout it is recognised, loads strictly and computes the same.
 
-`check_language_model` is the shared check for causal language models; a new family calls it with its reference network.
+`check_language_model` is the shared check for causal language models, `check_encoder` for what makes vectors of
+pictures and texts; a new family calls one of them with its reference network.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from brolly.card import Recognised
 from brolly.checkpoint import Mapped, read_header
 from brolly.engine.cache import Causal
 from brolly.engine.runner import Runner
 from brolly.families import families, recognise
 from brolly.fill import fill
+from brolly.identity import examine
+from brolly.layers.transformer import Spans
 
 CPU = torch.device("cpu")
 
@@ -24,13 +29,7 @@ def check_language_model(
     folder: Path, family: str, reference: Any, *, tolerance: float = 1e-4, n_greedy: int = 64
 ) -> Any:
     """A checkpoint against its reference in float32: recognition, logits, cache, batch, greedy. Returns our network."""
-    header = read_header(folder)
-    card = recognise(header)
-    assert card.family.name == family
-    others = [f.name for f in families() if f.match(header) and f is not card.family and f is not card.family.narrows]
-    assert others == [], f"{folder} is also a {others}"
-
-    network, _ = fill(card, Mapped(header), CPU, torch.float32)
+    card, network = loaded(folder, family)
     ids = torch.arange(3, 15)[None] % card.config.vocab_size
     positions = torch.arange(ids.shape[1])[None]
     expected = reference(ids).logits
@@ -43,6 +42,48 @@ def check_language_model(
     n_new = min(n_greedy, card.config.context - ids.shape[1])
     theirs = reference.generate(ids, max_new_tokens=n_new, do_sample=False, eos_token_id=None, pad_token_id=0)
     assert greedy(network, ids, n_new) == theirs[0, ids.shape[1] :].tolist()
+    return network
+
+
+def loaded(path: Path, family: str) -> tuple[Recognised, Any]:
+    """A checkpoint recognised as this family and no other, and its network in float32, strictly filled."""
+    header = read_header(path)
+    card = recognise(header)
+    assert card.family.name == family
+    others = [f.name for f in families() if f.match(header) and f is not card.family and f is not card.family.narrows]
+    assert others == [], f"{path} is also a {others}"
+    return card, fill(card, Mapped(header), CPU, torch.float32)[0]
+
+
+def check_encoder(
+    path: Path, family: str, tasks: tuple[str, ...], expected: Mapping[str, Tensor], pictures: Any = None,
+    texts: Sequence[Sequence[int]] = (), *, tolerance: float = 1e-4,
+) -> Any:  # fmt: skip
+    """Vectors, and logits where they are `expected`, against the reference's on the same float32 weights.
+
+    `expected` names what is compared: "images", "texts", "logits" (of their pairs), "classes" (a classifier's). The
+    card that identify tells must offer `tasks`. Texts lie in a row, as long as each is. Returns our network.
+    """
+    card, network = loaded(path, family)
+    told = examine(path)
+    assert (told.kind.family, told.verbs) == (family, tasks), (told.kind, told.verbs_why)
+    found: dict[str, Tensor] = {}
+    with torch.inference_mode():
+        if "images" in expected:
+            found["images"] = network.images(pictures)
+            one_by_one = torch.cat([network.images(p[None]) for p in pictures])
+            assert (found["images"] - one_by_one).abs().max() < 1e-4
+        if "classes" in expected:
+            found["classes"] = network.classify(pictures)
+        if texts:
+            ids = torch.tensor([i for text in texts for i in text])
+            found["texts"] = network.texts(ids, Spans([len(text) for text in texts]))
+        if "logits" in expected:
+            found["logits"] = network.logits(found["images"], found["texts"])
+    assert found.keys() == expected.keys()
+    for name, values in found.items():
+        assert values.shape == expected[name].shape, name
+        assert (values - expected[name]).abs().max() < tolerance, name
     return network
 
 

@@ -238,6 +238,8 @@ def _joined(folder: Where, form: str, group: list[str], config: dict[str, Any], 
                 break
             tensors[key] = info
     form = "torchscript" if metadata.get("container") == "torchscript" else form
+    if group[0].startswith("open_clip"):  # such a file lies beside a config.json of other weights
+        config = config_of(folder, faults, group[0])
     return Header(folder, form, tensors, config, metadata, tuple(folder / n for n in group))
 
 

@@ -51,7 +51,7 @@ def read_file(path: Where, faults: list[CheckpointError] | None = None) -> Heade
 
         tensors, files = indexed(path, faults)
         form = "torch" if files and files[0].suffix == ".bin" else "safetensors"
-        return Header(path, form, tensors, config_of(path.parent, faults), files=files)
+        return Header(path, form, tensors, config_of(path.parent, faults, path.name), files=files)
     with opened(path) as (file, size):
         head = file.read(min(size, HEAD))
     kind = told(head, path.name, lambda: _members(path))
@@ -63,7 +63,7 @@ def read_file(path: Where, faults: list[CheckpointError] | None = None) -> Heade
         from brolly.checkpoint.safetensors import read_safetensors
 
         tensors, metadata = read_safetensors(path, faults)
-        return Header(path, "safetensors", tensors, config_of(path.parent, faults), metadata, (path,))
+        return Header(path, "safetensors", tensors, config_of(path.parent, faults, path.name), metadata, (path,))
     if kind == "llama2c":
         from brolly.checkpoint.llama2c import read_llama2c
 
@@ -171,16 +171,17 @@ def _gguf(path: Where, faults: list[CheckpointError] | None) -> Header:
 def read_torch_file(path: Where, faults: list[CheckpointError] | None) -> Header:
     """A torch file; with `faults`, also what loading refuses: programs, and pickles that hold more than tensors."""
     if faults is None:
-        from brolly.checkpoint.torchfile import read_torch
+        from brolly.checkpoint.torchfile import is_script, read_torch
 
-        return Header(path, "torch", read_torch(path), config_of(path.parent, faults), files=(path,))
+        tensors = read_torch(path)
+        form = "torchscript" if is_script(path) else "torch"
+        return Header(path, form, tensors, config_of(path.parent, faults, path.name), files=(path,))
     from brolly.checkpoint.torchfile import survey_torch
 
     tensors, metadata = survey_torch(path)
     form = "torchscript" if metadata.get("container") == "torchscript" else "torch"
-    config = config_of(path.parent, faults)
-    if form == "torch":
-        _strictly(path, faults)
+    config = config_of(path.parent, faults, path.name)
+    _strictly(path, faults)
     return Header(path, form, tensors, config, metadata, (path,))
 
 
@@ -204,9 +205,12 @@ def with_config(header: Header, faults: list[CheckpointError] | None) -> Header:
     )
 
 
-def config_of(folder: Where, faults: list[CheckpointError] | None) -> dict[str, Any]:
-    """config.json, or else params.json, or nothing."""
-    for name in ("config.json", "params.json"):
+CONFIGS = ("config.json", "params.json", "open_clip_config.json")
+
+
+def config_of(folder: Where, faults: list[CheckpointError] | None, file: str = "") -> dict[str, Any]:
+    """config.json, or else params.json or OpenCLIP's, or nothing; beside an open_clip `file`, OpenCLIP's first."""
+    for name in reversed(CONFIGS) if file.startswith("open_clip") else CONFIGS:
         if (found := settings(folder / name, faults)) is not None:
             return found
     return {}

@@ -48,6 +48,7 @@ REBUILDERS = {
     "collections.OrderedDict", "torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2",
     "torch._utils._rebuild_tensor_v3", "torch._utils._rebuild_parameter", "torch.Size",
 }  # fmt: skip
+SCRIPTED = ("torch.jit._pickle",)  # what rebuilds lists and dictionaries of a TorchScript program
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +129,7 @@ def _read_zip(file: BinaryIO, path: Where, size: int) -> dict[str, TensorInfo]:
         raise CheckpointError(f"{path} is a zip archive without a data.pkl; expected a PyTorch checkpoint.")
     root = pickles[0].removesuffix("data.pkl")
     if f"{root}constants.pkl" in members:
-        raise UnsafeCheckpoint(
-            f"{path} is a TorchScript program, not a checkpoint of tensors; use its safetensors file."
-        )
+        return _scripted(path)
     order = members.get(f"{root}byteorder")
     if order and order.file_size <= 16 and _member(file, order, path, size)[1] != b"little":
         raise CheckpointError(f"{path} was written on a big-endian machine; expected little-endian.")
@@ -148,6 +147,34 @@ def _read_zip(file: BinaryIO, path: Where, size: int) -> dict[str, TensorInfo]:
         return starts[storage.key]
 
     return _collect(found, locate, path)
+
+
+def _scripted(path: Where) -> dict[str, TensorInfo]:
+    """The tensors of a TorchScript program by their modules' names; the program is not looked at, and cannot run."""
+    tensors, told = survey_torch(path)
+    for name in told["globals"]:
+        module, _, leaf = name.rpartition(".")
+        if not (
+            name.startswith("__torch__.")
+            or name in REBUILDERS
+            or leaf in STORAGES
+            or leaf in DTYPES
+            or module in SCRIPTED
+        ):
+            raise UnsafeCheckpoint(
+                f"{path} is a TorchScript program that asks for {shown(name)}; nothing was executed."
+            )
+    return {name: info for name, info in tensors.items() if not name.startswith("constants.")}
+
+
+def is_script(path: Where) -> bool:
+    """Whether a torch file is a TorchScript program: its zip archive holds constants beside the data."""
+    with opened(path) as (file, size):
+        if size < 4 or exactly(file, 4, path) != b"PK\x03\x04":
+            return False
+        file.seek(0)
+        with zipfile.ZipFile(_Sparing(file, path)) as archive:
+            return any(name.count("/") <= 1 and name.endswith("constants.pkl") for name in archive.namelist())
 
 
 class _Sparing:

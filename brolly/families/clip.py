@@ -1,90 +1,93 @@
-"""CLIP and OpenCLIP: Hugging Face's layout of both towers or one."""
+"""CLIP (Radford et al. 2021), both towers or one, in the layouts of Hugging Face, OpenAI, OpenCLIP and timm."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from brolly.card import Family, Header, Rename
-from brolly.configs import CLIPConfig, StackConfig, TextConfig, ViTConfig
-from brolly.errors import CheckpointError
+from brolly.configs import CLIPConfig
+from brolly.families import open_clip, towers
+from brolly.families.towers import EYE, SCALARS, SIGLIP_HEAD, TEXT
 
-ACTS = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh",
-        "relu": "relu", "silu": "silu"}  # fmt: skip
-TYPES = ("clip", "clip_text_model", "clip_vision_model")
+KINDS = ("clip", "clip_text_model", "clip_vision_model")
 
 
-def config(header: Header) -> CLIPConfig:
-    tensors, kind = header.tensors, header.config["model_type"]
-    projections = ("visual_projection.weight", "text_projection.weight")
-    vision = kind != "clip_text_model"
-    text = kind != "clip_vision_model"
+class Unsaid(NamedTuple):
+    """What published configs leave out, and transformers fills in."""
+
+    act: str = "quick_gelu"
+    norm_eps: float = 1e-5
+    text_heads: int = 8
+    siglip: bool = False  # its texts look both ways, are filled up, and end with their vector
+
+
+def config(header: Header) -> Any:
+    if towers.is_timm(header, "_clip_"):
+        return towers.timm_config(header)
+    return open_clip.config(header) if open_clip.match(header) else hugging_face(header, Unsaid())
+
+
+def hugging_face(header: Header, unsaid: Unsaid, **more: Any) -> CLIPConfig:
+    """Both towers or one of transformers' layout; `more` is what the vision tower has besides."""
+    found = towers.shapes(header, hugging_face_names(header))
+
+    def blocks(tower: str, n_heads: int) -> tuple[int, str, float]:
+        at = "" if header.config["model_type"].endswith("_model") else f"{tower}_config."
+        said = header.config.get(f"{tower}_config", {}) if at else header.config
+        act = said.get("hidden_act", unsaid.act) if isinstance(said, dict) else unsaid.act
+        eps = float(header.number(f"{at}layer_norm_eps", unsaid.norm_eps, high=1))
+        return header.whole(f"{at}num_attention_heads", n_heads), act, eps
+
+    vision = text = None
+    if f"{EYE}post_layernorm.weight" in found:
+        vision = towers.eye(header, found, *blocks("vision", 12), **more)
+    if f"{TEXT}final_layer_norm.weight" in found:
+        stack = towers.stack(header, found, TEXT, *blocks("text", unsaid.text_heads), causal=not unsaid.siglip)
+        alone = header.config["model_type"].endswith("_model")
+        end = int(header.number("eos_token_id" if alone else "text_config.eos_token_id", 49407))
+        # the first published configs had a wrong end, 2; of their tokens the end has the highest id
+        pool = "last" if unsaid.siglip else "highest" if end == 2 else "eos"
+        text = towers.text(header, found, stack, pool=pool, eos_id=end, padded=unsaid.siglip)
+    head = found.get("text_projection.weight") or found.get("visual_projection.weight")
     return CLIPConfig(
-        embed_dim=header.whole("projection_dim", 512),
-        vision=vision_of(header, "vision_config." if text else "") if vision else None,
-        text=text_of(header, "text_config." if vision else "") if text else None,
-        vision_head=projections[0] in tensors,
-        text_head=projections[1] in tensors,
+        embed_dim=head[0] if head else (vision or text).stack.dim,  # type: ignore[union-attr]
+        vision=vision,
+        text=text,
+        vision_head="visual_projection.weight" in found,
+        text_head="text_projection.weight" in found,
+        text_head_bias="text_projection.bias" in found,
+        sigmoid="logit_bias" in found,
     )
 
 
-def vision_of(header: Header, at: str) -> ViTConfig:
-    stack = stack_of(header, at, {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}, 1e-5)
-    return ViTConfig(
-        stack,
-        image_size=header.whole(f"{at}image_size", 224, high=2**14),
-        patch_size=header.whole(f"{at}patch_size", 32, high=2**10),
-        n_channels=header.whole(f"{at}num_channels", 3, high=64),
-        patch_bias=False,
-        pre_norm=True,
-    )
+def hugging_face_names(header: Header) -> tuple[Rename, ...]:
+    if not header.config["model_type"].endswith("_model"):
+        return (*SCALARS, *SIGLIP_HEAD)
+    # transformers 5 leaves the tower's own name out where it stands alone
+    tower = TEXT if "text" in header.config["model_type"] else EYE
+    head = r"head\.(weight|bias)", r"text_projection.\1"
+    parts = r"((?:embeddings|encoder|final_layer_norm|pre_layrnorm|post_layernorm|head)\..*)"
+    bare = (Rename(r"head\.probe", f"{EYE}head.probe", "reshape"),
+            Rename(r"head\.attention\.in_proj_(weight|bias)", tuple(rf"{EYE}head.{p}_proj.\1" for p in "qkv")),
+            Rename(r"head\.attention\.out_proj\.(weight|bias)", rf"{EYE}head.out_proj.\1"))  # fmt: skip
+    return (*SCALARS, *SIGLIP_HEAD, Rename(*head), *bare, Rename(parts, rf"{tower}\1"))
 
 
-def text_of(header: Header, at: str) -> TextConfig:
-    stack = stack_of(header, at, {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8}, 1e-5)
-    end = int(header.number(f"{at}eos_token_id", 49407))
-    return TextConfig(
-        stack._replace(causal=True),
-        vocab_size=header.whole(f"{at}vocab_size", 49408, high=2**24),
-        context=header.whole(f"{at}max_position_embeddings", 77),
-        pool="highest" if end == 2 else "eos",  # the first published configs had a wrong end, and the highest id is it
-        eos_id=end,
-    )
-
-
-def stack_of(header: Header, at: str, unsaid: dict[str, int], norm_eps: float, act: str = "quick_gelu") -> StackConfig:
-    """A tower's blocks, from transformers' keys below `at`; `unsaid` are its defaults."""
-    said = section(header, at)
-    if (found := said.get("hidden_act", act)) not in ACTS:
-        raise CheckpointError(f"{header.path}: hidden_act is {found!r:.60}; expected one of {', '.join(ACTS)}.")
-    sizes = {key: header.whole(at + key, default) for key, default in unsaid.items()}
-    dim, n_heads = sizes["hidden_size"], sizes["num_attention_heads"]
-    if dim % n_heads:
-        raise CheckpointError(f"{header.path}: {dim} channels do not divide among {n_heads} heads.")
-    return StackConfig(
-        dim=dim,
-        n_layers=header.whole(f"{at}num_hidden_layers", 12, high=10000),
-        n_heads=n_heads,
-        hidden_dim=sizes["intermediate_size"],
-        norm_eps=float(header.number(f"{at}layer_norm_eps", norm_eps, high=1)),
-        act=ACTS[found],
-    )
-
-
-def section(header: Header, at: str) -> dict[str, Any]:
-    found = header.config.get(at.rstrip("."), {}) if at else header.config
-    return found if isinstance(found, dict) else {}
+def is_hugging_face(header: Header, kinds: tuple[str, ...]) -> bool:
+    blocks = ("encoder.layers.0.self_attn.q_proj.weight", f"{EYE}encoder.layers.0.self_attn.q_proj.weight",
+              f"{TEXT}encoder.layers.0.self_attn.q_proj.weight")  # fmt: skip
+    return header.config.get("model_type") in kinds and any(name in header.tensors for name in blocks)
 
 
 def names(header: Header) -> tuple[Rename, ...]:
-    tower = {"clip_text_model": "text_model", "clip_vision_model": "vision_model"}.get(header.config["model_type"])
-    bare = Rename(r"((?:embeddings|encoder|final_layer_norm|pre_layrnorm|post_layernorm)\..*)", rf"{tower}.\1")
-    buffers = Rename(r".*\.position_ids", None)
-    return (buffers, bare) if tower else (buffers,)
+    if towers.is_timm(header, "_clip_"):
+        return towers.timm_names(header)
+    return open_clip.names(header) if open_clip.match(header) else hugging_face_names(header)
 
 
 def match(header: Header) -> bool:
-    tensors = any("encoder.layers.0.self_attn.q_proj.weight" in name for name in header.tensors)
-    return header.config.get("model_type") in TYPES and tensors
+    opened = open_clip.match(header) and "logit_bias" not in header.tensors
+    return opened or is_hugging_face(header, KINDS) or towers.is_timm(header, "_clip_")
 
 
 FAMILY = Family("CLIP", match, config, names, ("embed", "classify"))

@@ -139,7 +139,7 @@ class Card:
     def verbs(self) -> tuple[str, ...]:
         """What brolly can do with it here; `verbs_why` says why not more."""
         try:
-            return self.recognised.family.tasks
+            return self.recognised.tasks
         except BrollyError:
             return ()
 

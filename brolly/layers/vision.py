@@ -38,12 +38,19 @@ class ViT(nn.Module):
         x = self.encoder(self.pre_layrnorm(x), spans)
         if self.config.pool == "class":
             return self.post_layernorm(x[spans.at([0] * len(spans.lengths))])
+        if self.config.pool == "mean":
+            return self.post_layernorm(self.mean(x, spans))
         return self.head(self.post_layernorm(x), spans)
 
     def tokens(self, pictures: Pictures) -> tuple[Tensor, Spans]:
         """Every token behind the last norm, and where each picture's end: (N, C)."""
         x, spans = self.embeddings(pictures)
         return self.post_layernorm(self.encoder(self.pre_layrnorm(x), spans)), spans
+
+    def mean(self, x: Tensor, spans: Spans) -> Tensor:
+        """Of each picture's patches: (N, C) → (B, C)."""
+        front = self.config.class_token + self.config.n_registers
+        return torch.stack([one[front:].mean(0) for one in x.split(spans.lengths)])
 
 
 class Patches(nn.Module):

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from brolly.configs import CLIPConfig, GPT2Config, LlamaConfig
+from brolly.configs import CLIPConfig, GPT2Config, ImageEncoderConfig, LlamaConfig, WhisperConfig
 
 
 def build(config: Any) -> nn.Module:
@@ -24,4 +24,12 @@ def build(config: Any) -> nn.Module:
             from brolly.models.clip import CLIP
 
             return CLIP(config)
+        case ImageEncoderConfig():
+            from brolly.models.vision import ImageEncoder
+
+            return ImageEncoder(config)
+        case WhisperConfig():
+            from brolly.models.whisper import Whisper
+
+            return Whisper(config)
     raise AssertionError(f"no network for {type(config).__name__}")
