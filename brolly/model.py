@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
@@ -14,12 +14,27 @@ from torch import nn
 from brolly.checkpoint import json_object
 from brolly.engine.cache import Causal
 from brolly.engine.runner import Runner
-from brolly.errors import CheckpointError, OptionError, TokenizerError, UnsupportedTask
+from brolly.errors import BrollyError, CheckpointError, OptionError, TokenizerError, UnsupportedTask
 from brolly.identity import Card
+from brolly.media.image import Preprocess, load_preprocess
 from brolly.media.text import Tokenizer, load_tokenizer
+from brolly.tasks.classify import classify, label_vectors
+from brolly.tasks.embed import embed, similarities
+from brolly.tasks.embed import gather as gather_vectors
 from brolly.tasks.generate import gather, stream
 from brolly.tasks.score import score
-from brolly.verbs import GenerateOptions, Generation, Piece, Score
+from brolly.verbs import (
+    Classification,
+    ClassifyOptions,
+    Embedding,
+    Embeddings,
+    EmbedOptions,
+    GenerateOptions,
+    Generation,
+    Piece,
+    Score,
+    read_options,
+)
 
 
 class Options(TypedDict, total=False):
@@ -39,6 +54,20 @@ class Options(TypedDict, total=False):
     logprobs: int | None
 
 
+class Embed(TypedDict, total=False):
+    """EmbedOptions as keyword arguments."""
+
+    role: str | None
+    dimensions: int | None
+    truncate: bool
+    batch_size: int
+
+
+def many(inputs: Any) -> Sequence[Any]:
+    """A list as it is, anything else as the one input that it is."""
+    return list(inputs) if isinstance(inputs, (list, tuple, Iterator)) else [inputs]
+
+
 class Model:
     """A loaded model. `card` is what `identify` tells of it, `network` computes, `tokenizer` reads and writes text."""
 
@@ -46,6 +75,7 @@ class Model:
         self.card, self.network, self._release = card, network, release
         some = max(network.parameters(), key=lambda p: p.numel())
         self.device, self.dtype = some.device, some.dtype
+        self._labels: dict[Any, Any] = {}
 
     def __repr__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
@@ -85,6 +115,73 @@ class Model:
         network: Any = self.network
         return score(network, Causal(network.config), ids, texts, network.config.context, self.device)
 
+    def embed(self, inputs: Any, **options: Unpack[Embed]) -> Embeddings:
+        """A vector for each input of a list, or for one: a str is a text; a Path, bytes, a Pillow picture or an array
+        is an image. Raises ContextTooLong, MediaError, OptionError, UnsupportedTask."""
+        return gather_vectors(self.stream_embed(many(inputs), **options))
+
+    def stream_embed(self, inputs: Sequence[Any], **options: Unpack[Embed]) -> Iterator[Embedding]:
+        """The same vectors one by one as they are ready, in no order; an input's error takes its vector's place."""
+        self._require("embed")
+        return embed(self, inputs, read_options(EmbedOptions, options))
+
+    def similarity(self, a: Any, b: Any, **options: Unpack[Embed]) -> Any:
+        """The cosine of each of a's inputs (or Embeddings) with each of b's: a float32 array (len a, len b)."""
+        rows, columns = (x if isinstance(x, Embeddings) else self.embed(x, **options) for x in (a, b))
+        return similarities(rows, columns)
+
+    def classify(
+        self, images: Any, labels: Sequence[str] | None = None, *, templates: Sequence[str] | None = None,
+        top: int | None = None, batch_size: int = 32,
+    ) -> Any:  # fmt: skip
+        """The likeliest `labels` of an image, or a list of them for a list; a str is a path.
+
+        Each label is put into every one of the `templates` ("a photo of a {}."). A network with a classifier of its
+        own takes no labels. Raises ContextTooLong at a label longer than the model reads.
+        """
+        found = list(self.stream_classify(many(images), labels, templates=templates, top=top, batch_size=batch_size))
+        for one in found:
+            if isinstance(one, Exception):
+                raise one
+        return found if isinstance(images, (list, tuple, Iterator)) else found[0]
+
+    def stream_classify(
+        self, images: Sequence[Any], labels: Sequence[str] | None = None, *,
+        templates: Sequence[str] | None = None, top: int | None = None, batch_size: int = 32,
+    ) -> Iterator[Classification | BrollyError]:  # fmt: skip
+        """The same for many images, one by one in order; an image's error takes its place."""
+        self._require("classify")
+        read_options(ClassifyOptions, {"top": top, "batch_size": batch_size})
+        own = getattr(self.network.config, "labels", ())
+        if own and (labels is not None or templates is not None):
+            raise OptionError(f"{self.card.header.path} tells its own {len(own):,} labels apart; give it none.")
+        if own:
+            return classify(self, images, own, None, top, batch_size)
+        if labels is None:
+            raise OptionError("there are no labels; give those that an image may have, such as ['cat', 'dog'].")
+        key = tuple(labels), tuple(templates or self.templates)
+        if key not in self._labels:
+            self._labels = {key: label_vectors(self, labels, key[1], 256)}  # the last ones, which a folder shares
+        return classify(self, images, key[0], self._labels[key], top, batch_size)
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """What stands around a label: the family's own words."""
+        sigmoid = getattr(self.network.config, "sigmoid", False)
+        return ("This is a photo of {}.",) if sigmoid else ("a photo of a {}.",)
+
+    @cached_property
+    def preprocess(self) -> Preprocess:
+        """How the network's pictures are prepared."""
+        config: Any = self.network.config
+        return load_preprocess(self.card.header, self.card.recognised.family.name, config.vision.image_size)
+
+    def prompted(self, text: str, role: str | None) -> str:
+        """A text with what its role asks for before it."""
+        if role is not None:
+            raise OptionError(f"{self.card.header.path} knows no roles, and {role!r:.40} was given; leave it out.")
+        return text
+
     @cached_property
     def runner(self) -> Runner:
         """What steps a causal language model."""
@@ -114,13 +211,7 @@ class Model:
 
     def options(self, **given: Any) -> GenerateOptions:
         """What was asked for, then what the checkpoint recommends. Raises OptionError."""
-        names = {f.name for f in fields(GenerateOptions)}
-        if unknown := given.keys() - names:
-            raise OptionError(f"{sorted(unknown)[0]!r} is no option; there are {', '.join(sorted(names))}.")
-        asked = GenerateOptions(**{k: v for k, v in given.items() if v is not None})
-        for name in ("max_tokens", "top_k", "seed", "logprobs"):
-            if type(value := getattr(asked, name)) not in (int, type(None)):
-                raise OptionError(f"{name} is {value!r}; it must be a whole number.")
+        asked: GenerateOptions = read_options(GenerateOptions, given)
         if not isinstance(asked.logit_bias, Mapping):
             raise OptionError(f"logit_bias is {asked.logit_bias!r:.80}; it must map token ids to numbers.")
         for token, bias in asked.logit_bias.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -52,6 +53,20 @@ def check_ranges(options: Any) -> None:
         if not number or (low is not None and value < low) or (high is not None and value > high):
             span = f"at least {low}" if high is None else f"between {low} and {high}"
             raise OptionError(f"{f.name} is {value!r}; it must be a number {span}.")
+
+
+def read_options(kind: type, given: Mapping[str, Any]) -> Any:
+    """`kind` of keyword arguments; None is as good as not given. Raises OptionError at what it does not know."""
+    known = {f.name: f for f in fields(kind)}
+    if unknown := given.keys() - known:
+        raise OptionError(f"{sorted(unknown)[0]!r} is no option; there are {', '.join(sorted(known))}.")
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, value in given.items():
+        if isinstance(value, bool) is not (known[name].type == "bool"):
+            raise OptionError(f"{name} is {value!r}; expected {known[name].type}.")
+        if "int" in known[name].type.split(" | ") and type(value) is not int:
+            raise OptionError(f"{name} is {value!r}; it must be a whole number.")
+    return kind(**given)
 
 
 @dataclass(frozen=True)
@@ -130,6 +145,17 @@ class EmbedOptions:
 
 
 @dataclass(frozen=True)
+class Embedding:
+    """The vector of the input at `index`, "text" or "image", or the error in its place."""
+
+    index: int
+    kind: str
+    vector: Any = None
+    n_tokens: int = 0
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
 class Embeddings:
     """A vector an input, in the order given: `vectors` (n, dim) float32, `kinds` "text" or "image".
 
@@ -142,6 +168,17 @@ class Embeddings:
 
     def __len__(self) -> int:
         return len(self.kinds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyOptions:
+    """How to classify; labels and templates are texts of their own."""
+
+    top: int | None = option(None, "only the likeliest labels", low=1)
+    batch_size: int = option(32, "images computed together", low=1, high=65536)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -254,7 +291,7 @@ TASKS = {
         Task("chat", "text-generation", GenerateOptions, Generation),
         Task("score", "text-generation", None, Score),
         Task("embed", "feature-extraction", EmbedOptions, Embeddings),
-        Task("classify", "zero-shot-image-classification", None, Classification),
+        Task("classify", "zero-shot-image-classification", ClassifyOptions, Classification),
         Task("rerank", "text-ranking", None, Ranked),
         Task("transcribe", "automatic-speech-recognition", TranscribeOptions, Transcript),
     )

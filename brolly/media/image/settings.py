@@ -42,29 +42,32 @@ def load_preprocess(header: Header, family: str, size: int) -> Preprocess:
         if name.startswith("processor"):
             found = found.get("image_processor")
         if isinstance(found, dict) and found:
-            return _transformers(found, path, _usual_class(family))
+            return _transformers(found, path, _usual_class(header, family))
     path = header.folder / "open_clip_config.json"
     if path.is_file() and isinstance(found := json_object(path).get("preprocess_cfg"), dict):
         return _open_clip(found, path, size)
     if isinstance(found := header.config.get("pretrained_cfg"), dict):
         return _timm(found, header.path)
-    return _usual(family, size)
+    return _usual(header, family, size)
 
 
-def _usual_class(family: str) -> str:
-    return {"SigLIP": "Siglip", "SigLIP 2": "Siglip2", "ViT": "ViT"}.get(family, "Bit" if "DINO" in family else "CLIP")
-
-
-def _usual(family: str, size: int) -> Preprocess:
-    """As the family's publisher does, in a checkpoint without a word on it."""
-    square = (size, size)
+def _usual_class(header: Header, family: str) -> str:
+    """transformers' class for a family's pictures; SigLIP 2's networks of fixed size are called siglip too."""
     if "SigLIP" in family:
-        return CLASSES["Siglip"]._replace(size=square)
-    if "DINO" in family:  # its evaluation takes 224 of 256
-        edge = (size * 256 // 224,) * 2 if size < 256 else (256, 256)
-        crop = square if size < 256 else (224, 224)
+        return "Siglip2" if str(header.config.get("model_type")).startswith("siglip2") else "Siglip"
+    return "ViT" if family == "ViT" else "Bit" if "DINO" in family else "CLIP"
+
+
+def _usual(header: Header, family: str, size: int) -> Preprocess:
+    """As the family's publisher does, in a checkpoint without a word on it."""
+    square, kind = (size, size), _usual_class(header, family)
+    if kind.startswith("Siglip"):
+        return CLASSES[kind]._replace(size=square)
+    if kind == "Bit":  # its evaluation takes the middle 224 of 256, also where positions were learned at 518
+        crop = square if size < 224 else (224, 224)
+        edge = (crop[0] * 256 // 224,) * 2
         return Preprocess("shortest", edge, crop, BICUBIC, IMAGENET_MEAN, IMAGENET_STD, rounded=True)
-    if family == "ViT":
+    if kind == "ViT":
         return CLASSES["ViT"]._replace(size=square)
     return CLASSES["CLIP"]._replace(size=square, crop=square, rounded=True)
 
