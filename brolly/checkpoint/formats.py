@@ -170,19 +170,15 @@ def _gguf(path: Where, faults: list[CheckpointError] | None) -> Header:
 
 def read_torch_file(path: Where, faults: list[CheckpointError] | None) -> Header:
     """A torch file; with `faults`, also what loading refuses: programs, and pickles that hold more than tensors."""
-    if faults is None:
-        from brolly.checkpoint.torchfile import is_script, read_torch
+    from brolly.checkpoint.torchfile import read_torch, survey_torch
 
-        tensors = read_torch(path)
-        form = "torchscript" if is_script(path) else "torch"
-        return Header(path, form, tensors, config_of(path.parent, faults, path.name), files=(path,))
-    from brolly.checkpoint.torchfile import survey_torch
-
+    strict = read_torch(path) if faults is None else None
     tensors, metadata = survey_torch(path)
     form = "torchscript" if metadata.get("container") == "torchscript" else "torch"
     config = config_of(path.parent, faults, path.name)
-    _strictly(path, faults)
-    return Header(path, form, tensors, config, metadata, (path,))
+    if faults is not None:
+        _strictly(path, faults)
+    return Header(path, form, tensors if strict is None else strict, config, metadata, (path,))
 
 
 def _strictly(path: Where, faults: list[CheckpointError]) -> None:

@@ -167,16 +167,6 @@ def _scripted(path: Where) -> dict[str, TensorInfo]:
     return {name: info for name, info in tensors.items() if not name.startswith("constants.")}
 
 
-def is_script(path: Where) -> bool:
-    """Whether a torch file is a TorchScript program: its zip archive holds constants beside the data."""
-    with opened(path) as (file, size):
-        if size < 4 or exactly(file, 4, path) != b"PK\x03\x04":
-            return False
-        file.seek(0)
-        with zipfile.ZipFile(_Sparing(file, path)) as archive:
-            return any(name.count("/") <= 1 and name.endswith("constants.pkl") for name in archive.namelist())
-
-
 class _Sparing:
     """A file that never gives more at once than a zip directory of honest length."""
 

@@ -9,14 +9,7 @@ from pathlib import Path
 from brolly.card import Family, Header, Recognised
 from brolly.errors import CheckpointError, UnknownModel
 
-LOADABLE = (
-    "safetensors",
-    "torch",
-    "torchscript",
-    "meta",
-    "gguf",
-    "llama2c",
-)  # formats whose tensors are mapped from their files
+LOADABLE = ("safetensors", "torch", "torchscript", "meta", "gguf", "ggml", "llama2c")  # mapped from their files
 DTYPES = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL"}  # that torch computes with as they lie
 
 
