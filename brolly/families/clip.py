@@ -39,12 +39,11 @@ def hugging_face(header: Header, unsaid: Unsaid, **more: Any) -> CLIPConfig:
         return header.whole(f"{at}num_attention_heads", n_heads), act, eps
 
     vision = text = None
-    if f"{EYE}post_layernorm.weight" in found:
+    if "text" not in header.config["model_type"]:
         vision = towers.eye(header, found, *blocks("vision", 12), **more)
-    if f"{TEXT}final_layer_norm.weight" in found:
+    if "vision" not in header.config["model_type"]:
         stack = towers.stack(header, found, TEXT, *blocks("text", unsaid.text_heads), causal=not unsaid.siglip)
-        alone = header.config["model_type"].endswith("_model")
-        end = int(header.number("eos_token_id" if alone else "text_config.eos_token_id", 49407))
+        end = int(header.number("eos_token_id" if vision is None else "text_config.eos_token_id", 49407))
         # the first published configs had a wrong end, 2; of their tokens the end has the highest id
         pool = "last" if unsaid.siglip else "highest" if end == 2 else "eos"
         text = towers.text(header, found, stack, pool=pool, eos_id=end, padded=unsaid.siglip)

@@ -156,11 +156,13 @@ def test_functions_of_tensors_take_tensors_only(tmp_path: Path, inner: bytes) ->
     assert isinstance(survives(path), CheckpointError)
 
 
-def test_a_torchscript_program_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["data.pkl", "constants.pkl"])
+def test_a_torchscript_program_that_asks_for_more_than_tensors_is_refused(tmp_path: Path, where: str) -> None:
     path = tmp_path / "script.pt"
+    held = {"data.pkl": state(tensor()), "constants.pkl": b"\x80\x02)."}
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("script/data.pkl", state(tensor()))
-        archive.writestr("script/constants.pkl", b"")
+        for name, pickled in held.items():
+            archive.writestr(f"script/{name}", b"cos\nsystem\n(S'echo'\ntR." if name == where else pickled)
         archive.writestr("script/data/0", bytes(16))
     error = survives(path)
     assert isinstance(error, UnsafeCheckpoint) and "TorchScript" in str(error)

@@ -65,8 +65,8 @@ def no_weights(folder: Path) -> Path:
     return folder
 
 
-def clip(folder: Path) -> Path:
-    """The layout of a CLIP by transformers: two towers and their projections."""
+def blip(folder: Path) -> Path:
+    """Two towers and their projections, of a kind that brolly tells and does not run."""
     names = [
         "text_model.embeddings.token_embedding.weight", "text_model.encoder.layers.0.self_attn.q_proj.weight",
         "vision_model.embeddings.patch_embedding.weight", "text_projection.weight", "visual_projection.weight",
@@ -74,7 +74,7 @@ def clip(folder: Path) -> Path:
     save_file(
         {name: torch.zeros(8, 8) for name in names} | {"logit_scale": torch.zeros(())}, folder / "model.safetensors"
     )
-    config(folder, model_type="clip", architectures=["CLIPModel"], projection_dim=8)
+    config(folder, model_type="blip", architectures=["BlipModel"], projection_dim=8)
     write_tokenizer(folder)
     return folder
 
@@ -157,8 +157,8 @@ MODELS: list[tuple[Callable[[Path], Path], str]] = [
     (lambda folder: folder / "gone" / "away", "does not exist; expected a folder or a file, or a hub name"),
     (empty, "empty is empty; expected a model"),
     (no_weights, "config.json, tokenizer.json, tokenizer_config.json, and no weights; expected a model"),
-    (clip, "is a 'clip' model, which brolly does not know; it knows"),
-    (unknown, "is a 'hyena-of-mars' model, which brolly does not know; it knows GPT-2, Llama"),
+    (blip, "is a 'blip' model, which brolly does not know; it knows"),
+    (unknown, "is a 'hyena-of-mars' model, which brolly does not know; it knows"),
     (no_config, "has tensors and no config.json or params.json beside them"),
     (no_tokenizer, "holds no tokenizer; expected tokenizer.json"),
     (broken_tokenizer, "tokenizer.json is not a tokenizer that can be read"),
@@ -182,7 +182,7 @@ def test_what_is_no_model(tmp_path: Path, capsys: Any, make: Callable[[Path], Pa
     assert message in sentence(capsys, "run", make(tmp_path), "Hello", "--max-tokens", "2", "--device", "cpu")
 
 
-@pytest.mark.parametrize("make", [clip, unknown, empty, no_weights, no_tokenizer], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("make", [blip, unknown, empty, no_weights, no_tokenizer], ids=lambda f: f.__name__)
 def test_chat_tells_the_same(tmp_path: Path, capsys: Any, make: Callable[[Path], Path]) -> None:
     assert str(tmp_path) in sentence(capsys, "chat", make(tmp_path), "--device", "cpu")
 
@@ -283,10 +283,10 @@ def test_commands_that_are_none_or_incomplete(capsys: Any, args: list[str]) -> N
 
 
 def test_the_program_ends_with_2_and_debug_shows_where(tmp_path: Path) -> None:
-    path = clip(tmp_path)
+    path = blip(tmp_path)
     plain = brolly("chat", path)
     assert (plain.returncode, plain.stdout) == (2, "")
-    assert plain.stderr.startswith(f"brolly: {path} is a 'clip' model") and plain.stderr.count("\n") == 1
+    assert plain.stderr.startswith(f"brolly: {path} is a 'blip' model") and plain.stderr.count("\n") == 1
     shown = brolly("chat", path, "--debug")
     assert shown.returncode == 1
     assert shown.stderr.startswith("Traceback") and "brolly.errors.UnknownModel" in shown.stderr
