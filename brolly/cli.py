@@ -8,13 +8,11 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import NoReturn
 
 from brolly import __version__
+from brolly.commands.flags import MODEL, add_loading, add_options, given, open_model
 from brolly.errors import BrollyError, OptionError
-
-if TYPE_CHECKING:
-    from dataclasses import Field
 
 EXAMPLES = """examples:
   brolly identify org/name
@@ -24,7 +22,6 @@ EXAMPLES = """examples:
   brolly chat org/name
   brolly pull org/name@main
 """
-MODEL = "a folder, a file, org/name, org/name@revision, hf://…, a URL, or a bundled model"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,15 +76,20 @@ class Parser(argparse.ArgumentParser):
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments; a prompt may come after the options too, where argparse before Python 3.12 loses it."""
+    """The arguments; a prompt and inputs may come after the options too, where argparse loses them."""
     words = sys.argv[1:] if argv is None else argv
     reader = parser(next((word for word in words if not word.startswith("-")), ""))
     args, rest = reader.parse_known_args(argv)
+    literal = rest[:1] == ["--"]
     if getattr(args, "prompt", "") is None:
-        literal = rest[:1] == ["--"]
         rest = rest[literal:]
         if rest and (literal or not rest[0].startswith("-")):
             args.prompt = rest.pop(0)
+    elif isinstance(inputs := getattr(args, "inputs", None), list) and (
+        literal or not any(word.startswith("-") for word in rest)
+    ):
+        inputs += rest[literal:]
+        rest = []
     if rest:
         reader.error(f"unrecognized arguments: {' '.join(rest)}")
     return args
@@ -126,10 +128,10 @@ def add_chat(command: argparse.ArgumentParser) -> None:
 
 def add_generation(command: argparse.ArgumentParser) -> None:
     command.add_argument("-s", "--system", help="an instruction, given through the model's chat template")
-    command.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best one here)")
-    command.add_argument("--dtype", help="float32, bfloat16 or float16 (default: the checkpoint's, where native)")
-    command.add_argument("-v", "--verbose", action="store_true", help="say which device, dtype and speed")
-    add_options(command)
+    from brolly.verbs import GenerateOptions
+
+    add_loading(command)
+    add_options(command, GenerateOptions)
 
 
 def add_pull(command: argparse.ArgumentParser) -> None:
@@ -226,76 +228,13 @@ def tell(args: argparse.Namespace) -> int | None:
     return identify(args)
 
 
-def add_options(command: argparse.ArgumentParser) -> None:
-    """A flag for each field of GenerateOptions, with its own help and range."""
-    from typing import get_type_hints
-
-    from brolly.verbs import GenerateOptions
-
-    hints = get_type_hints(GenerateOptions)
-    for field in options():
-        flag, help = "--" + field.name.replace("_", "-"), field.metadata["help"]
-        if field.name == "stop":
-            command.add_argument(flag, action="append", metavar="TEXT", help=help)
-        elif field.name == "logit_bias":
-            command.add_argument(flag, type=biases, metavar='{"ID": BIAS}', help=help)
-        else:
-            kind = int if int in getattr(hints[field.name], "__args__", (hints[field.name],)) else float
-            command.add_argument(flag, type=kind, metavar="N", help=help)
-
-
-def options() -> tuple[Field[Any], ...]:
-    from dataclasses import fields
-
-    from brolly.verbs import GenerateOptions
-
-    return fields(GenerateOptions)
-
-
-def biases(text: str) -> dict[int, float]:
-    """JSON's keys are strings; ours are token ids."""
-    try:
-        return {int(token): float(bias) for token, bias in json.loads(text).items()}
-    except (ValueError, TypeError, AttributeError):
-        raise argparse.ArgumentTypeError(f'{text[:60]!r} is not JSON like {{"50256": -100}}') from None
-
-
-def given(args: argparse.Namespace) -> dict[str, Any]:
-    """The generation options that were set on the command line."""
-    from brolly.verbs import GenerateOptions
-
-    given = {f.name: getattr(args, f.name) for f in options() if getattr(args, f.name) is not None}
-    GenerateOptions(**given)  # a wrong number is told before a model is loaded
-    return given
-
-
-def open_model(args: argparse.Namespace) -> Any:
-    from brolly import hub
-    from brolly.loader import load
-
-    if not args.model.strip():
-        raise OptionError(f"the model's name is empty; expected {MODEL}.")
-    path = hub.resolve(args.model) if _is_here(args.model) else hub.pull(args.model, quiet=not sys.stderr.isatty())
-    model = load(path, device=args.device, dtype=args.dtype)
-    if args.verbose:
-        print(model, file=sys.stderr)
-        print(model.runner.describe(), file=sys.stderr)
-    return model
-
-
-def _is_here(reference: str) -> bool:
-    from pathlib import Path
-
-    from brolly import hub
-
-    return Path(reference).expanduser().exists() or reference in hub.minis() or hub.looks_local(reference)
-
-
 def run(args: argparse.Namespace) -> int | None:
     import time
     from dataclasses import asdict
 
-    options = given(args)
+    from brolly.verbs import GenerateOptions
+
+    options = given(args, GenerateOptions)
     piped = (
         "" if sys.stdin is None or sys.stdin.isatty() or args.prompt is not None and not args.system else read_stdin()
     )
@@ -338,8 +277,9 @@ def write(text: str) -> None:
 
 def chat(args: argparse.Namespace) -> int | None:
     from brolly.tasks.chat import Conversation
+    from brolly.verbs import GenerateOptions
 
-    options = given(args)
+    options = given(args, GenerateOptions)
     model = open_model(args)
     first = [{"role": "system", "content": args.system}] if args.system else []
     model.tokenizer.prompt([*first, {"role": "user", "content": "Hello"}])  # no template is told before the first word

@@ -62,8 +62,8 @@ def read_options(kind: type, given: Mapping[str, Any]) -> Any:
         raise OptionError(f"{sorted(unknown)[0]!r} is no option; there are {', '.join(sorted(known))}.")
     given = {name: value for name, value in given.items() if value is not None}
     for name, value in given.items():
-        if isinstance(value, bool) is not (known[name].type == "bool"):
-            raise OptionError(f"{name} is {value!r}; expected {known[name].type}.")
+        if known[name].type == "bool" and type(value) is not bool:
+            raise OptionError(f"{name} is {value!r}; it must be true or false.")
         if "int" in known[name].type.split(" | ") and type(value) is not int:
             raise OptionError(f"{name} is {value!r}; it must be a whole number.")
     return kind(**given)

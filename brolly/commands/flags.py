@@ -1,0 +1,84 @@
+"""What commands share: the model and where it runs, and a flag for each field of an options dataclass."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from brolly.errors import OptionError
+
+MODEL = "a folder, a file, org/name, org/name@revision, hf://…, a URL, or a bundled model"
+
+
+def add_loading(command: argparse.ArgumentParser) -> None:
+    """Where and how the model runs."""
+    command.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best one here)")
+    command.add_argument("--dtype", help="float32, bfloat16 or float16 (default: the checkpoint's, where native)")
+    command.add_argument("-v", "--verbose", action="store_true", help="say which device, dtype and speed")
+
+
+def open_model(args: argparse.Namespace) -> Any:
+    """The model that was named, downloaded where it is not here."""
+    from pathlib import Path
+
+    from brolly import hub
+    from brolly.loader import load
+
+    if not args.model.strip():
+        raise OptionError(f"the model's name is empty; expected {MODEL}.")
+    here = Path(args.model).expanduser().exists() or args.model in hub.minis() or hub.looks_local(args.model)
+    path = hub.resolve(args.model) if here else hub.pull(args.model, quiet=not sys.stderr.isatty())
+    model = load(path, device=args.device, dtype=args.dtype)
+    if args.verbose:
+        print(model, file=sys.stderr)
+        if "generate" in model.card.verbs:
+            print(model.runner.describe(), file=sys.stderr)
+    return model
+
+
+def add_options(command: argparse.ArgumentParser, kind: type) -> None:
+    """A flag for each field of an options dataclass, with its own help."""
+    from dataclasses import fields
+
+    for option in fields(kind):
+        flag, help = "--" + option.name.replace("_", "-"), option.metadata["help"]
+        types = str(option.type).split(" | ")
+        if types == ["bool"]:
+            command.add_argument(flag, action=argparse.BooleanOptionalAction, help=help)
+        elif types[0].startswith("tuple[str"):
+            command.add_argument(flag, action="append", metavar="TEXT", help=help)
+        elif types[0].startswith("tuple[float"):
+            command.add_argument(flag, type=numbers, metavar="N,N…", help=help)
+        elif types[0].startswith("dict"):
+            command.add_argument(flag, type=biases, metavar='{"ID": BIAS}', help=help)
+        elif types[0] == "str":
+            command.add_argument(flag, metavar="TEXT", help=help)
+        else:
+            command.add_argument(flag, type=int if types[0] == "int" else float, metavar="N", help=help)
+
+
+def given(args: argparse.Namespace, kind: type) -> dict[str, Any]:
+    """The options that were set on the command line; a wrong one is told before a model is loaded."""
+    from dataclasses import fields
+
+    found = {f.name: value for f in fields(kind) if (value := getattr(args, f.name, None)) is not None}
+    kind(**found)
+    return found
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Numbers between commas."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is not numbers between commas") from None
+
+
+def biases(text: str) -> dict[int, float]:
+    """JSON's keys are strings; ours are token ids."""
+    try:
+        return {int(token): float(bias) for token, bias in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError):
+        raise argparse.ArgumentTypeError(f'{text[:60]!r} is not JSON like {{"50256": -100}}') from None
