@@ -48,7 +48,6 @@ REBUILDERS = {
     "collections.OrderedDict", "torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2",
     "torch._utils._rebuild_tensor_v3", "torch._utils._rebuild_parameter", "torch.Size",
 }  # fmt: skip
-SCRIPTED = ("torch.jit._pickle",)  # what rebuilds lists and dictionaries of a TorchScript program
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,21 +149,14 @@ def _read_zip(file: BinaryIO, path: Where, size: int) -> dict[str, TensorInfo]:
 
 
 def _scripted(path: Where) -> dict[str, TensorInfo]:
-    """The tensors of a TorchScript program by their modules' names; the program is not looked at, and cannot run."""
+    """The tensors of a TorchScript program by their modules' names; the program itself is never looked at."""
     tensors, told = survey_torch(path)
     for name in told["globals"]:
-        module, _, leaf = name.rpartition(".")
-        if not (
-            name.startswith("__torch__.")
-            or name in REBUILDERS
-            or leaf in STORAGES
-            or leaf in DTYPES
-            or module in SCRIPTED
-        ):
+        if not (name.startswith(("__torch__.", "torch.jit._pickle.")) or _is_known(name)):
             raise UnsafeCheckpoint(
                 f"{path} is a TorchScript program that asks for {shown(name)}; nothing was executed."
             )
-    return {name: info for name, info in tensors.items() if not name.startswith("constants.")}
+    return tensors
 
 
 class _Sparing:
@@ -305,6 +297,12 @@ def _collect(found: Any, locate: Callable[[_Storage], tuple[int, int]], path: Wh
     return tensors
 
 
+def _is_known(path: str) -> bool:
+    """Whether a global is one of those that make a tensor."""
+    module, _, leaf = path.rpartition(".")
+    return path in REBUILDERS or (module in ("torch", "torch.storage") and (leaf in STORAGES or leaf in DTYPES))
+
+
 MARK = object()
 
 
@@ -435,9 +433,7 @@ class _Machine:
         return dict(zip(keys, values[1::2], strict=True))
 
     def _name(self, path: str) -> _Name:
-        module, _, leaf = path.rpartition(".")
-        known = path in REBUILDERS or (module in ("torch", "torch.storage") and (leaf in STORAGES or leaf in DTYPES))
-        if not known:
+        if not _is_known(path):
             raise UnsafeCheckpoint(
                 f"{self.path} asks for {shown(path)}, which is not a tensor; nothing was executed. "
                 "Use a safetensors file of the same model."

@@ -39,7 +39,7 @@ OPEN_TEXT = (
     Rename(r"(?:text\.)?ln_final\.(weight|bias)", rf"{TEXT}final_layer_norm.\1"),
     Rename(r"(?:text\.)?text_projection", "text_projection.weight", "transpose"),
     Rename(r"text\.text_projection\.(weight|bias)", r"text_projection.\1"),
-    Rename(r"(?:text\.)?attn_mask|input_resolution|context_length|vocab_size", None),
+    Rename(r"(?:text\.)?attn_mask|input_resolution|context_length|vocab_size|constants\..*", None),
     *resblocks(r"(?:text\.)?", TEXT),
 )
 OPEN_EYE = (

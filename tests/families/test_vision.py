@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -236,7 +239,7 @@ def test_openai_s_torchscript_is_read_and_not_run(tmp_path: Path) -> None:
     model = tall()
     state = layouts.openai(saved(model, tmp_path / "saved"))
     numbers = dict(input_resolution=32, context_length=12, vocab_size=99)
-    script = torch.jit.script(layouts.modules(state | {k: torch.tensor(v) for k, v in numbers.items()}))
+    script = layouts.program(state | {k: torch.tensor(float(v)) for k, v in numbers.items()})
     path = tmp_path / "ViT-B-32.pt"
     torch.jit.save(script, path)
     check_encoder(path, "CLIP", BOTH, expected(model), pictures(), TEXTS)
@@ -248,7 +251,7 @@ def test_openai_s_torchscript_in_half_precision(tmp_path: Path) -> None:
         for p in model.parameters():
             p.copy_(p.half().float())
     state = {n: t.half() for n, t in layouts.openai(saved(model, tmp_path / "saved")).items()}
-    torch.jit.save(torch.jit.script(layouts.modules(state)), tmp_path / "ViT-B-32.pt")
+    torch.jit.save(layouts.program(state), tmp_path / "ViT-B-32.pt")
     check_encoder(tmp_path / "ViT-B-32.pt", "CLIP", BOTH, expected(model), pictures(), TEXTS)
 
 
@@ -288,3 +291,38 @@ def test_open_clip_s_other_towers_are_told_by_name(tmp_path: Path) -> None:
     (tmp_path / "open_clip_config.json").write_text(json.dumps(dict(model_cfg=config)))
     with pytest.raises(CheckpointError, match="attentional_pool"):
         loaded(tmp_path, "CLIP")
+
+
+REFERENCES = Path(__file__).parents[2] / ".venv" / "references"  # open_clip, timm and torchvision, apart from the rest
+PUBLISHED = {
+    "clip": ("CLIP", BOTH),
+    "clip-quick-scaled": ("CLIP", BOTH),
+    "siglip": ("SigLIP", BOTH),
+    "vit_base_patch16_clip_quickgelu_224": ("CLIP", ("embed",)),
+    "vit_base_patch16_siglip_224": ("SigLIP", ("embed",)),
+    "vit_small_patch14_dinov2": ("DINOv2", ("embed",)),
+    "vit_small_patch14_reg4_dinov2": ("DINOv2", ("embed",)),
+    "vit_giant_patch14_reg4_dinov2": ("DINOv2", ("embed",)),
+    "vit_small_patch16_224": ("ViT", BOTH),
+}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Networks of open_clip and timm as they save them, and what they make of pixels and ids."""
+    if not REFERENCES.is_dir():
+        pytest.skip(f"open_clip and timm are not in {REFERENCES}")
+    folder = tmp_path_factory.mktemp("published")
+    script = Path(__file__).with_name("open_clip_reference.py")
+    environment = os.environ | {"PYTHONPATH": str(REFERENCES)}
+    subprocess.run([sys.executable, str(script), str(folder)], env=environment, check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_open_clip_s_and_timm_s_own_files(published: Path, name: str) -> None:
+    told = load_file(published / name / "expected.st")
+    pixels, ids = told.pop("pixels"), told.pop("ids", torch.empty(0)).tolist()
+    if name.startswith("clip"):
+        ids = [row[: row.index(98) + 1] for row in ids]
+    check_encoder(published / name, *PUBLISHED[name], told, pixels, ids)

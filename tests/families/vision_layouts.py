@@ -74,12 +74,13 @@ def openai(state: State) -> State:
     return {n: t.t().contiguous() if n in ("visual.proj", "text_projection") else t for n, t in found.items()}
 
 
-def modules(state: State) -> nn.Module:
-    """A tree of modules with these parameters, as a scripted network has them; its forward does nothing."""
+def program(state: State) -> torch.jit.ScriptModule:
+    """A traced tree of modules with these parameters, and a constant of the trace as OpenAI's files have them."""
+    constant = torch.arange(3.0)
 
     class Node(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return x
+            return x + constant
 
     root = Node()
     for name, tensor in state.items():
@@ -90,4 +91,4 @@ def modules(state: State) -> nn.Module:
                 at.add_module(part, Node())
             at = at._modules[part]  # type: ignore[assignment]
         at.register_parameter(leaf, nn.Parameter(tensor, requires_grad=False))
-    return root
+    return torch.jit.trace(root, torch.zeros(3))
