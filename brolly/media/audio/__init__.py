@@ -1,0 +1,1 @@
+"""Sound: what people hand in ↔ samples and frames."""
