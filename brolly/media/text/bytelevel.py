@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import base64
 import binascii
+import gzip
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from brolly.errors import TokenizerError
-from brolly.media.text.files import check_ids, read_bytes, read_object
+from brolly.media.text.files import MAX_CONFIG, check_ids, read_bytes, read_object
 from brolly.media.text.merges import MAX_TOKENS, merges_of
 from brolly.media.text.patterns import CLIP, GPT2, LLAMA3, O200K, QWEN2
 from brolly.media.text.spelling import spelled
+
+SIMPLE_MERGES = 49152 - 256 - 2  # lines of OpenAI's file that CLIP uses
+SIMPLE_ENDS = ("<|startoftext|>", "<|endoftext|>")
 
 
 class Added(NamedTuple):
@@ -187,10 +192,7 @@ def read_vocab_merges(vocab: Path, merges: Path, kind: str, added: Mapping[int, 
         options = {"end_of_word_suffix": "</w>", "unk_token": "<|endoftext|>", "continuing_subword_prefix": ""}
     backend = Backend(models.BPE.from_file(str(vocab), str(merges), **options))
     if clip:
-        blank = normalizers.Replace(Regex(r"\s+"), " ")
-        backend.normalizer = normalizers.Sequence([normalizers.NFC(), blank, normalizers.Lowercase()])
-        cut = pre_tokenizers.Split(Regex(CLIP), behavior="removed", invert=True)
-        backend.pre_tokenizer = pre_tokenizers.Sequence([cut, to_bytes])
+        _cut_as_clip(backend)
     elif kind.startswith("Qwen2"):
         backend.normalizer = normalizers.NFC()
         cut = pre_tokenizers.Split(Regex(QWEN2), behavior="isolated")
@@ -201,4 +203,38 @@ def read_vocab_merges(vocab: Path, merges: Path, kind: str, added: Mapping[int, 
     for _, token in sorted(added.items()):
         row = AddedToken(token.text, special=token.control, normalized=False)
         (backend.add_special_tokens if token.control else backend.add_tokens)([row])
+    return backend
+
+
+def _cut_as_clip(backend: Any) -> None:
+    from tokenizers import Regex, normalizers, pre_tokenizers
+
+    blank = normalizers.Replace(Regex(r"\s+"), " ")
+    backend.normalizer = normalizers.Sequence([normalizers.NFC(), blank, normalizers.Lowercase()])
+    cut = pre_tokenizers.Split(Regex(CLIP), behavior="removed", invert=True)
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([cut, to_bytes])
+
+
+def read_simple_vocabulary(path: Path) -> Any:
+    """OpenAI's bpe_simple_vocab_16e6.txt.gz: CLIP's merges alone, of which the vocabulary follows."""
+    from tokenizers import AddedToken, decoders, models
+    from tokenizers import Tokenizer as Backend
+
+    with gzip.GzipFile(fileobj=io.BytesIO(read_bytes(path, MAX_CONFIG))) as file:
+        data = file.read(MAX_CONFIG + 1)
+    if len(data) > MAX_CONFIG:
+        raise TokenizerError(f"{path} unpacks to more than {MAX_CONFIG:,} bytes; OpenAI's has 3,000,000.")
+    rows = [line.split() for line in data.decode().split("\n")[1 : SIMPLE_MERGES + 1]]
+    merges = [(row[0], row[1]) for row in rows if len(row) == 2]
+    if len(merges) != len(rows):
+        raise TokenizerError(f"{path} has a line that is no pair of pieces; expected OpenAI's list of merges.")
+    # GPT-2's alphabet: the bytes that print, then the others; each alone, and each as the end of a word
+    letters = [spelled(bytes([b])) for b in sorted(range(256), key=lambda b: (spelled(bytes([b])) != chr(b), b))]
+    pieces = [*letters, *(letter + "</w>" for letter in letters), *map("".join, merges), *SIMPLE_ENDS]
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    backend = Backend(models.BPE(vocabulary, merges, end_of_word_suffix="</w>", unk_token=SIMPLE_ENDS[1]))
+    _cut_as_clip(backend)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SIMPLE_ENDS])
     return backend

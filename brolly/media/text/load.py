@@ -11,6 +11,7 @@ from brolly.card import Header
 from brolly.errors import TokenizerError
 from brolly.media.text import bytelevel, sentencepiece
 from brolly.media.text.bytelevel import Added
+from brolly.media.text.clean import cleaning
 from brolly.media.text.files import check_ids, read_bytes, read_object, read_text
 from brolly.media.text.gguf import from_gguf, from_vocabulary
 from brolly.media.text.sentencepiece import CONTROL, Piece
@@ -24,6 +25,13 @@ _MODELS = ("tokenizer.model", "tokenizer.model.v*", "spiece.model", "sentencepie
 
 def load_tokenizer(where: Header | Path | str) -> Tokenizer:
     """The tokenizer of a checkpoint: its header, its folder, or a tokenizer's own file."""
+    tokenizer = _found(where)
+    if isinstance(where, Header):
+        tokenizer.clean = cleaning(where)
+    return tokenizer
+
+
+def _found(where: Header | Path | str) -> Tokenizer:
     header = where if isinstance(where, Header) else None
     path: Path = header.path if header else Path(where)  # type: ignore[assignment, arg-type]
     if header is None and path.is_file() and path.suffix == ".gguf":
@@ -46,16 +54,28 @@ def load_tokenizer(where: Header | Path | str) -> Tokenizer:
                     return _from_model(found)
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         return _from_pair(folder)
+    for found in sorted(folder.glob("bpe_simple_vocab*.txt.gz")):
+        return _from_simple(found)
     tables = [p for pattern in ("tok*.bin",) for p in sorted(folder.glob(pattern)) if p.is_file()]
     if header and tables:
         return _from_llama2c(tables, header)
     raise TokenizerError(
-        f"{folder} holds no tokenizer; expected tokenizer.json, tokenizer.model, tekken.json, a .tiktoken file, or "
-        "vocab.json and merges.txt beside the weights."
+        f"{folder} holds no tokenizer; expected tokenizer.json, tokenizer.model, tekken.json, a .tiktoken file, "
+        "vocab.json and merges.txt, or CLIP's bpe_simple_vocab_16e6.txt.gz beside the weights."
     )
 
 
+def _from_simple(path: Path) -> Tokenizer:
+    with guarded(str(path)):
+        backend = bytelevel.read_simple_vocabulary(path)
+    start, end = bytelevel.SIMPLE_ENDS
+    special = {"bos_token": start, "eos_token": end, "pad_token": end}
+    return _finish(backend, path, {}, special, add_bos=True, add_eos=True)
+
+
 def _from_file(path: Path) -> Tokenizer:
+    if path.name.endswith(".txt.gz"):
+        return _from_simple(path)
     if path.name == "tekken.json":
         return _from_tekken(path)
     if path.suffix == ".json":
@@ -131,15 +151,17 @@ def _from_pair(folder: Path) -> Tokenizer:
     config = settings(folder)
     special = special_tokens(config)
     source = str(folder / "vocab.json")
+    clip = b'"!</w>"' in read_bytes(folder / "vocab.json")  # words end so in CLIP's alone
+    kind = "CLIPTokenizer" if clip else str(config.get("tokenizer_class", ""))
     with guarded(source):
         backend = bytelevel.read_vocab_merges(
-            folder / "vocab.json", folder / "merges.txt", str(config.get("tokenizer_class", "")),
+            folder / "vocab.json", folder / "merges.txt", kind,
             listed(folder, config), config.get("add_prefix_space") is True,
         )  # fmt: skip
-        special = special or _endoftext(backend)
+        special = special or _endoftext(backend) | ({"bos_token": bytelevel.SIMPLE_ENDS[0]} if clip else {})
         _add_missing(backend, config, special)
     around = _around(config) or {}
-    if str(config.get("tokenizer_class", "")).startswith("CLIP"):
+    if clip:
         around = {"add_bos": True, "add_eos": True}
     return _finish(backend, folder / "vocab.json", config, special, **around)
 

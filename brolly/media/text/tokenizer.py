@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ class Tokenizer:
     `backend` is a tokenizers.Tokenizer; `special_tokens` maps a role ("bos_token") to its text. `prefix` is put before
     every stretch of text that begins the input or follows a control token (SentencePiece's dummy prefix),
     unless it is blank and `squeeze` says that blanks are dropped.
+    `clean`, which may be set later, is what a network's texts were passed through before its tokenizer saw them.
     `add_bos` and `add_eos` put those ids around the text, besides what the backend's own post-processor does.
     """
 
@@ -56,6 +57,7 @@ class Tokenizer:
         self.source = source
         self.special_tokens = dict(special_tokens or {})
         self.template = template
+        self.clean: Callable[[str], str] | None = None
         with guarded(source):
             # a file may ask for padding to any length, and for silent truncation
             backend.no_padding()
@@ -100,6 +102,7 @@ class Tokenizer:
         """Ids of a text; `special` adds what the checkpoint puts around it (a bos), `parse_special` reads control
         tokens that are spelled out in it. A text from a stranger wants the second one off."""
         backend = self.backend if parse_special else self._without_control()
+        text = self.clean(text) if self.clean else text
         try:
             text.encode()
         except UnicodeEncodeError as error:
