@@ -7,7 +7,9 @@ import io
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import NoReturn
 
 from brolly import __version__
@@ -20,6 +22,7 @@ EXAMPLES = """examples:
   brolly run org/name "Hello" --max-tokens 100 --temperature 0
   cat notes.txt | brolly run org/name -s "Summarise"
   brolly chat org/name
+  brolly search org/clip ./photos "a red truck at dusk"
   brolly pull org/name@main
 """
 
@@ -34,7 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             args = parsed(argv)
             debug = args.debug
-            return args.action(args) or 0
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda message, *_, **__: print(f"brolly: {message}", file=sys.stderr)
+                warnings.filterwarnings("ignore", module="PIL")  # what a picture's file has too much of
+                return args.action(args) or 0
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
@@ -340,13 +346,23 @@ def examine(args: argparse.Namespace) -> int | None:
     return 0
 
 
-# command: what it does, its line of help, its flags
-COMMANDS: dict[
-    str, tuple[Callable[[argparse.Namespace], int | None], str, Callable[[argparse.ArgumentParser], None]]
-] = {
+# what a command does, its line of help, its flags
+Row = tuple[Callable[[argparse.Namespace], int | None], str, Callable[[argparse.ArgumentParser], None]]
+
+
+def apart(command: str, help: str) -> Row:
+    """A command that has a file of its own, which is imported when it is called."""
+    module = f"brolly.commands.{command}"
+    return lambda args: import_module(module).run(args), help, lambda parser: import_module(module).flags(parser)
+
+
+COMMANDS: dict[str, Row] = {
     "identify": (tell, "what a model is: kind, size, needs, rules, licence, safety", add_identify),
     "run": (run, "continue a prompt; with -s, follow an instruction", add_run),
     "chat": (chat, "talk with a model that has a chat template", add_chat),
+    "embed": apart("embed", "vectors of texts and images"),
+    "classify": apart("classify", "which of some labels an image shows"),
+    "search": apart("search", "pictures of a folder, by a text or a picture"),
     "pull": (pull_model, "download a model into the cache", add_pull),
     "list": (list_models, "models on this disk", add_json),
     "remove": (remove_model, "delete a model from the cache", add_remove),

@@ -117,10 +117,10 @@ def write_safetensors(
             assert chunk.nbytes * 8 == prod(shape) * BITS[dtype], f"{name}: {chunk.nbytes} bytes for {dtype} {shape}"
             yield chunk
 
-    _write_whole(path, chunks, end)
+    write_whole(path, chunks, end)
 
 
-def _write_whole(path: Path, chunks: Callable[[], Iterable[bytes | memoryview]], n_bytes: int) -> None:
+def write_whole(path: Path, chunks: Callable[[], Iterable[bytes | memoryview]], n_bytes: int) -> None:
     """Write beside the target, bring it to the disk, then rename: a reader sees the old file or the new one."""
     import tempfile
 
