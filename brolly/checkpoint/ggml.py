@@ -123,6 +123,27 @@ def _model(walk: _Walk, layout: Layout, container: str, version: int) -> Header:
     return Header(walk.path, "ggml", tensors, config, metadata, (walk.path,))
 
 
+def read_words(path: Where) -> list[bytes]:
+    """The vocabulary of a whisper.cpp file, which `read_ggml` passes over. Raises CheckpointError."""
+    with opened(path) as (file, size):
+        walk = _Walk(file, size, path, 4 + 4 * len(_WHISPER))
+        try:
+            n_mel, n_fft = walk.number(), walk.number()
+            walk.skip(4 * n_mel * n_fft)
+            count = walk.number()
+            if not 0 <= count <= MAX_VOCABULARY:
+                raise _Other(f"its vocabulary would have {count} words")
+            words = []
+            for _ in range(count):
+                length = walk.number()
+                if not 0 <= length <= MAX_WORD:
+                    raise _Other(f"a word would have {length:,} bytes")
+                words.append(walk.take(length))
+            return words
+        except _Other as why:
+            raise CheckpointError(f"{path}: its vocabulary cannot be read ({why}); download it again.") from None
+
+
 def _plausible(config: dict[str, Any]) -> None:
     """Numbers that some network could have."""
     for key, value in config.items():

@@ -114,4 +114,42 @@ def match(header: Header) -> bool:
     return dims(header) is not None and "decoder.token_embedding.weight" in header.tensors
 
 
+# The (layer, head)s whose looks follow the sound, as OpenAI published them for its models, told apart by their shape:
+# decoder layers, heads, tokens. Large v1 has the shape of v2, which is the later and the commoner.
+HEADS = {
+    (4, 6, 51864): "1.0 2.0 2.5 3.0 3.1 3.2 3.3 3.4",
+    (4, 6, 51865): "2.2 3.0 3.2 3.3 3.4 3.5",
+    (6, 8, 51864): "3.3 4.7 5.1 5.5 5.7",
+    (6, 8, 51865): "3.1 4.2 4.3 4.7 5.1 5.2 5.4 5.6",
+    (12, 12, 51864): "6.6 7.0 7.3 7.8 8.2 8.5 8.7 9.0 9.4 9.8 9.10 10.0 10.1 10.2 10.3 10.6 10.11 11.2 11.4",
+    (12, 12, 51865): "5.3 5.9 8.0 8.4 8.7 8.8 9.0 9.7 9.9 10.5",
+    (
+        24,
+        16,
+        51864,
+    ): "11.4 14.1 14.12 14.14 15.4 16.0 16.4 16.9 17.12 17.14 18.7 18.10 18.15 20.0 20.3 20.9 20.14 21.12",
+    (24, 16, 51865): "13.15 15.4 15.15 16.1 20.0 23.4",
+    (32, 20, 51865): "10.12 13.17 16.11 16.12 16.13 17.15 17.16 18.4 18.11 18.19 19.11 21.2 21.3 22.3 22.9 22.12 23.5 "
+    "23.7 23.13 25.5 26.1 26.12 27.15",
+    (32, 20, 51866): "7.0 10.17 12.18 13.12 16.1 17.14 19.11 21.4 24.1 25.6",
+    (4, 20, 51866): "2.4 2.11 3.3 3.6 3.11 3.14",
+}
+
+
+def alignment_heads(config: WhisperConfig, said: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+    """The (layer, head)s that tell a word's time: generation_config's (`said`), the published, or the last half's."""
+    listed = said.get("alignment_heads")
+    if isinstance(listed, list) and listed:
+        pairs = [tuple(p) for p in listed if isinstance(p, list) and [type(n) for n in p] == [int, int]]
+        if len(pairs) == len(listed) and all(0 <= p[0] < config.n_layers and 0 <= p[1] < config.n_heads for p in pairs):
+            return tuple((layer, head) for layer, head in pairs)
+        raise CheckpointError(
+            f"generation_config.json: alignment_heads is {listed!r:.60}; expected pairs of one of {config.n_layers} "
+            f"layers and one of {config.n_heads} heads."
+        )
+    if published := HEADS.get((config.n_layers, config.n_heads, config.vocab_size)):
+        return tuple((int(layer), int(head)) for layer, head in (pair.split(".") for pair in published.split()))
+    return tuple((i, head) for i in range(config.n_layers // 2, config.n_layers) for head in range(config.n_heads))
+
+
 FAMILY = Family("Whisper", match, config, names, ("transcribe",))
