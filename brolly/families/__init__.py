@@ -41,6 +41,9 @@ def recognise(header: Header) -> Recognised:
     except LookupError as error:
         what = f"{header.path} is a {matches[0].name} by its names, and lacks {error}; it is incomplete."
         raise CheckpointError(what, "") from None
+    except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
+        what = f"{header.path} is a {matches[0].name} by its names, and its shapes or its config are not ({error})."
+        raise CheckpointError(what, "") from None
 
 
 def _unpacked(header: Header) -> None:

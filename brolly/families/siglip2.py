@@ -10,8 +10,8 @@ TABLES = ("text_model.embeddings.token_embedding.weight", "text.token_embedding.
 
 
 def match(header: Header) -> bool:
-    rows = [header.tensors[name].shape[0] for name in TABLES if name in header.tensors]
-    return siglip.match(header) and (header.config.get("model_type") in siglip.NAFLEX or rows == [ROWS])
+    rows = [header.tensors[name].shape[:1] for name in TABLES if name in header.tensors]
+    return siglip.match(header) and (header.config.get("model_type") in siglip.NAFLEX or rows == [(ROWS,)])
 
 
 FAMILY = Family("SigLIP 2", match, siglip.config, siglip.names, siglip.FAMILY.tasks, narrows=siglip.FAMILY)

@@ -174,8 +174,8 @@ def eye(header: Header, found: Shapes, n_heads: int, act: Any, norm_eps: float, 
     n_positions = prod(found[f"{EYE}embeddings.position_embedding.weight"]) // dim
     on_class = class_token and isqrt(n_positions) ** 2 != n_positions
     side = isqrt(n_positions - on_class)
-    if side**2 != n_positions - on_class or len(patch) not in (2, 4):
-        raise CheckpointError(f"{header.path}: {n_positions} positions are no square of patches.")
+    if len(patch) not in (2, 4) or size < 1 or side < 1 or side**2 != n_positions - on_class:
+        raise CheckpointError(f"{header.path}: {n_positions} positions of patches {patch} are no square picture.")
     return ViTConfig(
         blocks,
         image_size=side * size,

@@ -116,6 +116,8 @@ def by_open_clip(subject: Subject) -> Told | None:
     text = part(model, "text_cfg")
     trunk = word(part(model, "vision_cfg"), "timm_model_name") + word(text, "hf_model_name")
     family = "SigLIP" if "init_logit_bias" in model else "CoCa" if "multimodal_cfg" in model else "CLIP"
+    if family == "SigLIP" and whole(text, "vocab_size") == 256_000:  # Gemma's vocabulary
+        family = "SigLIP 2"
     rule = f"an OpenCLIP model over {trunk}" if trunk else "an OpenCLIP model"
     return Told(family, "vlm-embedding", "open_clip_config.json", "model_cfg", "embed_dim", rule)
 

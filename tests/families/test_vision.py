@@ -12,7 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from brolly.errors import CheckpointError
+from brolly import load, models
+from brolly.checkpoint import read_header
+from brolly.errors import BrollyError, CheckpointError, UnsupportedTask
+from brolly.families import recognise
+from brolly.fill import places
+from brolly.identity import examine
 from brolly.layers.transformer import Spans
 from tests.check_family import check_encoder, loaded
 from tests.families import vision_layouts as layouts
@@ -326,3 +331,47 @@ def test_open_clip_s_and_timm_s_own_files(published: Path, name: str) -> None:
     if name.startswith("clip"):
         ids = [row[: row.index(98) + 1] for row in ids]
     check_encoder(published / name, *PUBLISHED[name], told, pixels, ids)
+
+
+def test_open_clip_s_siglip_2_is_told_by_gemma_s_vocabulary(tmp_path: Path) -> None:
+    text = dict(vocab_size=256000, width=64)
+    (tmp_path / "open_clip_config.json").write_text(
+        json.dumps(dict(model_cfg=dict(embed_dim=64, init_logit_bias=-10, vision_cfg={}, text_cfg=text)))
+    )
+    assert examine(tmp_path).kind.family == "SigLIP 2"
+
+
+def test_a_text_tower_cannot_classify(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    T.CLIPTextModelWithProjection(clip().config.text_config).save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedTask, match=r"is a CLIP \(embed\); it cannot classify"):
+        load(tmp_path)._require("classify")
+
+
+ODD = ((), (0,), (7, 5), (2, 3, 4, 5, 6))
+
+
+def test_odd_shapes_are_told(tmp_path: Path) -> None:
+    """Whatever shape one tensor claims, reading ends well or with a sentence."""
+    folders = {"clip": clip(), "siglip": siglip(), "dinov2": dino("Model", True, use_swiglu_ffn=True)}
+    for name, model in folders.items():
+        model.save_pretrained(tmp_path / name)
+    save_file(layouts.facebook(load_file(tmp_path / "dinov2" / "model.safetensors")), tmp_path / "facebook.safetensors")
+    (tmp_path / "open").mkdir()
+    save_file(layouts.openai(saved(tall(), tmp_path / "tall")), tmp_path / "open" / "open_clip_model.safetensors")
+    (tmp_path / "open" / "open_clip_config.json").write_text(json.dumps(dict(model_cfg=OPEN)))
+    n_refused = 0
+    for path in (*(tmp_path / name for name in folders), tmp_path / "facebook.safetensors", tmp_path / "open"):
+        header = read_header(path)
+        for name, info in header.tensors.items():
+            for shape in ODD:
+                odd = header._replace(tensors={**header.tensors, name: info._replace(shape=shape)})
+                try:
+                    card = recognise(odd)
+                    with torch.device("meta"):
+                        network = models.build(card.config)
+                    places(card, dict(network.named_parameters()))
+                except BrollyError as error:
+                    assert str(path) in str(error) or "unknown" in str(error).lower()
+                    n_refused += 1
+    assert n_refused > 50
