@@ -55,8 +55,6 @@ INLINE float dot(const void *row, const float *x, int64_t n, int bf16) {
     return bf16 ? dot_bf16(row, x, n) : dot_f32(row, x, n);
 }
 
-INLINE float bias(const void *b, int64_t i, int bf16) { return b ? one(b, i, bf16) : 0.0f; }
-
 // RMSNorm (Zhang and Sennrich 2019), or LayerNorm where `centred`.
 INLINE void normalise(float *out, const float *x, const void *w, const void *b, int64_t n, float eps, int centred, int bf16) {
     floats sums = {0};
@@ -105,15 +103,11 @@ typedef struct {
     atomic_int *next;  // a counter a phase: threads take chunks of rows as they come free
 } Step;
 
-INLINE int64_t take(atomic_int *next, int64_t size) { return (int64_t)atomic_fetch_add(next, 1) * size; }
-
 INLINE int64_t chunk_rows(int64_t rows, int64_t row_bytes, int n) {
     int64_t size = CHUNK_BYTES / row_bytes, fair = (rows + 4 * n - 1) / (4 * n);  // at least four chunks each
     size = size < fair ? size : fair;
     return size < 1 ? 1 : size;
 }
-
-INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // Logits of one state x (dim): the last norm and the head. `normed` is this thread's work space.
 INLINE void foretell(const Network *net, const float *x, float *normed, float *logits, atomic_int *next, int n, int bf16) {

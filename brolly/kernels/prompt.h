@@ -6,32 +6,9 @@
 // side per lane, (blocks, channels / 2, 16, 2), the order in which a tile multiplies.
 
 #pragma once
-#include <immintrin.h>
-#include <stdlib.h>
-#include <sys/syscall.h>
+#include "tiles.h"
 
-enum { TILE = 16, DEPTH = 32, PANEL_BYTES = 524288, KEYS = 256 };
-typedef uint16_t bf16;
-
-// Linux lends the tile registers to those who ask (XFEATURE_XTILEDATA).
-static int tiles_allowed(void) {
-    static atomic_int known = -1;
-    if (known < 0) known = !syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18);
-    return known;
-}
-
-static void tiles_begin(void) {
-    struct { uint8_t palette, start_row, spare[14]; uint16_t row_bytes[16]; uint8_t rows[16]; } shape = {.palette = 1};
-    for (int i = 0; i < 8; i++) shape.row_bytes[i] = 64, shape.rows[i] = TILE;
-    _tile_loadconfig(&shape);
-}
-
-// Two rows of 16 lanes, rounded and side by side.
-INLINE __m512i paired(__m512 even, __m512 odd) {
-    const __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(even));
-    const __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(odd));
-    return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
-}
+enum { KEYS = 256 };
 
 typedef struct {
     const Network *net;
@@ -43,9 +20,6 @@ typedef struct {
     float *logits, *last;                    // last: (dim) the last token's state, and its norm behind it
     atomic_int *next;
 } Prompt;
-
-// What was stored before must be in memory when a tile is loaded: the intrinsics alone do not say so.
-INLINE void settle(void) { __asm__ volatile("" ::: "memory"); }
 
 // C += A B for 32 rows and 32 tokens; a0, a1: 16 rows each, `stride` bytes apart; b0, b1: two blocks of tokens.
 INLINE void multiply(const bf16 *a0, const bf16 *a1, int64_t stride, const bf16 *b0, const bf16 *b1, int64_t depth) {
@@ -60,12 +34,6 @@ INLINE void multiply(const bf16 *a0, const bf16 *a1, int64_t stride, const bf16 
         _tile_dpbf16ps(2, 4, 7);
         _tile_dpbf16ps(3, 5, 7);
     }
-}
-
-static int64_t panel_rows(int64_t rows, int64_t depth, int n) {
-    int64_t size = PANEL_BYTES / (2 * depth), fair = rows / (4 * n);
-    size = (size < fair ? size : fair) / 32 * 32;
-    return size < 32 ? 32 : size;
 }
 
 // out (blocks, out_rows, 16) at row `at` = or += W (rows, depth) times `in`.
@@ -96,7 +64,7 @@ INLINE void product_rows(const Prompt *p, const bf16 *w, const void *b, int64_t 
 
 static void product_all(const Prompt *p, atomic_int *next, int n, const void *w, const void *b, int64_t rows, int64_t depth,
                         const bf16 *in, float *out, int64_t out_rows, int64_t at, int add) {
-    const int64_t size = panel_rows(rows, depth, n);
+    const int64_t size = panel_rows(rows, depth, 32, n);
     for (int64_t a; (a = take(next, size)) < rows;)
         product_rows(p, w, b, a, least(a + size, rows), depth, in, out, out_rows, at, add);
 }
@@ -106,7 +74,7 @@ INLINE floats squash(floats x) { return 1.0f / (1.0f + exps(-x)); }
 // hidden = silu(gate) * up, or gelu(up): computed tile by tile and never stored in full precision.
 static void feed(const Prompt *p, const Layer *l, atomic_int *next, int n) {
     const int64_t C = p->net->dim, F = p->net->hidden_dim, step = l->gate ? TILE : 2 * TILE;
-    const int64_t size = panel_rows(F, C * (l->gate ? 2 : 1), n);
+    const int64_t size = panel_rows(F, C * (l->gate ? 2 : 1), 32, n);
     const bf16 *first = l->gate ? l->gate : l->up, *second = l->gate ? l->up : (const bf16 *)l->up + TILE * C;
     const void *first_b = l->gate ? l->gate_b : l->up_b, *second_b = l->up_b;
     float c[4][TILE][TILE] __attribute__((aligned(64)));
@@ -132,7 +100,7 @@ static void feed(const Prompt *p, const Layer *l, atomic_int *next, int n) {
                         }
                     }
                     for (int i = 0; i < step; i += 2)  // without a gate, u's rows follow g's
-                        _mm512_storeu_si512(out + i * TILE, paired(_mm512_load_ps(g[i]), _mm512_load_ps(g[i + 1])));
+                        _mm512_storeu_si512(out + i * TILE, paired(loadf(g[i]), loadf(g[i + 1])));
                 }
             }
         }
@@ -156,7 +124,7 @@ static void normalise_block(const Prompt *p, int64_t t, const void *w, const voi
     for (int64_t c = 0; c < C; c += 2) {
         floats even = (loadf(x + c * TILE) - mean) * scale * one(w, c, 1) + bias(b, c, 1);
         floats odd = (loadf(x + (c + 1) * TILE) - mean) * scale * one(w, c + 1, 1) + bias(b, c + 1, 1);
-        _mm512_storeu_si512(out + c * TILE, paired((__m512)even, (__m512)odd));
+        _mm512_storeu_si512(out + c * TILE, paired(even, odd));
     }
 }
 
@@ -212,7 +180,7 @@ static void attend_block(const Prompt *p, const Layer *l, int64_t layer, int64_t
     place_head(p, q, t, l->q_norm);
     const float scale = 1.0f / sqrtf((float)D);
     for (int64_t d = 0; d < D; d += 2)
-        _mm512_storeu_si512(query + d * TILE, paired((__m512)(loadf(q + d * TILE) * scale), (__m512)(loadf(q + (d + 1) * TILE) * scale)));
+        _mm512_storeu_si512(query + d * TILE, paired(loadf(q + d * TILE) * scale, loadf(q + (d + 1) * TILE) * scale));
     const int64_t newest = p->position + least(t * TILE + TILE, p->length) - 1, oldest = p->position + t * TILE;
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m512i stands = _mm512_min_epi32(_mm512_add_epi32(_mm512_set1_epi32((int)oldest), lane), _mm512_set1_epi32((int)newest));
@@ -252,7 +220,7 @@ static void attend_block(const Prompt *p, const Layer *l, int64_t layer, int64_t
         for (int64_t j = 0; j < n; j += 2) {
             floats even = exps(loadf(scores + j * TILE) - high), odd = exps(loadf(scores + (j + 1) * TILE) - high);
             sum += even + odd;
-            _mm512_storeu_si512(shares + j * TILE, paired((__m512)even, (__m512)odd));
+            _mm512_storeu_si512(shares + j * TILE, paired(even, odd));
         }
         for (int64_t d = 0; d < D; d += DEPTH) {
             for (int64_t i = d; s > first && i < d + DEPTH; i++) storef(mixed + i * TILE, loadf(mixed + i * TILE) * fade);
@@ -271,7 +239,7 @@ static void attend_block(const Prompt *p, const Layer *l, int64_t layer, int64_t
     }
     bf16 *out = p->mixed + (t * net->n_heads + h) * D * TILE;
     for (int64_t d = 0; d < D; d += 2)
-        _mm512_storeu_si512(out + d * TILE, paired((__m512)(loadf(mixed + d * TILE) / sum), (__m512)(loadf(mixed + (d + 1) * TILE) / sum)));
+        _mm512_storeu_si512(out + d * TILE, paired(loadf(mixed + d * TILE) / sum, loadf(mixed + (d + 1) * TILE) / sum));
 }
 
 static void begin_block(const Prompt *p, int64_t t) {

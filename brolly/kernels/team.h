@@ -33,6 +33,9 @@ INLINE void rest(int turn) {
     if (turn > 2000) sched_yield();  // more threads than free cores: let the others arrive
 }
 
+// Work that is handed out: where the next `size` items begin.
+INLINE int64_t take(atomic_int *next, int64_t size) { return (int64_t)atomic_fetch_add(next, 1) * size; }
+
 static void meet(int n) {
     int phase = atomic_load(&team.phase);
     if (atomic_fetch_add(&team.arrived, 1) + 1 == n) {

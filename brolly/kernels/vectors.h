@@ -28,6 +28,9 @@ INLINE float one(const void *p, int64_t i, int bf16) {
     return value;
 }
 
+INLINE float bias(const void *b, int64_t i, int bf16) { return b ? one(b, i, bf16) : 0.0f; }
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
 INLINE floats load(const void *p, int64_t i, int bf16) {
     floats value;
     if (!bf16) {
