@@ -1,12 +1,13 @@
 """What every family must show: written in a publisher's layout it is recognised, loads strictly and computes the same.
 
 `check_language_model` is the shared check for causal language models, `check_encoder` for what makes vectors of
-pictures and texts; a new family calls one of them with its reference network.
+pictures and texts, `check_speech_model` for what writes down speech; a new family calls one of them with its reference
+network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from brolly.card import Recognised
 from brolly.checkpoint import Mapped, read_header
 from brolly.engine.cache import Causal
+from brolly.engine.listen import Listener
 from brolly.engine.runner import Runner
 from brolly.families import families, recognise
 from brolly.fill import fill
@@ -128,3 +130,39 @@ def greedy(network: Any, ids: Tensor, n_new: int) -> list[int]:
         written.append(token)
         ids, positions = torch.tensor([[token]]), positions[:, -1:] + 1
     return written
+
+
+def check_speech_model(
+    path: Path, hear: Callable[[Tensor], Tensor], write: Callable[[Tensor, Tensor], Tensor], *, tolerance: float = 1e-4
+) -> Any:
+    """A Whisper against its reference in float32: `hear(mels)` encodes, `write(audio, ids)` gives all logits.
+
+    The windows together and alone; one pass, cached steps, rows that fork, go on from others and end. Returns ours.
+    """
+    card, network = loaded(path, "Whisper")
+    told = examine(path)
+    assert (told.kind.family, told.verbs) == ("Whisper", ("transcribe",)), (told.kind, told.verbs_why)
+    draw = torch.Generator().manual_seed(5)
+    config, listener = card.config, Listener(network)
+    mels = torch.randn(2, config.n_mels, 2 * config.audio_context, generator=draw)
+    heard, audio = listener.hear(mels), hear(mels)
+    assert (heard.audio - audio).abs().max() < tolerance
+    assert (listener.hear(mels[1:]).audio - heard.audio[1:]).abs().max() < tolerance
+
+    prompt = torch.randint(config.vocab_size, (2, 3), generator=draw)
+    writing = listener.begin(heard, prompt.tolist())
+    expected = write(audio, prompt)
+    assert all((writing.prompt_logits(i) - expected[:, i]).abs().max() < tolerance for i in range(3))
+    rows = writing.fork(3)
+    text, audio = prompt.repeat_interleave(3, dim=0), audio.repeat_interleave(3, dim=0)
+    for order in ([0, 1, 2, 3, 4, 5], [2, 0, 0, 5, 4, 4], [0, 2, 1, 3, 3, 3]):
+        new = torch.randint(config.vocab_size, (6,), generator=draw)
+        rows.reorder(order)
+        text = torch.cat([text[order], new[:, None]], dim=1)
+        assert (rows.step(new) - write(audio, text)[:, -1]).abs().max() < tolerance
+    again = writing.fork(1)  # the prompt as it was
+    assert (again.step(text[::3, 3]) - write(audio[::3], text[::3, :4])[:, -1]).abs().max() < tolerance
+    rows.keep([1])
+    text, audio = torch.cat([text[3:], new[:3, None]], dim=1), audio[3:]
+    assert (rows.step(new[:3]) - write(audio, text)[:, -1]).abs().max() < tolerance
+    return network

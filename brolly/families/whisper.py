@@ -66,8 +66,14 @@ def dims(header: Header) -> Mapping[str, Any] | None:
 
 def config(header: Header) -> WhisperConfig:
     said = dims(header)
-    if said is not None:
-        return openai(header._replace(config=said, metadata={}))
+    found = hugging_face(header) if said is None else openai(header._replace(config=said))
+    for part, n_heads in (("encoder", found.encoder.n_heads), ("decoder", found.n_heads)):
+        if found.dim % n_heads:
+            raise CheckpointError(f"{header.path}: the {part} has {n_heads} heads, which do not divide {found.dim}.")
+    return found
+
+
+def hugging_face(header: Header) -> WhisperConfig:
     act = header.config.get("activation_function", "gelu")
     if act not in ACTS:
         raise CheckpointError(f"{header.path}: activation_function is {act!r:.60}; expected one of {', '.join(ACTS)}.")
