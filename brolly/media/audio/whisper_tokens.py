@@ -189,6 +189,10 @@ class Ranked:
         """Words to tokens; control tokens spelled out are words too."""
         from tokenizers import Regex, pre_tokenizers
 
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise TokenizerError(f"The text holds a lone surrogate at character {error.start}; give UTF-8.") from None
         cut = pre_tokenizers.Split(Regex(GPT2), behavior="isolated")
         return [i for piece, _ in cut.pre_tokenize_str(text) for i in self._merged(piece.encode())]
 
