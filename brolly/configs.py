@@ -155,6 +155,7 @@ class CLIPConfig(NamedTuple):
     vision: ViTConfig | None
     text: TextConfig | None
     vision_head: bool = True
+    vision_head_bias: bool = False
     text_head: bool = True
     text_head_bias: bool = False
     sigmoid: bool = False

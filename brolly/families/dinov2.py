@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from brolly.card import Family, Header, Rename
 from brolly.configs import ImageEncoderConfig
 from brolly.families import towers
@@ -10,7 +12,7 @@ from brolly.families.towers import EYE, HF_EYE
 KINDS = ("dinov2", "dinov2_with_registers")
 
 
-def config(header: Header) -> ImageEncoderConfig:
+def config(header: Header) -> Any:
     if towers.is_timm(header, "dinov2"):
         return towers.timm_config(header)
     found = towers.shapes(header, names(header))

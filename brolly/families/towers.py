@@ -9,7 +9,7 @@ from typing import Any
 
 from brolly.card import Header, Rename
 from brolly.checkpoint.names import rename
-from brolly.configs import ImageEncoderConfig, StackConfig, TextConfig, ViTConfig
+from brolly.configs import CLIPConfig, ImageEncoderConfig, StackConfig, TextConfig, ViTConfig
 from brolly.errors import CheckpointError
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -176,10 +176,14 @@ def eye(header: Header, found: Shapes, n_heads: int, act: Any, norm_eps: float, 
     side = isqrt(n_positions - on_class)
     if len(patch) not in (2, 4) or size < 1 or side < 1 or side**2 != n_positions - on_class:
         raise CheckpointError(f"{header.path}: {n_positions} positions of patches {patch} are no square picture.")
+    pool = more.pop("pool", "attention" if f"{EYE}head.probe" in found else "class")
+    if pool == "class" and not class_token:
+        raise CheckpointError(f"{header.path}: its eye has neither a class token nor a head that pools its patches.")
     return ViTConfig(
         blocks,
         image_size=side * size,
         patch_size=size,
+        pool=pool,
         n_channels=3 if linear else patch[1],
         patch_bias=f"{EYE}embeddings.patch_embedding.bias" in found,
         channels_last=linear,
@@ -187,7 +191,7 @@ def eye(header: Header, found: Shapes, n_heads: int, act: Any, norm_eps: float, 
         class_token=class_token,
         class_position=on_class,
         n_registers=prod(found.get(f"{EYE}embeddings.register_tokens", (0,))) // dim,
-        **({"pool": "attention" if f"{EYE}head.probe" in found else "class"} | more),
+        **more,
     )
 
 
@@ -224,14 +228,24 @@ def is_timm(header: Header, *words: str) -> bool:
     return named and "blocks.0.attn.qkv.weight" in header.tensors
 
 
+def is_projected(header: Header) -> bool:
+    """Whether timm's head is CLIP's layer into the space of texts, which it stays until it is tuned to classes."""
+    said = header.config.get("pretrained_cfg")
+    tag = said.get("tag") if isinstance(said, dict) else None
+    return is_timm(header, "_clip_") and "head.weight" in header.tensors and isinstance(tag, str) and "ft_" not in tag
+
+
 def timm_names(header: Header) -> tuple[Rename, ...]:
-    return (*timm(header), Rename(r"head\.(weight|bias)", r"classifier.\1"))
+    head = "visual_projection" if is_projected(header) else "classifier"
+    return (*timm(header), Rename(r"head\.(weight|bias)", rf"{head}.\1"))
 
 
-def timm_config(header: Header) -> ImageEncoderConfig:
+def timm_config(header: Header) -> CLIPConfig | ImageEncoderConfig:
     """A vision transformer as timm publishes it: its name and arguments say what the shapes do not."""
-    found, name = shapes(header, timm_names(header)), header.config["architecture"]
-    vision = timm_eye(header, found, name)
+    found = shapes(header, timm_names(header))
+    vision = timm_eye(header, found, header.config["architecture"])
+    if is_projected(header):
+        return CLIPConfig(found["visual_projection.weight"][0], vision, None, vision_head_bias=True, text_head=False)
     n_labels = found.get("classifier.weight", (0,))[0]
     return ImageEncoderConfig(vision, labels_of(header, n_labels))
 
@@ -243,11 +257,8 @@ def timm_eye(header: Header, found: Shapes, name: str) -> ViTConfig:
     gated = f"{EYE}encoder.layers.0.mlp.gate.weight" in found
     dim, pooled = found[f"{EYE}post_layernorm.weight"][0], f"{EYE}head.probe" in found
     n_heads = said.get("num_heads", usual_heads(dim, pooled))
-    vision = eye(
+    return eye(
         header, found, n_heads if type(n_heads) is int else 0, "silu" if gated else said.get("act_layer", act),
         1e-5 if "_clip_" in name else 1e-6, antialias=True,
         **({"pool": "mean"} if "fc_norm.weight" in header.tensors else {}),
     )  # fmt: skip
-    if vision.pool == "class" and not vision.class_token:
-        raise CheckpointError(f"{header.path}: {name} pools by a mean of normed patches, which brolly does not do.")
-    return vision

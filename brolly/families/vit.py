@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from brolly.card import Family, Header, Rename
-from brolly.configs import ImageEncoderConfig
 from brolly.families import dinov2, towers
 
 OTHERS = ("_clip_", "_siglip_", "dinov2")  # of timm's names, those of other families
 
 
-def config(header: Header) -> ImageEncoderConfig:
+def config(header: Header) -> Any:
     if towers.is_timm(header, ""):
         return towers.timm_config(header)
     return dinov2.hugging_face(header, 1e-12, with_mean=False, antialias=False)

@@ -129,6 +129,9 @@ def by_timm(subject: Subject) -> Told | None:
     if not name or "model_type" in config or not ("pretrained_cfg" in config or "num_features" in config):
         return None
     classes = whole(config, "num_classes") or whole(part(config, "pretrained_cfg"), "num_classes") or 0
+    tag = word(part(config, "pretrained_cfg"), "tag")
+    if "_clip_" in name and tag and "ft_" not in tag:
+        classes = 0  # what timm calls classes is the space that texts share
     families = (("vit_", "ViT"), ("resnet", "ResNet"), ("convnextv2", "ConvNeXt V2"), ("convnext", "ConvNeXt"),
                 ("swin", "Swin Transformer"), ("eva", "EVA"), ("efficientnet", "EfficientNet"), ("beit", "BEiT"),
                 ("deit", "DeiT"), ("mobilenet", "MobileNet"), ("regnet", "RegNet"), ("samvit", "SAM"))  # fmt: skip

@@ -22,8 +22,8 @@ class CLIP(nn.Module):
         self.config = config
         if config.vision:
             self.vision_model = ViT(config.vision)
-            dim = config.vision.stack.dim
-            self.visual_projection = Linear(dim, config.embed_dim, bias=False) if config.vision_head else nn.Identity()
+            head = Linear(config.vision.stack.dim, config.embed_dim, bias=config.vision_head_bias)
+            self.visual_projection = head if config.vision_head else nn.Identity()
         if config.text:
             self.text_model = Text(config.text)
             head = Linear(config.text.stack.dim, config.embed_dim, bias=config.text_head_bias)

@@ -40,6 +40,8 @@ OPEN = {
 }  # fmt: skip
 TIMM: dict[str, dict[str, Any]] = {
     "vit_base_patch16_clip_quickgelu_224": dict(num_classes=0),
+    "vit_base_patch16_clip_224.laion2b": dict(num_classes=24),
+    "vit_base_patch16_clip_224.laion2b_ft_in1k": dict(num_classes=5),
     "vit_base_patch16_siglip_224": dict(num_classes=0),
     "vit_small_patch14_dinov2": dict(num_classes=0),
     "vit_small_patch14_reg4_dinov2": dict(num_classes=0),
@@ -87,15 +89,21 @@ def main(folder: Path) -> None:
         (where / "open_clip_config.json").write_text(json.dumps(dict(model_cfg=config, preprocess_cfg={})))
     for name, options in TIMM.items():
         size = 28 if "14" in name else 32
-        model = noisy(timm.create_model(name, img_size=size, **SMALL, **options))
+        architecture, _, tag = name.partition(".")
+        model = noisy(timm.create_model(architecture, img_size=size, **SMALL, **options))
         pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(2))
         with torch.inference_mode():
             told = dict(pixels=pixels, images=model.forward_head(model.forward_features(pixels), pre_logits=True))
-            if options["num_classes"]:
+            if tag == "laion2b":
+                told["images"] = model(pixels)
+            elif options["num_classes"]:
                 told["classes"] = model(pixels)
         where = write(name, "model.safetensors", model, told)
         said = dict(
-            architecture=name, num_classes=options["num_classes"], num_features=model.num_features, pretrained_cfg={}
+            architecture=architecture,
+            num_classes=options["num_classes"],
+            num_features=model.num_features,
+            pretrained_cfg=dict(tag=tag),
         )
         (where / "config.json").write_text(json.dumps(said))
 

@@ -304,6 +304,8 @@ PUBLISHED = {
     "clip-quick-scaled": ("CLIP", BOTH),
     "siglip": ("SigLIP", BOTH),
     "vit_base_patch16_clip_quickgelu_224": ("CLIP", ("embed",)),
+    "vit_base_patch16_clip_224.laion2b": ("CLIP", ("embed",)),
+    "vit_base_patch16_clip_224.laion2b_ft_in1k": ("CLIP", BOTH),
     "vit_base_patch16_siglip_224": ("SigLIP", ("embed",)),
     "vit_small_patch14_dinov2": ("DINOv2", ("embed",)),
     "vit_small_patch14_reg4_dinov2": ("DINOv2", ("embed",)),
