@@ -18,7 +18,7 @@ from brolly.errors import BrollyError, CheckpointError, OptionError, TokenizerEr
 from brolly.identity import Card
 from brolly.media.image import Preprocess, load_preprocess
 from brolly.media.text import Tokenizer, load_tokenizer
-from brolly.tasks.classify import classify, label_vectors
+from brolly.tasks.classify import check_labels, classify, label_vectors
 from brolly.tasks.embed import embed, similarities
 from brolly.tasks.embed import gather as gather_vectors
 from brolly.tasks.generate import gather, stream
@@ -159,7 +159,9 @@ class Model:
             return classify(self, images, own, None, top, batch_size)
         if labels is None:
             raise OptionError("there are no labels; give those that an image may have, such as ['cat', 'dog'].")
-        key = tuple(labels), tuple(templates or self.templates)
+        templates = self.templates if templates is None else templates
+        check_labels(labels, templates)
+        key = tuple(labels), tuple(templates)
         if key not in self._labels:
             self._labels = {key: label_vectors(self, labels, key[1], 256)}  # the last ones, which a folder shares
         return classify(self, images, key[0], self._labels[key], top, batch_size)

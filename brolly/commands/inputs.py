@@ -38,14 +38,14 @@ def inputs(words: Iterable[str], force: str | None = None) -> list[Input]:
             lines = [line for line in stdin_text().splitlines() if line.strip()]
             found += (_of_path(Path(line), force) if force == "image" else Input(line, "text") for line in lines)
             continue
-        path = Path(word).expanduser()
+        name = os.path.expanduser(word)  # os.path says no where Path would raise: at a text too long for a name
         if force == "text":
             found.append(Input(word, "text"))
-        elif _is_dir(path):
-            found += (_of_path(p, force) for p in files_in(path) if force is None or looks_like_image(p))
-        elif os.path.exists(word) or path.is_file() or force == "image" and not glob.has_magic(word):
-            found.append(_of_path(path, force))
-        elif matches := sorted(glob.iglob(word, recursive=True)) if glob.has_magic(word) else []:
+        elif os.path.isdir(name):
+            found += (_of_path(p, force) for p in files_in(Path(name)) if force is None or looks_like_image(p))
+        elif os.path.exists(name) or force == "image" and not glob.has_magic(name):
+            found.append(_of_path(Path(name), force))
+        elif matches := sorted(glob.iglob(name, recursive=True)) if glob.has_magic(name) else []:
             found += (_of_path(Path(m), force) for m in matches if os.path.isfile(m))
         elif force == "image":
             raise NotFound(f"no file matches {word!r:.200}.")
@@ -60,15 +60,12 @@ def _of_path(path: Path, force: str | None) -> Input:
     return Input(str(path), force or ("image" if looks_like_image(path) else "text"), path)
 
 
-def _is_dir(path: Path) -> bool:
-    return os.path.isdir(path)  # says no where Path would raise: words too long for a name
-
-
 def files_in(folder: Path) -> Iterator[Path]:
-    """Every file below a folder by name, but those that are hidden."""
+    """Every file below a folder by name, but those that are hidden, and no pipes."""
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
+        paths = (Path(place, name) for name in sorted(names) if not name.startswith("."))
+        yield from (path for path in paths if path.is_file())
 
 
 def images_in(words: Sequence[str]) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 import time
@@ -86,11 +87,8 @@ def _file(query: str) -> Path | None:
     """The picture that a query names, if it names one."""
     from brolly.media.image import looks_like_image
 
-    path = Path(query).expanduser()
-    try:
-        return path if path.is_file() and looks_like_image(path) else None
-    except (OSError, ValueError):
-        return None
+    name = os.path.expanduser(query)  # os.path says no where Path would raise: at a text too long for a name
+    return Path(name) if os.path.isfile(name) and looks_like_image(Path(name)) else None
 
 
 def _name(model: str) -> str:

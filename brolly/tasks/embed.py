@@ -104,7 +104,7 @@ def read_texts(
         try:
             rows[i], longer = text_ids(model, model.prompted(text, role))
             if longer and not truncate:
-                raise longer
+                raise ContextTooLong(f"{longer} Shorten it.")
             cut += [longer] if longer else []
         except BrollyError as error:
             rows.pop(i, None)
@@ -117,9 +117,9 @@ def read_texts(
 
 def text_ids(model: Encoder, text: str) -> tuple[list[int], ContextTooLong | None]:
     """The ids of a text with what goes around it, cut to what the model reads, and the error that a cut is."""
-    config, tokenizer = model.network.config, model.tokenizer
     if not reads(model):
         raise UnsupportedTask("this model sees pictures alone; it reads no text.")
+    config, tokenizer = model.network.config, model.tokenizer
     ids = tokenizer.encode(text)
     longer = None
     if len(ids) > config.context:

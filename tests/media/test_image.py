@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import struct
 import time
 import zlib
@@ -246,10 +247,11 @@ def test_a_file_cut_short_is_one_error_that_names_it(suffix: str, tmp_path: Path
 
 def test_what_is_no_image_is_told(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
+    os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "text.jpg").write_text("a story about a dog")
     (tmp_path / "page.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     for name, said in (("empty.jpg", "is empty"), ("text.jpg", "is no image"), ("page.eps", "is no image"),
-                       ("absent.jpg", "No such file"), (".", "Is a directory")):  # fmt: skip
+                       ("absent.jpg", "No such file"), (".", "is a folder"), ("pipe.jpg", "a pipe")):  # fmt: skip
         with pytest.raises(MediaError, match=said) as caught:
             open_image(tmp_path / name)
         assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)

@@ -76,8 +76,12 @@ def _reason(error: Exception) -> str:
 
 
 def _opened(path: Path) -> Any:
-    if path.is_file() and path.stat().st_size > MAX_FILE:
-        raise MediaError(f"{path} has {path.stat().st_size:,} bytes; an image file has at most {MAX_FILE:,}.")
+    """A file's bytes; what is no file (a pipe, a device) would wait, or never end."""
+    size = path.stat().st_size
+    if not path.is_file():
+        raise MediaError(f"{path} is a folder, a pipe or a device; expected an image's file.")
+    if size > MAX_FILE:
+        raise MediaError(f"{path} has {size:,} bytes; an image's file has at most {MAX_FILE:,}.")
     return path.open("rb")
 
 
