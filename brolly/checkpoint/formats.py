@@ -176,6 +176,8 @@ def read_torch_file(path: Where, faults: list[CheckpointError] | None) -> Header
     tensors, metadata = survey_torch(path)
     form = "torchscript" if metadata.get("container") == "torchscript" else "torch"
     config = config_of(path.parent, faults, path.name)
+    if not config and isinstance(dims := metadata["values"].get("dims"), dict):
+        config = {"dims": dims}  # OpenAI's Whisper says its shape in the file itself
     if faults is not None:
         _strictly(path, faults)
     return Header(path, form, tensors if strict is None else strict, config, metadata, (path,))
