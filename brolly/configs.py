@@ -218,3 +218,62 @@ class WhisperConfig(NamedTuple):
     @property
     def windows(self) -> tuple[None, ...]:
         return (None,) * self.n_layers
+
+
+class DenseConfig(NamedTuple):
+    """A linear layer behind the pooling, and its activation: a StackConfig's, or identity, tanh or sigmoid."""
+
+    in_dim: int
+    out_dim: int
+    bias: bool = True
+    act: str = "tanh"
+
+
+class PoolConfig(NamedTuple):
+    """How a text's tokens become its vector.
+
+    `modes` are cls, max, mean, mean_sqrt_len_tokens, weightedmean or lasttoken, side by side where there are several;
+    without any, each token keeps a vector of its own (late interaction). `normalize` gives vectors the length 1.
+    """
+
+    modes: tuple[str, ...] = ("mean",)
+    dense: tuple[DenseConfig, ...] = ()
+    normalize: bool = True
+
+
+class HeadConfig(NamedTuple):
+    """A classifier of a text or a pair: pooled by `mode`, a layer with `act` (none where empty), then the `labels`."""
+
+    labels: tuple[str, ...]
+    mode: str = "cls"
+    act: str = "tanh"
+    dense_bias: bool = True
+    norm: bool = False
+    norm_bias: bool = False
+
+
+class TextEncoderConfig(NamedTuple):
+    """BERT and its kin (Devlin et al. 2018), with a pool over their tokens or a classifier's head.
+
+    `context` is the longest text in tokens. Where there are learned positions, the first token stands at
+    `first_position`; `n_buckets` are MPNet's of relative distance; `last_norm` norms what leaves the blocks.
+    """
+
+    stack: StackConfig
+    vocab_size: int
+    context: int
+    n_positions: int = 0
+    first_position: int = 0
+    n_types: int = 0
+    n_buckets: int = 0
+    last_norm: bool = False
+    pool: PoolConfig = PoolConfig()
+    head: HeadConfig | None = None
+
+    @property
+    def normalize(self) -> bool:
+        return self.pool.normalize
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return ("rerank",) if self.head else ("embed",)

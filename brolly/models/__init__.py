@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from brolly.configs import CLIPConfig, GPT2Config, ImageEncoderConfig, LlamaConfig, WhisperConfig
+from brolly.configs import CLIPConfig, GPT2Config, ImageEncoderConfig, LlamaConfig, TextEncoderConfig, WhisperConfig
 
 
 def build(config: Any) -> nn.Module:
@@ -32,4 +32,8 @@ def build(config: Any) -> nn.Module:
             from brolly.models.whisper import Whisper
 
             return Whisper(config)
+        case TextEncoderConfig():
+            from brolly.models.bert import TextEncoder
+
+            return TextEncoder(config)
     raise AssertionError(f"no network for {type(config).__name__}")

@@ -1,0 +1,39 @@
+"""BERT (Devlin et al. 2018): what MiniLM, BGE, E5, GTE and most embedders and rerankers of texts are built on."""
+
+from __future__ import annotations
+
+from brolly.card import Family, Header, Rename
+from brolly.configs import TextEncoderConfig
+from brolly.families import encoders, towers
+
+QUERY = "encoder.layer.0.attention.self.query.weight"
+
+
+def config(header: Header) -> TextEncoderConfig:
+    found = towers.shapes(header, names(header))
+    blocks = encoders.stack(
+        header, found, header.whole("num_attention_heads"), header.config.get("hidden_act", "gelu"),
+        float(header.number("layer_norm_eps", 1e-12, high=1)), post_norm=True,
+    )  # fmt: skip
+    head = encoders.head(header, found)
+    return encoders.bert(header, found, blocks, pool=encoders.pool(header), head=head)
+
+
+def names(header: Header) -> tuple[Rename, ...]:
+    at = r"(?:bert\.)?"
+    judges = "classifier.weight" in header.tensors
+    return (
+        *encoders.MODULES,
+        *encoders.embeddings(at),
+        *encoders.blocks(at),
+        Rename(r"cls\..*", None),  # what it was trained with
+        Rename(rf"{at}pooler\.dense\.(weight|bias)", r"head.dense.\1" if judges else None),
+        Rename(r"classifier\.(weight|bias)", r"head.out.\1"),
+    )
+
+
+def match(header: Header) -> bool:
+    return encoders.is_hugging_face(header, ("bert",), QUERY)
+
+
+FAMILY = Family("BERT", match, config, names, ("embed", "rerank"))

@@ -1,0 +1,156 @@
+"""What encoders of text share: names within BERT's blocks, sentence-transformers' modules, heads, sizes by shape."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from brolly.card import Header, Rename
+from brolly.configs import DenseConfig, HeadConfig, PoolConfig, StackConfig, TextEncoderConfig
+from brolly.errors import CheckpointError
+from brolly.families import towers
+from brolly.families.towers import Shapes
+
+NORM = r"(?:LayerNorm|layer_norm)\."
+MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+LEGACY = {
+    "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max", "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}  # fmt: skip
+DENSE_ACTS = {"Tanh": "tanh", "Identity": "identity", "GELU": "gelu", "ReLU": "relu", "SiLU": "silu",
+              "Sigmoid": "sigmoid"}  # fmt: skip
+PARAMETER = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}  # the second two are TensorFlow's
+
+
+def norm(pattern: str, to: str) -> tuple[Rename, ...]:
+    """A norm's weight and bias under either of their names."""
+    return tuple(Rename(rf"{pattern}\.{old}", f"{to}.{new}") for old, new in PARAMETER.items())
+
+
+def embeddings(at: str) -> tuple[Rename, ...]:
+    """BERT's three tables below `at`, and their norm."""
+    return (
+        Rename(rf"{at}embeddings\.position_ids", None),
+        Rename(rf"{at}embeddings\.token_type_ids", None),
+        Rename(rf"{at}embeddings\.word_embeddings\.weight", "embeddings.word.weight"),
+        Rename(rf"{at}embeddings\.position_embeddings\.weight", "embeddings.position.weight"),
+        Rename(rf"{at}embeddings\.token_type_embeddings\.weight", "embeddings.token_type.weight"),
+        *norm(rf"{at}embeddings\.LayerNorm", "embeddings.norm"),
+    )
+
+
+def blocks(at: str) -> tuple[Rename, ...]:
+    """BERT's blocks below `at`."""
+    here, there = rf"{at}encoder\.layer\.(\d+)\.", r"encoder.layers.\1."
+    parts = {"attention.self.query": "q", "attention.self.key": "k", "attention.self.value": "v",
+             "attention.output.dense": "out"}  # fmt: skip
+    return (
+        *(Rename(here + re.escape(old) + r"\.(weight|bias)", rf"{there}self_attn.{p}_proj.\2")
+          for old, p in parts.items()),
+        *norm(rf"{here}attention\.output\.LayerNorm", f"{there}layer_norm1"),
+        Rename(rf"{here}intermediate\.dense\.(weight|bias)", rf"{there}mlp.fc1.\2"),
+        Rename(rf"{here}output\.dense\.(weight|bias)", rf"{there}mlp.fc2.\2"),
+        *norm(rf"{here}output\.LayerNorm", f"{there}layer_norm2"),
+    )  # fmt: skip
+
+
+MODULES = (Rename(r"modules\.(\d+)\.linear\.(weight|bias)", r"pool.dense.\1.\2"),)
+
+
+def modules(header: Header) -> list[Mapping[str, Any]]:
+    """The steps behind the transformer that the folder lists, each with its `type`'s last word and its settings."""
+    said = header.config.get("sentence_transformers")
+    steps = said.get("modules") if isinstance(said, dict) else None
+    return [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
+
+
+def pool(header: Header, usual: str = "mean") -> PoolConfig:
+    """What the folder's modules say; a folder without them pools as is `usual`, and normalises."""
+    steps = modules(header)
+    if not steps:
+        return PoolConfig((usual,))
+    modes: tuple[str, ...] = ()
+    dense: list[DenseConfig] = []
+    normalize = False
+    for step in steps:
+        match step["type"]:
+            case "Pooling":
+                modes = pooling_modes(header, step)
+            case "Dense":
+                dense.append(dense_layer(header, step))
+            case "Normalize":
+                normalize = True
+            case "Dropout" | "Transformer":
+                pass
+            case other:
+                raise CheckpointError(
+                    f"{header.path}: its modules.json lists a {other!r:.60}; expected Pooling, Dense or Normalize."
+                )
+    return PoolConfig(modes, tuple(dense), normalize)
+
+
+def pooling_modes(header: Header, step: Mapping[str, Any]) -> tuple[str, ...]:
+    """In the order in which they stand side by side."""
+    said = step.get("pooling_mode")
+    found = [said] if isinstance(said, str) else said if isinstance(said, list) else None
+    if found is None:
+        found = [mode for key, mode in LEGACY.items() if step.get(key)] or ["mean"]
+    if not found or any(mode not in MODES for mode in found):
+        raise CheckpointError(f"{header.path} pools by {found!r:.80}; expected some of {', '.join(MODES)}.")
+    return tuple(found)
+
+
+def dense_layer(header: Header, step: Mapping[str, Any]) -> DenseConfig:
+    said = step.get("activation_function", "torch.nn.modules.activation.Tanh")
+    act = DENSE_ACTS.get(str(said).rpartition(".")[2])
+    sizes = step.get("in_features"), step.get("out_features")
+    if act is None or step.get("use_residual") or not all(type(n) is int and 0 < n < 2**20 for n in sizes):
+        raise CheckpointError(
+            f"{header.path}: a dense layer of {sizes!r:.60} with {said!r:.60}; expected sizes, no residual and one of "
+            f"{', '.join(DENSE_ACTS)}."
+        )
+    return DenseConfig(*sizes, bias=step.get("bias", True) is True, act=act)  # type: ignore[arg-type]
+
+
+def context(header: Header, longest: int) -> int:
+    """Most tokens of a text: max_seq_length where the folder says less than the network's own."""
+    said = header.config.get("sentence_transformers")
+    most = said.get("max_seq_length") if isinstance(said, dict) else None
+    return min(most, longest) if type(most) is int and most > 0 else longest
+
+
+def head(header: Header, found: Shapes, **more: Any) -> HeadConfig | None:
+    """The classifier, where there is one."""
+    if "head.out.weight" not in found:
+        return None
+    return HeadConfig(towers.labels_of(header, found["head.out.weight"][0]), **more)
+
+
+def stack(header: Header, found: Shapes, n_heads: int, act: Any, norm_eps: float, **more: Any) -> StackConfig:
+    """The blocks, whose heads and activation are not in the shapes."""
+    return towers.stack(header, found, "", n_heads, act, norm_eps)._replace(**more)
+
+
+def bert(header: Header, found: Shapes, blocks: StackConfig, **more: Any) -> TextEncoderConfig:
+    """An encoder with BERT's embeddings, and what else its family has."""
+    first = more.get("first_position", 0)
+    positions = found.get("embeddings.position.weight", (0,))[0]
+    longest = positions - first if positions else header.whole("max_position_embeddings", high=2**30)
+    if longest < 1:
+        raise CheckpointError(f"{header.path}: {positions} positions from {first} on leave none for a text.")
+    return TextEncoderConfig(
+        blocks,
+        vocab_size=found["embeddings.word.weight"][0],
+        context=context(header, longest),
+        n_positions=positions,
+        n_types=found.get("embeddings.token_type.weight", (0,))[0],
+        **more,
+    )
+
+
+def is_hugging_face(header: Header, kinds: tuple[str, ...], tensor: str) -> bool:
+    """By config.json's model_type, and by a tensor that such an encoder cannot lack."""
+    known = header.config.get("model_type") in kinds
+    return known and any(name.endswith(tensor) for name in header.tensors)
