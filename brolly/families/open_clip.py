@@ -17,7 +17,7 @@ KNOWN = {
     "vision_cfg": "image_size layers width patch_size head_width mlp_ratio ls_init_value patch_dropout act_kwargs "
     "norm_kwargs timm_model_name timm_model_pretrained timm_pool timm_proj timm_drop timm_drop_path",
     "text_cfg": "context_length vocab_size width heads layers mlp_ratio ls_init_value hf_tokenizer_name "
-    "tokenizer_kwargs no_causal_mask proj_bias pool_type act_kwargs norm_kwargs",
+    "tokenizer_kwargs no_causal_mask proj_bias proj_type pool_type eos_id act_kwargs norm_kwargs",
 }
 TEXTS = ("transformer.resblocks.0.attn.in_proj_weight", "text.transformer.resblocks.0.attn.in_proj_weight")
 EYES = ("visual.transformer.resblocks.0.attn.in_proj_weight", "visual.trunk.blocks.0.attn.qkv.weight")
@@ -53,8 +53,12 @@ def config(header: Header) -> CLIPConfig:
             f"{header.path} is a CLIP in OpenCLIP's layout, whose activation only open_clip_config.json tells; "
             "put that file beside it."
         )
-    if (pool := read.get("pool_type", "argmax")) not in ("argmax", "last"):
-        raise CheckpointError(f"{header.path}: its texts are pooled by {pool!r:.40}; expected 'argmax' or 'last'.")
+    pools = {"argmax": "highest", "last": "last", "eos": "eos"}
+    pool, end = read.get("pool_type", "argmax"), read.get("eos_id", 2)
+    if pool not in pools or type(end) is not int:
+        raise CheckpointError(
+            f"{header.path}: its texts are pooled by {pool!r:.40} (eos_id {end!r:.40}); expected {', '.join(pools)}."
+        )
     causal = not read.get("no_causal_mask", False)
     blocks = towers.stack(header, found, TEXT, n_heads, _act(read, plain), _eps(header, read), causal)
     name = seen.get("timm_model_name")
@@ -63,7 +67,7 @@ def config(header: Header) -> CLIPConfig:
         vision=towers.timm_eye(header, found, str(name))
         if name
         else towers.eye(header, found, dim // per_head, _act(seen, plain), _eps(header, seen)),
-        text=towers.text(header, found, blocks, pool="highest" if pool == "argmax" else "last", padded=pool == "last"),
+        text=towers.text(header, found, blocks, pool=pools[pool], eos_id=end, padded=pool == "last"),
         vision_head="visual_projection.weight" in found,
         text_head="text_projection.weight" in found,
         text_head_bias="text_projection.bias" in found,

@@ -50,6 +50,34 @@ TIMM: dict[str, dict[str, Any]] = {
 }
 
 
+PUBLISHED = (
+    "ViT-B-32-quickgelu", "ViT-L-14", "ViT-H-14", "ViT-bigG-14", "ViT-H-14-worldwide", "ViT-SO400M-14-SigLIP-384",
+    "ViT-gopt-16-SigLIP2-384",
+)  # fmt: skip
+
+
+def published(folder: Path) -> None:
+    """Published networks in their true size, without numbers: their shapes, and what shapes do not tell."""
+    from open_clip import get_model_config
+    from open_clip.model import CLIP, CustomTextCLIP
+
+    told = {}
+    for name in PUBLISHED:
+        config = get_model_config(name)
+        custom = config.get("custom_text", False)
+        with torch.device("meta"):
+            model = (CustomTextCLIP if custom else CLIP)(**{k: v for k, v in config.items() if k != "custom_text"})
+        trunk, text = getattr(model.visual, "trunk", None), model.text if custom else model
+        vision = trunk.blocks[0].attn if trunk is not None else model.visual.transformer.resblocks[0].attn
+        told[name] = dict(
+            config=config,
+            shapes={n: list(t.shape) for n, t in model.state_dict().items()},
+            heads=[vision.num_heads, text.transformer.resblocks[0].attn.num_heads],
+            eps=trunk.norm.eps if trunk is not None else model.visual.ln_post.eps,
+        )
+    (folder / "published.json").write_text(json.dumps(told))
+
+
 def noisy(model: torch.nn.Module) -> torch.nn.Module:
     torch.manual_seed(1)
     with torch.no_grad():
@@ -110,3 +138,4 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    published(Path(sys.argv[1]))

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from brolly import load, models
+from brolly.card import Header, TensorInfo
 from brolly.checkpoint import read_header
 from brolly.errors import BrollyError, CheckpointError, UnsupportedTask
 from brolly.families import recognise
@@ -333,6 +335,17 @@ def test_open_clip_s_and_timm_s_own_files(published: Path, name: str) -> None:
     if name.startswith("clip"):
         ids = [row[: row.index(98) + 1] for row in ids]
     check_encoder(published / name, *PUBLISHED[name], told, pixels, ids)
+
+
+def test_published_sizes_fit_and_have_their_heads(published: Path) -> None:
+    for name, told in json.loads((published / "published.json").read_text()).items():
+        shapes = {n: tuple(shape) for n, shape in told["shapes"].items()}
+        tensors = {n: TensorInfo(n, "F32", shape, published, 0, 4 * prod(shape)) for n, shape in shapes.items()}
+        card = recognise(Header(published / name, "safetensors", tensors, {"model_cfg": told["config"]}))
+        with torch.device("meta"):
+            places(card, dict(models.build(card.config).named_parameters()))
+        vision, text = card.config.vision.stack, card.config.text.stack
+        assert [vision.n_heads, text.n_heads] == told["heads"] and vision.norm_eps == told["eps"], name
 
 
 def test_open_clip_s_siglip_2_is_told_by_gemma_s_vocabulary(tmp_path: Path) -> None:
