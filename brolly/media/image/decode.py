@@ -126,7 +126,8 @@ def _upright(picture: Image, name: str) -> Image:
 
     _bounded(picture.size, name)
     try:
-        picture = ImageOps.exif_transpose(picture)
+        if picture.getexif().get(0x0112, 1) != 1:  # else it would be copied, which takes as long as decoding
+            picture = ImageOps.exif_transpose(picture)
     except Exception:  # pixels are good without what a broken EXIF block would say
         picture.load()
     if picture.mode == "RGB" and "transparency" not in picture.info:
