@@ -11,13 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from brolly import models
+from brolly.card import Header, TensorInfo
 from brolly.checkpoint import Mapped, read_header
 from brolly.engine.cache import Causal
 from brolly.engine.listen import Listener
 from brolly.errors import BrollyError, CheckpointError
 from brolly.families import recognise
 from brolly.families.whisper import HEADS, alignment_heads
-from brolly.fill import fill
+from brolly.fill import fill, places
 from tests.check_family import check_speech_model, loaded
 from tests.families import speech_layouts as layouts
 from tests.families.test_language import noisy
@@ -219,3 +221,37 @@ def test_configs_that_do_not_fit_are_told(tmp_path: Path) -> None:
         header = read_header(tmp_path)
         with pytest.raises(BrollyError):
             fill(recognise(header), Mapped(header), torch.device("cpu"), torch.float32)
+
+
+PUBLISHED = {  # width, layers of the encoder and the decoder, heads, mel bands, tokens
+    "tiny.en": (384, 4, 4, 6, 80, 51864),
+    "base": (512, 6, 6, 8, 80, 51865),
+    "large-v3": (1280, 32, 32, 20, 128, 51866),
+    "large-v3-turbo": (1280, 32, 4, 20, 128, 51866),
+    "distil-large-v3": (1280, 32, 2, 20, 128, 51866),
+}
+
+
+@pytest.mark.parametrize("form", ["safetensors", "torch"])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_shapes_are_filled_to_the_last_name(name: str, form: str) -> None:
+    dim, n_encoder, n_decoder, n_heads, n_mels, n_vocab = PUBLISHED[name]
+    config = T.WhisperConfig(
+        d_model=dim, encoder_layers=n_encoder, decoder_layers=n_decoder, encoder_attention_heads=n_heads,
+        decoder_attention_heads=n_heads, encoder_ffn_dim=4 * dim, decoder_ffn_dim=4 * dim, num_mel_bins=n_mels,
+        vocab_size=n_vocab,
+    )  # fmt: skip
+    with torch.device("meta"):
+        reference = T.WhisperForConditionalGeneration(config)
+    state = reference.state_dict() if form == "safetensors" else layouts.openai_names(reference)
+    path = Path("model")
+    tensors = {key: TensorInfo(key, "F16", tuple(t.shape), path, 0, 2 * t.numel()) for key, t in state.items()}
+    said = {"values": {"dims": layouts.dims(config)}} if form == "torch" else {}
+    card = recognise(Header(path, form, tensors, config.to_dict() if form == "safetensors" else {}, said))
+    with torch.device("meta"):
+        network = models.build(card.config)
+    found = places(card, dict(network.named_parameters()))
+    assert {key: info.shape for key, (info, _) in found.items()} == {
+        key: tuple(p.shape) for key, p in network.named_parameters()
+    }
+    assert sum(p.numel() for p in network.parameters()) == sum(p.numel() for p in reference.parameters())
