@@ -7,6 +7,8 @@ import io
 import json
 import os
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from pathlib import Path
@@ -136,6 +138,38 @@ def test_open_clip_and_timm_files_are_read(tmp_path: Path) -> None:
     timm = load_preprocess(header(tmp_path, pretrained_cfg=said), "ViT", 224)
     assert (timm.size, timm.crop, timm.rounded, timm.mean) == ((248, 248), (224, 224), True, (0.5,) * 3)
     assert load_preprocess(header(tmp_path), "CLIP", 288).crop == (288, 288)
+
+
+REFERENCES = Path(__file__).parents[2] / ".venv" / "references"  # open_clip, timm and torchvision, apart from the rest
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "open-clip": dict(size=224, resize_mode="shortest", interpolation="bicubic"),
+    "open-siglip": dict(size=[96, 96], resize_mode="squash", mean=[0.5] * 3, std=[0.5] * 3),
+    "open-bilinear": dict(size=227, interpolation="bilinear"),
+    "timm-vit": dict(input_size=[3, 224, 224], crop_pct=0.9, interpolation="bicubic", mean=[0.5] * 3, std=[0.5] * 3),
+    "timm-dinov2": dict(input_size=[3, 518, 518], crop_pct=1.0, interpolation="bicubic"),
+    "timm-squash": dict(input_size=[3, 128, 96], crop_pct=1.0, crop_mode="squash", interpolation="bilinear"),
+}
+
+
+def test_arrays_equal_open_clips_and_timms_own(tmp_path: Path) -> None:
+    """Theirs divide where ours multiply, so that the last bit may differ: no pixel does."""
+    if not REFERENCES.is_dir():
+        pytest.skip(f"open_clip and timm are not in {REFERENCES}")
+    sizes = [(300, 221), (225, 401), (229, 229)]
+    for i, (width, height) in enumerate(sizes):
+        noise(width, height).save(tmp_path / f"{i}.png")
+    (tmp_path / "cases.json").write_text(json.dumps(PUBLISHED))
+    script = Path(__file__).with_name("image_reference.py")
+    environment = os.environ | {"PYTHONPATH": str(REFERENCES)}
+    subprocess.run([sys.executable, str(script), str(tmp_path)], env=environment, check=True, capture_output=True)
+    for name, said in PUBLISHED.items():
+        config = {} if name.startswith("open") else {"pretrained_cfg": said}
+        (tmp_path / "open_clip_config.json").write_text(json.dumps({} if config else {"preprocess_cfg": said}))
+        prepare = load_preprocess(header(tmp_path, **config), "CLIP", 224)
+        for i in range(len(sizes)):
+            expected = np.load(tmp_path / f"{name}-{i}.npy")
+            found = prepare(open_image(tmp_path / f"{i}.png"))
+            assert found.shape == expected.shape and np.abs(found - expected).max() < 1e-6, (name, sizes[i])
 
 
 def test_the_middle_of_torchvision_is_rounded() -> None:
@@ -277,6 +311,7 @@ def test_a_thread_of_pixels_is_not_blown_up() -> None:
         prepare(Image.new("RGB", (1, 60_000)), "thread.png")
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of tags that make no sense
 def test_damaged_bytes_raise_nothing_else() -> None:
     random = np.random.default_rng(5)
     for suffix in ("jpeg", "png", "webp", "gif", "tiff", "bmp"):

@@ -117,6 +117,25 @@ def test_siglip_fills_texts_up_and_judges_each_label_by_itself(tmp_path: Path) -
     assert result.probabilities == pytest.approx([shares[label] for label in result.labels], abs=1e-5)
 
 
+def test_pictures_of_any_shape_equal_siglip_2s(tmp_path: Path) -> None:
+    """NaFlex from files to vectors: each picture has as many patches as its shape asks for, and no padding."""
+    T = pytest.importorskip("transformers")
+    write_tokenizer(tmp_path)
+    tower = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)
+    text = tower | dict(vocab_size=300, max_position_embeddings=24, projection_size=32)
+    torch.manual_seed(0)
+    config = T.Siglip2Config(text_config=text, vision_config=tower | dict(num_patches=16, patch_size=8))
+    theirs = T.Siglip2Model(config).eval()
+    theirs.save_pretrained(tmp_path)
+    seen = T.Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16)
+    seen.save_pretrained(tmp_path)
+    pictures = [photo("red", 60, 20), photo("green", 31, 90, 1), photo("blue", 40, 40, 2), photo("red", 300, 10, 3)]
+    with torch.inference_mode():
+        expected = theirs.get_image_features(**seen(pictures, return_tensors="pt")).pooler_output
+    expected = torch.nn.functional.normalize(expected, dim=-1).numpy()
+    assert np.abs(load(tmp_path, device="cpu").embed(pictures).vectors - expected).max() < 1e-5
+
+
 def test_a_network_with_a_classifier_tells_its_own_labels(tmp_path: Path) -> None:
     T = pytest.importorskip("transformers")
     sizes = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, image_size=28)

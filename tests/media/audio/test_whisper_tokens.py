@@ -12,7 +12,7 @@ import pytest
 from brolly.card import Header
 from brolly.errors import CheckpointError, OptionError, TokenizerError
 from brolly.media.audio.languages import LANGUAGES, language_code
-from brolly.media.audio.whisper_tokens import Ranked, WhisperTokens, load_whisper_tokens, shipped
+from brolly.media.audio.whisper_tokens import LOST, Ranked, WhisperTokens, load_whisper_tokens, shipped
 
 CONFIGS = Path(__file__).parents[4] / "shared" / "data" / "configs" / "whisper-base"
 MARKS = ("eot", "sot", "translate", "transcribe", "sot_lm", "sot_prev", "no_speech", "no_timestamps", "timestamp_begin")
@@ -82,6 +82,14 @@ def test_texts_and_words_are_openai_s(tmp_path: Path, kind: str) -> None:
         theirs.language = "en"
 
 
+def _is_text(word: bytes) -> bool:
+    try:
+        word.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def test_whisper_cpp_s_file_brings_its_vocabulary(tmp_path: Path) -> None:
     T = pytest.importorskip("transformers")
     from tests.families.speech_layouts import write_ggml
@@ -98,6 +106,11 @@ def test_whisper_cpp_s_file_brings_its_vocabulary(tmp_path: Path) -> None:
     tokens = load_whisper_tokens(header(path, "ggml"), 51865)
     assert tokens.decode([1000]) == " zyx" and tokens.encode(" Hello") == [2425]
     assert (tokens.sot, tokens.timestamp_begin) == (50258, 50364)
+    broken = [word if _is_text(word) else LOST * len(word) for word in shipped("multilingual")]
+    assert broken != shipped("multilingual")
+    write_ggml(path, reference, broken)  # as the published files have it
+    tokens = load_whisper_tokens(header(path, "ggml"), 51865)
+    assert tokens.decode(tokens.encode("日本の首都です 👩‍👩‍👧")) == "日本の首都です 👩‍👩‍👧"
     whole = path.read_bytes()
     for cut in (60, 64_400, 70_000):
         path.write_bytes(whole[:cut])
