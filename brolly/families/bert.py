@@ -15,8 +15,7 @@ def config(header: Header) -> TextEncoderConfig:
         header, found, header.whole("num_attention_heads"), header.config.get("hidden_act", "gelu"),
         float(header.number("layer_norm_eps", 1e-12, high=1)), post_norm=True,
     )  # fmt: skip
-    head = encoders.head(header, found)
-    return encoders.bert(header, found, blocks, pool=encoders.pool(header), head=head)
+    return encoders.encoder(header, found, blocks, head=encoders.head(header, found))
 
 
 def names(header: Header) -> tuple[Rename, ...]:

@@ -60,16 +60,10 @@ def hugging_face(header: Header, unsaid: Unsaid, **more: Any) -> CLIPConfig:
 
 
 def hugging_face_names(header: Header) -> tuple[Rename, ...]:
-    if not header.config["model_type"].endswith("_model"):
-        return (*SCALARS, *SIGLIP_HEAD)
-    # transformers 5 leaves the tower's own name out where it stands alone
     tower = TEXT if "text" in header.config["model_type"] else EYE
-    head = r"head\.(weight|bias)", r"text_projection.\1"
-    parts = r"((?:embeddings|encoder|final_layer_norm|pre_layrnorm|post_layernorm|head)\..*)"
-    bare = (Rename(r"head\.probe", f"{EYE}head.probe", "reshape"),
-            Rename(r"head\.attention\.in_proj_(weight|bias)", tuple(rf"{EYE}head.{p}_proj.\1" for p in "qkv")),
-            Rename(r"head\.attention\.out_proj\.(weight|bias)", rf"{EYE}head.out_proj.\1"))  # fmt: skip
-    return (*SCALARS, *SIGLIP_HEAD, Rename(*head), *bare, Rename(parts, rf"{tower}\1"))
+    # transformers 5 leaves a tower's own name out where it stands alone
+    bare = Rename(r"((?:embeddings|encoder|final_layer_norm|pre_layrnorm|post_layernorm|head)\..*)", rf"{tower}\1")
+    return (*SCALARS, *SIGLIP_HEAD, bare)
 
 
 def is_hugging_face(header: Header, kinds: tuple[str, ...]) -> bool:

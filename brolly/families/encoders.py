@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from brolly.card import Header, Rename
-from brolly.configs import DenseConfig, HeadConfig, PoolConfig, StackConfig, TextEncoderConfig
+from brolly.configs import DenseConfig, HeadConfig, PoolConfig, Rope, StackConfig, TextEncoderConfig
 from brolly.errors import CheckpointError
 from brolly.families import towers
 from brolly.families.towers import Shapes
 
-NORM = r"(?:LayerNorm|layer_norm)\."
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 LEGACY = {
     "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max", "pooling_mode_mean_tokens": "mean",
@@ -56,7 +55,28 @@ def blocks(at: str) -> tuple[Rename, ...]:
     )  # fmt: skip
 
 
+TWO_LAYER_HEAD = (
+    Rename(r"classifier\.dense\.(weight|bias)", r"head.dense.\1"),
+    Rename(r"classifier\.out_proj\.(weight|bias)", r"head.out.\1"),
+)
 MODULES = (Rename(r"modules\.(\d+)\.linear\.(weight|bias)", r"pool.dense.\1.\2"),)
+
+
+def rotary_names(at: str, judges: bool) -> tuple[Rename, ...]:
+    """transformers' names of encoders with rotary positions (Nomic's, GTE's) below `at`, and BERT's classifier."""
+    here, there = rf"{at}layers\.(\d+)\.", r"encoder.layers.\1."
+    return (
+        *MODULES,
+        Rename(rf"{here}self_attn\.([qkv])_proj\.(weight|bias)", rf"{there}self_attn.\2_proj.\3"),
+        Rename(rf"{here}self_attn\.o_proj\.(weight|bias)", rf"{there}self_attn.out_proj.\2"),
+        Rename(rf"{here}mlp\.gate_proj\.(weight|bias)", rf"{there}mlp.gate.\2"),
+        Rename(rf"{here}mlp\.up_proj\.(weight|bias)", rf"{there}mlp.fc1.\2"),
+        Rename(rf"{here}mlp\.down_proj\.(weight|bias)", rf"{there}mlp.fc2.\2"),
+        Rename(rf"{here}post_attention_layernorm\.(weight|bias)", rf"{there}layer_norm1.\2"),
+        Rename(rf"{here}post_mlp_layernorm\.(weight|bias)", rf"{there}layer_norm2.\2"),
+        Rename(rf"{at}pooler\.dense\.(weight|bias)", r"head.dense.\1" if judges else None),
+        Rename(r"classifier\.(weight|bias)", r"head.out.\1"),
+    )
 
 
 def modules(header: Header) -> list[Mapping[str, Any]]:
@@ -130,14 +150,29 @@ def head(header: Header, found: Shapes, **more: Any) -> HeadConfig | None:
 
 def stack(header: Header, found: Shapes, n_heads: int, act: Any, norm_eps: float, **more: Any) -> StackConfig:
     """The blocks, whose heads and activation are not in the shapes."""
-    return towers.stack(header, found, "", n_heads, act, norm_eps)._replace(**more)
+    first = "encoder.layers.0."
+    (dim,), (hidden_dim, _) = found[f"{first}layer_norm2.weight"], found[f"{first}mlp.fc1.weight"]
+    if not isinstance(act, str) or act not in towers.ACTS:
+        raise CheckpointError(
+            f"{header.path}: its activation is {act!r:.60}; expected one of {', '.join(towers.ACTS)}."
+        )
+    if dim % n_heads:
+        raise CheckpointError(f"{header.path}: {dim} channels do not divide among {n_heads} heads.")
+    n_layers = 1 + max(int(m[1]) for name in found if (m := re.match(r"encoder\.layers\.(\d{1,4})\.", name)))
+    q, k, v, o = (f"{first}self_attn.{p}_proj.bias" in found for p in ("q", "k", "v", "out"))
+    down, up = (f"{first}mlp.{part}.bias" in found for part in ("fc2", "fc1"))
+    return StackConfig(
+        dim, n_layers, n_heads, hidden_dim, norm_eps, towers.ACTS[act],
+        gated=f"{first}mlp.gate.weight" in found, q_bias=q, k_bias=k, v_bias=v, o_bias=o, mlp_bias=down, up_bias=up,
+        norm_bias=f"{first}layer_norm2.bias" in found, first_norm=f"{first}layer_norm1.weight" in found,
+    )._replace(**more)  # fmt: skip
 
 
-def bert(header: Header, found: Shapes, blocks: StackConfig, **more: Any) -> TextEncoderConfig:
-    """An encoder with BERT's embeddings, and what else its family has."""
-    first = more.get("first_position", 0)
+def encoder(header: Header, found: Shapes, blocks: StackConfig, **more: Any) -> TextEncoderConfig:
+    """An encoder of these embeddings and blocks, with what its folder says comes behind, or its head."""
+    first, longest = more.get("first_position", 0), more.pop("longest", None)
     positions = found.get("embeddings.position.weight", (0,))[0]
-    longest = positions - first if positions else header.whole("max_position_embeddings", high=2**30)
+    longest = positions - first if positions else longest or header.whole("max_position_embeddings", high=2**30)
     if longest < 1:
         raise CheckpointError(f"{header.path}: {positions} positions from {first} on leave none for a text.")
     return TextEncoderConfig(
@@ -146,8 +181,22 @@ def bert(header: Header, found: Shapes, blocks: StackConfig, **more: Any) -> Tex
         context=context(header, longest),
         n_positions=positions,
         n_types=found.get("embeddings.token_type.weight", (0,))[0],
-        **more,
+        **({"pool": pool(header)} | more),
     )
+
+
+def rotary(header: Header, found: Shapes, act: str, theta: float) -> TextEncoderConfig:
+    """An encoder of transformers' that has BERT's shape and one rotary embedding, of `theta` where it says none."""
+    blocks = stack(
+        header, found, header.whole("num_attention_heads"), header.config.get("hidden_act", act),
+        float(header.number("layer_norm_eps", 1e-12, high=1)), post_norm=True,
+    )  # fmt: skip
+    at = "rope_parameters." if "rope_parameters" in header.config else ""
+    if header.config.get("rope_parameters", {}).get("rope_type", "default") != "default":
+        raise CheckpointError(f"{header.path}: its rotary embedding is stretched; expected the default kind.")
+    turns = Rope(float(header.number(f"{at}rope_theta", theta, low=1e-3, high=1e15)))
+    blocks = blocks._replace(ropes=(turns,) * blocks.n_layers)
+    return encoder(header, found, blocks, head=head(header, found))
 
 
 def is_hugging_face(header: Header, kinds: tuple[str, ...], tensor: str) -> bool:

@@ -24,7 +24,7 @@ EYES = ("visual.transformer.resblocks.0.attn.in_proj_weight", "visual.trunk.bloc
 
 
 def match(header: Header) -> bool:
-    return any(n in header.tensors for n in TEXTS) and any(n in header.tensors for n in EYES)
+    return any(n in header.tensors for n in TEXTS) and any(n.startswith("visual.") for n in header.tensors)
 
 
 def names(header: Header) -> tuple[Rename, ...]:
@@ -33,6 +33,10 @@ def names(header: Header) -> tuple[Rename, ...]:
 
 
 def config(header: Header) -> CLIPConfig:
+    if not any(name in header.tensors for name in EYES):
+        raise CheckpointError(
+            f"{header.path} is a CLIP whose eye is a ResNet or another; brolly runs those with a ViT."
+        )
     said = header.config.get("model_cfg", header.config)
     found = towers.shapes(header, names(header))
     width, dim = found[f"{TEXT}final_layer_norm.weight"][0], found[f"{EYE}post_layernorm.weight"][0]

@@ -53,10 +53,12 @@ OPEN_EYE = (
 )
 SCALARS = (Rename(r"(logit_scale|logit_bias)", r"\1", "reshape"), Rename(r".*\.position_ids", None))
 SIGLIP_HEAD = (
-    Rename(rf"{EYE}head\.probe", f"{EYE}head.probe", "reshape"),
-    Rename(rf"{EYE}head\.attention\.in_proj_(weight|bias)", tuple(rf"{EYE}head.{p}_proj.\1" for p in "qkv")),
-    Rename(rf"{EYE}head\.attention\.out_proj\.(weight|bias)", rf"{EYE}head.out_proj.\1"),
-    Rename(r"text_model\.head\.(weight|bias)", r"text_projection.\1"),
+    Rename(r"(?:vision_model\.)?head\.probe", f"{EYE}head.probe", "reshape"),
+    Rename(
+        r"(?:vision_model\.)?head\.attention\.in_proj_(weight|bias)", tuple(rf"{EYE}head.{p}_proj.\1" for p in "qkv")
+    ),
+    Rename(r"(?:vision_model\.)?head\.attention\.out_proj\.(weight|bias)", rf"{EYE}head.out_proj.\1"),
+    Rename(r"(?:text_model\.)?head\.(weight|bias)", r"text_projection.\1"),
 )
 HF_EYE = (
     Rename(r"embeddings\.mask_token|pooler\..*", None),

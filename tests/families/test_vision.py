@@ -292,6 +292,16 @@ def test_open_clip_without_its_config_cannot_tell_its_activation(tmp_path: Path)
         loaded(tmp_path, "CLIP")
 
 
+def test_a_clip_with_a_resnet_is_told(tmp_path: Path) -> None:
+    state = layouts.openai(saved(tall(), tmp_path / "saved"))
+    rest = {n: t for n, t in state.items() if not n.startswith("visual.")} | {
+        "visual.layer1.0.conv1.weight": torch.ones(2)
+    }
+    torch.jit.save(layouts.program(rest), tmp_path / "RN50.pt")
+    with pytest.raises(CheckpointError, match="ResNet"):
+        loaded(tmp_path / "RN50.pt", "CLIP")
+
+
 def test_open_clip_s_other_towers_are_told_by_name(tmp_path: Path) -> None:
     config = OPEN | dict(vision_cfg=OPEN["vision_cfg"] | dict(attentional_pool=True))
     save_file(layouts.openai(saved(tall(), tmp_path / "saved")), tmp_path / "open_clip_model.safetensors")
