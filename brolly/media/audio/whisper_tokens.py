@@ -24,6 +24,7 @@ ENGLISH_ONLY = 51864  # tokens of the published models that hear no language but
 # what is no speech, alone or behind a space, where it is one token; of notes the first token whatever follows
 SYMBOLS = r"""( ) [ ] { } < > (( )) [[ ]] {{ }} << >> ((( ))) <<< >>> 「 」 『 』 -( -[ (' (" -- --- ♪♪ ♪♪♪
     " # * + / \ : ; = @ ^ _ ` | ~"""
+LOST = "\ufffd".encode()
 NOTES = "♩♪♫♬♭♮♯"
 
 
@@ -217,17 +218,19 @@ def load_whisper_tokens(header: Header, n_vocab: int, said: Mapping[str, Any] | 
 
 
 def _vocabulary(header: Header, n_vocab: int) -> Vocabulary:
+    published = "multilingual" if n_vocab > ENGLISH_ONLY else "english"
     if header.format == "ggml":
         from brolly.checkpoint.ggml import read_words
 
-        file = header.files[0]
-        return Ranked(read_words(file), n_vocab, str(file))
+        words, whole = read_words(header.files[0]), shipped(published)
+        # the published files were written with U+FFFD for each half of a character, and some with the end as a word
+        if all(word == right or LOST in word for word, right in zip(words, whole, strict=False)):
+            words = whole
+        return Ranked(words, n_vocab, str(header.files[0]))
     folder = header.folder
     if (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file():
         return load_tokenizer(header)
-    published = "multilingual" if n_vocab > ENGLISH_ONLY else "english"
-    names = {"multilingual": "multilingual.tiktoken", "english": "gpt2.tiktoken"}
-    path = folder / names[published]
+    path = folder / {"multilingual": "multilingual.tiktoken", "english": "gpt2.tiktoken"}[published]
     if path.is_file():
         return Ranked(read_tiktoken(path), n_vocab, str(path))
     return Ranked(shipped(published), n_vocab, "Whisper's vocabulary")
