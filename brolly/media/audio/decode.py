@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_CHANNELS = 64
 RATES = (1_000, 768_000)  # what a source may have
+STREAMED = 0x70000000  # a WAV's size when its writer did not know it yet
 LOUD = 100.0  # full scale is 1
 # No playlist or list of files, which would name others, and no pictures.
 FORMATS = (
@@ -81,11 +82,12 @@ def open_audio(source: Any, *, rate: int | None = None, name: str = "") -> Audio
     if isinstance(source, (str, Path)):
         path = Path(source)
         try:
-            path.open("rb").close()
+            with path.open("rb") as file:
+                if file.seekable():
+                    _look(file, name)
         except OSError as error:
             raise MediaError(f"{name} cannot be opened: {error.strerror or error}.") from None
-        again = (lambda: open_audio(path, name=name)) if path.is_file() else None
-        return _from_file(f"file:{path}", name, again, empty=path.is_file() and not path.stat().st_size)
+        return _from_file(f"file:{path}", name, (lambda: open_audio(path, name=name)) if path.is_file() else None)
     if isinstance(source, (bytes, bytearray, memoryview)):
         source = io.BytesIO(source)
     if not hasattr(source, "read"):
@@ -93,24 +95,34 @@ def open_audio(source: Any, *, rate: int | None = None, name: str = "") -> Audio
     if not (hasattr(source, "seekable") and source.seekable()):
         return _from_file(source, name, None)
     start = source.tell()
+    _look(source, name)
 
     def rewound() -> AudioStream:
         source.seek(start)
-        empty = not source.read(1)
-        source.seek(start)
-        return _from_file(source, name, rewound, empty=empty)
+        return _from_file(source, name, rewound)
 
     return rewound()
 
 
-def _from_file(file: Any, name: str, reopen: Callable[[], AudioStream] | None, *, empty: bool = False) -> AudioStream:
+def _look(file: Any, name: str) -> None:
+    """Refuse what is empty, and tell of a WAV that was cut short, which ffmpeg takes as it is."""
+    start, head = file.tell(), file.read(12)
+    n_bytes = file.seek(0, io.SEEK_END) - start
+    file.seek(start)
+    if not head:
+        raise MediaError(f"{name} is empty; expected a sound.")
+    if head[:4] == b"RIFF" and head[8:] == b"WAVE":
+        told = int.from_bytes(head[4:8], "little") + 8
+        if n_bytes < told < STREAMED:
+            _warn(f"{name} is cut short: of its {told:,} bytes there are {n_bytes:,}; what can be read of it is used.")
+
+
+def _from_file(file: Any, name: str, reopen: Callable[[], AudioStream] | None) -> AudioStream:
     try:
         import av
         import soxr  # noqa: F401  found missing now rather than in the middle
     except ImportError:
         raise MissingExtra("Reading sound", "audio") from None
-    if empty:
-        raise MediaError(f"{name} is empty; expected a sound.")
     try:
         container: Any = av.open(file, options={"format_whitelist": FORMATS}, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError, TypeError):  # TypeError: a file opened as text
@@ -121,9 +133,13 @@ def _from_file(file: Any, name: str, reopen: Callable[[], AudioStream] | None, *
     sound = container.streams.best("audio")
     if sound is None:
         raise MediaError(f"{name} has {'pictures' if container.streams.video else 'data'} but no sound.")
+    if sound.codec_context is None:
+        raise MediaError(f"{name} has sound in a coding that is not known here; convert it to FLAC or WAV first.")
     _bounded(sound.rate, sound.channels, name)
-    duration = _seconds(sound.duration, sound.time_base) or _seconds(container.duration, 1 / av.time_base)
-    return AudioStream(name, resampled(_heard(container, sound, name, duration)), duration, reopen)
+    own, whole = _seconds(sound.duration, sound.time_base), _seconds(container.duration, 1 / av.time_base)
+    least = own or (0.0 if container.streams.video else whole or 0.0)
+    least -= least / 4 if container.format.name in ESTIMATED else 0.2
+    return AudioStream(name, resampled(_heard(container, sound, name, least)), own or whole, reopen)
 
 
 def _seconds(count: int | None, unit: Any) -> float | None:
@@ -137,34 +153,38 @@ def _bounded(rate: int, channels: int, name: str) -> None:
         raise MediaError(f"{name} has {rate:,} samples a second; there may be {RATES[0]:,} to {RATES[1]:,}.")
 
 
-def _heard(container: Any, sound: Any, name: str, duration: float | None) -> Iterator[tuple[int, Floats]]:
-    """(rate, mono samples) of about a second each."""
-    held: list[Floats] = []
-    heard, n_held, rate = 0.0, 0, sound.rate
-    with container:
-        for frame in _frames(container, sound, name):
-            if frame.sample_rate != rate:
-                _bounded(frame.sample_rate, frame.layout.nb_channels, name)
-                yield from _joined(rate, held)
-                held, n_held, rate = [], 0, frame.sample_rate
-            samples = frame.to_ndarray()
-            held.append(_mono(samples if frame.format.is_planar else samples.reshape(frame.samples, -1).T))
-            heard, n_held = heard + frame.samples / rate, n_held + frame.samples
-            if n_held >= rate:
-                yield from _joined(rate, held)
-                held, n_held = [], 0
-        yield from _joined(rate, held)
-        if not heard:
-            raise MediaError(f"{name} holds no sound: not one sample of it can be read.")
-        if duration and heard < duration - 1 and container.format.name not in ESTIMATED:
-            _warn(f"{name} should last {duration:.1f} s, and only {heard:.1f} s of sound can be read.")
-
-
-def _joined(rate: int, held: list[Floats]) -> Iterator[tuple[int, Floats]]:
+def _heard(container: Any, sound: Any, name: str, least: float) -> Iterator[tuple[int, Floats]]:
+    """(rate, mono samples) of about a second each; `least` is how many seconds there should be."""
     import numpy as np
 
+    heard = 0.0
+    with container:
+        for frames in _seconds_of(_frames(container, sound, name)):
+            rate, planar = frames[0].sample_rate, frames[0].format.is_planar
+            _bounded(rate, frames[0].layout.nb_channels, name)
+            arrays = [f.to_ndarray() if planar else f.to_ndarray().reshape(f.samples, -1).T for f in frames]
+            samples = _mono(np.concatenate(arrays, axis=1))
+            heard += len(samples) / rate
+            yield rate, samples
+        if not heard:
+            raise MediaError(f"{name} holds no sound: not one sample of it can be read.")
+        if heard < least:
+            _warn(f"{name} should last at least {least:.1f} s, and only {heard:.1f} s of sound can be read.")
+
+
+def _seconds_of(frames: Iterator[Any]) -> Iterator[list[Any]]:
+    """Neighbours of one kind, about a second of them."""
+    held: list[Any] = []
+    n_samples, kind = 0, None
+    for frame in frames:
+        own = frame.sample_rate, frame.layout.nb_channels, frame.format.name
+        if held and (own != kind or n_samples >= frame.sample_rate):
+            yield held
+            held, n_samples = [], 0
+        held.append(frame)
+        n_samples, kind = n_samples + frame.samples, own
     if held:
-        yield rate, np.concatenate(held)
+        yield held
 
 
 def _frames(container: Any, sound: Any, name: str) -> Iterator[Any]:
@@ -178,9 +198,10 @@ def _frames(container: Any, sound: Any, name: str) -> Iterator[Any]:
             if packet is None:
                 return
             frames = packet.decode()
-        except (av.error.FFmpegError, OSError) as error:
+        except (av.error.FFmpegError, OSError, IndexError) as error:  # IndexError: a stream that came up on the way
             if whole:
-                _warn(f"{name} is damaged ({error.strerror or error}); what can be read of it is used.")
+                reason = getattr(error, "strerror", None) or "its streams change"
+                _warn(f"{name} is damaged ({reason}); what can be read of it is used.")
             whole, frames = False, []
         yield from (frame for frame in frames if frame.samples)
 
@@ -193,15 +214,14 @@ def _mono(samples: Any) -> Floats:
     """Channels (channels, samples) of any numbers → their mean, 1 being full scale."""
     import numpy as np
 
-    kind = samples.dtype
+    kind, n = samples.dtype, len(samples)
     if kind.kind == "f":
-        samples = np.clip(np.nan_to_num(samples, nan=0, posinf=1, neginf=-1), -LOUD, LOUD)
-        scale = 1.0
+        samples, scale = np.clip(np.nan_to_num(samples, nan=0, posinf=1, neginf=-1), -LOUD, LOUD), 1.0
     else:
         scale = 2.0 ** (8 * kind.itemsize - 1)
-    mixed = samples[0] if len(samples) == 1 else samples.mean(axis=0, dtype=np.float64)
-    out = mixed.astype(np.float32)
-    return (out - scale if kind.kind == "u" else out) / np.float32(scale)
+    samples = samples.astype(np.float32)
+    mixed: Floats = samples[0] if n == 1 else np.full(n, 1 / n, np.float32) @ samples
+    return (mixed - scale if kind.kind == "u" else mixed) / np.float32(scale)
 
 
 def resampled(pieces: Iterable[tuple[int, Floats]]) -> Iterator[Floats]:
