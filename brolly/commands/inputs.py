@@ -115,7 +115,7 @@ class Errors:
         tqdm.write(f"brolly: {error}", file=sys.stderr)
 
     def close(self, n_done: int) -> int:
-        """The exit code: 0, or 1 where some failed; said where that was not seen at once."""
+        """The exit code: 0, or 1 where some failed, or 2 where all did; how many is said at the end."""
         if self.rows and n_done + len(self.rows) > 1:
             print(f"brolly: {len(self.rows):,} of {n_done + len(self.rows):,} inputs failed.", file=sys.stderr)
-        return 1 if self.rows else 0
+        return (1 if n_done else 2) if self.rows else 0

@@ -143,8 +143,9 @@ def embed_rows(model: Encoder, rows: Mapping[int, Sequence[int]], batch_size: in
         places = order[start : start + batch_size]
         ids = torch.tensor([token for i in places for token in rows[i]], device=model.device)
         with torch.inference_mode():
-            vectors = model.network.texts(ids, Spans([len(rows[i]) for i in places], model.device)).float()
-        yield from zip(places, vectors, strict=True)
+            vectors = model.network.texts(ids, Spans([len(rows[i]) for i in places], model.device))
+            found = vectors.float() if isinstance(vectors, Tensor) else [v.float() for v in vectors]  # a vector a token
+        yield from zip(places, found, strict=True)
 
 
 def reads(model: Encoder) -> bool:

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,8 +20,10 @@ import torch
 
 from brolly import load
 from brolly.cli import main
-from brolly.errors import ContextTooLong, MediaError, OptionError, UnsupportedTask
+from brolly.errors import ContextTooLong, DiskFull, MediaError, OptionError, UnsupportedTask
 from brolly.model import Model
+from brolly.tasks.embed import embed, gather, similarities
+from brolly.verbs import EmbedOptions
 from tests.run.seeing import CONTEXT, photo, write_clip, write_photos, write_tokenizer
 from tests.run.terminal import Terminal
 
@@ -256,6 +259,24 @@ def test_options_are_checked(model: Model) -> None:
     assert model.embed([]).vectors.shape[0] == 0
 
 
+def test_a_vector_a_token_stays_a_vector_a_token() -> None:
+    """Late interaction: each of a's tokens finds its best among b's, and these cosines add up."""
+
+    class Network(torch.nn.Module):
+        config = SimpleNamespace(context=8, vocab_size=256, normalize=True)
+
+        def texts(self, ids: torch.Tensor, spans: Any) -> Any:
+            return torch.nn.functional.one_hot(ids % 4, 4).float().split(spans.lengths)
+
+    tokenizer = SimpleNamespace(encode=lambda text: list(text.encode()), is_special=lambda i: False)
+    one: Any = SimpleNamespace(
+        network=Network(), device=torch.device("cpu"), tokenizer=tokenizer, prompted=lambda text, role: text
+    )
+    found = gather(embed(one, ["aab", "abcd"], EmbedOptions(batch_size=1)))
+    assert [vector.shape for vector in found.vectors] == [(3, 4), (4, 4)] and found.n_tokens == 7
+    assert similarities(found, found).tolist() == [[3.0, 3.0], [2.0, 4.0]]
+
+
 def test_one_bad_image_keeps_its_place_in_a_stream(model: Model, photos: Path) -> None:
     bad = photos / "bad.jpg"
     bad.write_bytes((photos / "photo-000-red.jpg").read_bytes()[:300])
@@ -443,6 +464,17 @@ def test_the_contact_sheet_stands_by_itself(folder: Path, photos: Path, tmp_path
     assert "<script" not in page and "http" not in page.replace("http-equiv", "")
     assert "<h1>&lt;red&gt; &amp; bold</h1>" in page and "prefers-color-scheme:dark" in page
     assert 'href="photos/' in page  # from where the sheet lies
+
+
+def test_an_index_that_cannot_be_written_is_told_and_the_search_goes_on(
+    folder: Path, photos: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise DiskFull("the disk is full; nothing was changed.")
+
+    monkeypatch.setattr("brolly.tasks.search.write_safetensors", full)
+    out, err = program(capsys, "search", folder, photos, "red", "--top", "1")
+    assert "red.jpg" in out and "the index is not kept: the disk is full" in err
 
 
 @pytest.mark.parametrize(
