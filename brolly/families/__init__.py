@@ -63,6 +63,11 @@ def _known() -> str:
 
 def _unknown(header: Header) -> str:
     known = _known()
+    if header.format == "ggml":
+        made = header.metadata.get("variant", "other")
+        return (
+            f"{header.path} is a {made} model in ggml's old format, of which brolly runs Whisper; convert it to GGUF."
+        )
     kind = header.config.get("model_type") or header.metadata.get("general.architecture")
     if isinstance(kind, str):
         return f"{header.path} is a {kind[:60]!r} model, which brolly does not know; it knows {known}."

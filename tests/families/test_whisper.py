@@ -16,7 +16,7 @@ from brolly.card import Header, TensorInfo
 from brolly.checkpoint import Mapped, read_header
 from brolly.engine.cache import Causal
 from brolly.engine.listen import Listener
-from brolly.errors import BrollyError, CheckpointError
+from brolly.errors import BrollyError, CheckpointError, UnknownModel
 from brolly.families import recognise
 from brolly.families.whisper import HEADS, alignment_heads
 from brolly.fill import fill, places
@@ -221,6 +221,17 @@ def test_configs_that_do_not_fit_are_told(tmp_path: Path) -> None:
         header = read_header(tmp_path)
         with pytest.raises(BrollyError):
             fill(recognise(header), Mapped(header), torch.device("cpu"), torch.float32)
+
+
+def test_quantised_and_other_ggml_files_are_told(tmp_path: Path) -> None:
+    path = Path("ggml-tiny.bin")
+    config = layouts.dims(whisper().config)
+    row = TensorInfo("decoder.token_embedding.weight", "Q5_0", (200, 64), path, 0, 8800)
+    with pytest.raises(CheckpointError, match="Q5_0"):
+        recognise(Header(path, "ggml", {row.name: row}, config, {"variant": "whisper"}))
+    row = TensorInfo("tok_embeddings.weight", "F16", (200, 64), path, 0, 25600)
+    with pytest.raises(UnknownModel, match="a llama model in ggml's old format"):
+        recognise(Header(path, "ggml", {row.name: row}, {"n_vocab": 200}, {"variant": "llama"}))
 
 
 PUBLISHED = {  # width, layers of the encoder and the decoder, heads, mel bands, tokens
