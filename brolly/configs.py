@@ -95,6 +95,7 @@ class StackConfig(NamedTuple):
     v_bias: bool = True
     o_bias: bool = True
     mlp_bias: bool = True
+    up_bias: bool = True  # GTE has one behind the activation alone
     norm_bias: bool = True
     first_norm: bool = True  # ModernBERT's first block has none before its attention
     ropes: tuple[Rope | None, ...] = ()

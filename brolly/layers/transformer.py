@@ -153,9 +153,9 @@ class MLP(nn.Module):
     def __init__(self, config: StackConfig) -> None:
         super().__init__()
         self.act = ACTS[config.act]
-        self.fc1 = Linear(config.dim, config.hidden_dim, bias=config.mlp_bias)
+        self.fc1 = Linear(config.dim, config.hidden_dim, bias=config.up_bias and config.mlp_bias)
         if config.gated:
-            self.gate = Linear(config.dim, config.hidden_dim, bias=config.mlp_bias)
+            self.gate = Linear(config.dim, config.hidden_dim, bias=config.up_bias and config.mlp_bias)
         self.fc2 = Linear(config.hidden_dim, config.dim, bias=config.mlp_bias)
         self.gated = config.gated
 
