@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         raise OptionError(f"--out is {args.out!r}; expected a name that ends in .{', .'.join(KINDS)}.")
     if out and not out.parent.is_dir():
         raise OptionError(f"{out.parent} is no folder; expected one to write {out.name} into.")
-    if not args.inputs and sys.stdin.isatty():
+    if not args.inputs and (sys.stdin is None or sys.stdin.isatty()):
         raise OptionError('there is nothing to embed; give a file or a text: brolly embed MODEL "a dog".')
     found = inputs(args.inputs or ["-"], args.kind)
     model, errors = open_model(args), Errors()

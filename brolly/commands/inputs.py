@@ -109,10 +109,12 @@ class Errors:
         self.rows: list[dict[str, str]] = []
 
     def add(self, name: str, error: BrollyError | Exception) -> None:
+        known = any(row["error"] == str(error) for row in self.rows)  # of a kind of input, not of this one
         self.rows.append({"input": name, "error": str(error)})
-        from tqdm import tqdm
+        if not known:
+            from tqdm import tqdm
 
-        tqdm.write(f"brolly: {error}", file=sys.stderr)
+            tqdm.write(f"brolly: {error}", file=sys.stderr)
 
     def close(self, n_done: int) -> int:
         """The exit code: 0, or 1 where some failed, or 2 where all did; how many is said at the end."""

@@ -101,8 +101,9 @@ def read_texts(
     errors: dict[int, BrollyError] = {}
     cut: list[BrollyError] = []
     for i, text in texts.items():
+        asked = model.prompted(text, role)
         try:
-            rows[i], longer = text_ids(model, model.prompted(text, role))
+            rows[i], longer = text_ids(model, asked)
             if longer and not truncate:
                 raise ContextTooLong(f"{longer} Shorten it.")
             cut += [longer] if longer else []
