@@ -35,6 +35,10 @@ def read_folder(folder: Where, faults: Faults = None) -> Header:
         return read_components(folder, faults)
     config = config_of(folder, faults)
     header = _weights(folder, names, config, faults) or _other(folder, names, config, faults)
+    if "modules.json" in names:
+        from brolly.checkpoint.modules import with_modules
+
+        header = with_modules(folder, header, faults)
     if header is not None:
         return header
     if lost := next((n for n in names if n.endswith(".index.json")), None):

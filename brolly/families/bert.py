@@ -22,7 +22,7 @@ def names(header: Header) -> tuple[Rename, ...]:
     at = r"(?:bert\.)?"
     judges = "classifier.weight" in header.tensors
     return (
-        *encoders.MODULES,
+        *encoders.behind(header),
         *encoders.embeddings(at),
         *encoders.blocks(at),
         Rename(r"cls\..*", None),  # what it was trained with

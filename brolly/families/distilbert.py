@@ -18,7 +18,7 @@ def names(header: Header) -> tuple[Rename, ...]:
     at = r"(?:distilbert\.)?"
     here, there = rf"{at}transformer\.layer\.(\d+)\.", r"encoder.layers.\1."
     return (
-        *encoders.MODULES,
+        *encoders.behind(header),
         *encoders.embeddings(at),
         Rename(rf"{here}attention\.([qkv])_lin\.(weight|bias)", rf"{there}self_attn.\2_proj.\3"),
         Rename(rf"{here}attention\.out_lin\.(weight|bias)", rf"{there}self_attn.out_proj.\2"),

@@ -59,14 +59,14 @@ TWO_LAYER_HEAD = (
     Rename(r"classifier\.dense\.(weight|bias)", r"head.dense.\1"),
     Rename(r"classifier\.out_proj\.(weight|bias)", r"head.out.\1"),
 )
-MODULES = (Rename(r"modules\.(\d+)\.linear\.(weight|bias)", r"pool.dense.\1.\2"),)
 
 
-def rotary_names(at: str, judges: bool) -> tuple[Rename, ...]:
+def rotary_names(header: Header, at: str) -> tuple[Rename, ...]:
     """transformers' names of encoders with rotary positions (Nomic's, GTE's) below `at`, and BERT's classifier."""
     here, there = rf"{at}layers\.(\d+)\.", r"encoder.layers.\1."
+    judges = "classifier.weight" in header.tensors
     return (
-        *MODULES,
+        *behind(header),
         Rename(rf"{here}self_attn\.([qkv])_proj\.(weight|bias)", rf"{there}self_attn.\2_proj.\3"),
         Rename(rf"{here}self_attn\.o_proj\.(weight|bias)", rf"{there}self_attn.out_proj.\2"),
         Rename(rf"{here}mlp\.gate_proj\.(weight|bias)", rf"{there}mlp.gate.\2"),
@@ -86,6 +86,14 @@ def modules(header: Header) -> list[Mapping[str, Any]]:
     return [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
 
 
+def behind(header: Header) -> tuple[Rename, ...]:
+    """The layers behind the network, each in its folder; those that a head leaves no use for are left out."""
+    folders = [str(step.get("path")) for step in modules(header) if step.get("type") == "Dense"]
+    return tuple(
+        Rename(rf"{re.escape(path)}/linear\.(weight|bias)", rf"pool.dense.{i}.\1") for i, path in enumerate(folders)
+    )
+
+
 def pool(header: Header, usual: str = "mean") -> PoolConfig:
     """What the folder's modules say; a folder without them pools as is `usual`, and normalises."""
     steps = modules(header)
@@ -95,7 +103,7 @@ def pool(header: Header, usual: str = "mean") -> PoolConfig:
     dense: list[DenseConfig] = []
     normalize = False
     for step in steps:
-        match step["type"]:
+        match step.get("type"):
             case "Pooling":
                 modes = pooling_modes(header, step)
             case "Dense":

@@ -27,7 +27,7 @@ def names(header: Header) -> tuple[Rename, ...]:
     at = r"(?:new\.|gte\.)?"
     here, there = rf"{at}encoder\.layer\.(\d+)\.", r"encoder.layers.\1."
     return (
-        *encoders.rotary_names(at, "classifier.weight" in header.tensors),
+        *encoders.rotary_names(header, at),
         *encoders.embeddings(at),
         Rename(rf"{here}attention\.qkv_proj\.(weight|bias)", tuple(rf"{there}self_attn.{p}_proj.\2" for p in "qkv")),
         Rename(rf"{here}attention\.o_proj\.(weight|bias)", rf"{there}self_attn.out_proj.\2"),

@@ -62,7 +62,7 @@ def names(header: Header) -> tuple[Rename, ...]:
     here, there = rf"{at}layers\.(\d+)\.", r"encoder.layers.\1."
     judges = "classifier.weight" in header.tensors
     return (
-        *encoders.MODULES,
+        *encoders.behind(header),
         Rename(rf"{at}embeddings\.tok_embeddings\.weight", "embeddings.word.weight"),
         Rename(rf"{at}embeddings\.norm\.(weight|bias)", r"embeddings.norm.\1"),
         Rename(rf"{here}attn_norm\.(weight|bias)", rf"{there}layer_norm1.\2"),

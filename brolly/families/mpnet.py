@@ -16,7 +16,7 @@ def names(header: Header) -> tuple[Rename, ...]:
     at = r"(?:mpnet\.)?"
     here, there = rf"{at}encoder\.layer\.(\d+)\.attention\.", r"encoder.layers.\1."
     return (
-        *encoders.MODULES,
+        *encoders.behind(header),
         *encoders.embeddings(at),
         Rename(rf"{here}attn\.([qkv])\.(weight|bias)", rf"{there}self_attn.\2_proj.\3"),
         Rename(rf"{here}attn\.o\.(weight|bias)", rf"{there}self_attn.out_proj.\2"),

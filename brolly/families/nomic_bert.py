@@ -32,7 +32,7 @@ def names(header: Header) -> tuple[Rename, ...]:
     at = r"(?:nomic_bert\.|bert\.)?"
     here, there = rf"{at}encoder\.layers\.(\d+)\.", r"encoder.layers.\1."
     return (
-        *encoders.rotary_names(at, "classifier.weight" in header.tensors),
+        *encoders.rotary_names(header, at),
         *encoders.embeddings(at),
         Rename(rf"{at}emb_ln\.(weight|bias)", r"embeddings.norm.\1"),
         Rename(rf"{here}attn\.Wqkv\.(weight|bias)", tuple(rf"{there}self_attn.{p}_proj.\2" for p in "qkv")),

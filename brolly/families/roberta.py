@@ -24,7 +24,7 @@ def config_of(header: Header, found: Shapes, norm_eps: float) -> TextEncoderConf
 def names(header: Header) -> tuple[Rename, ...]:
     at = r"(?:roberta\.)?"
     return (
-        *encoders.MODULES,
+        *encoders.behind(header),
         *encoders.embeddings(at),
         *encoders.blocks(at),
         Rename(rf"lm_head\..*|{at}pooler\..*", None),
