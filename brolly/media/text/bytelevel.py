@@ -206,6 +206,14 @@ def read_vocab_merges(vocab: Path, merges: Path, kind: str, added: Mapping[int, 
     return backend
 
 
+def around_as_roberta(backend: Any) -> Any:
+    """<s> before a text, </s> behind it, and two of those between the texts of a pair."""
+    from tokenizers import processors
+
+    ids = [(text, backend.token_to_id(text)) for text in ("<s>", "</s>")]
+    return processors.TemplateProcessing(single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=ids)
+
+
 def _cut_as_clip(backend: Any) -> None:
     from tokenizers import Regex, normalizers, pre_tokenizers
 

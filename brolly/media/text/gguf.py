@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from brolly.errors import TokenizerError
-from brolly.media.text import bytelevel, sentencepiece
+from brolly.media.text import bytelevel, sentencepiece, wordpiece
 from brolly.media.text.bytelevel import Added
 from brolly.media.text.merges import MAX_TOKENS
 from brolly.media.text.patterns import PATTERNS, WHOLE_FIRST
@@ -101,22 +101,11 @@ def _pairs(tokens: list[str], kinds: list[int], metadata: Mapping[str, Any], sou
 
 def _wordpiece(tokens: list[str], kinds: list[int], special: Mapping[str, str]) -> Any:
     """BERT's: llama.cpp writes ▁ before a word's first piece, where BERT writes ## before the others."""
-    from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
-    from tokenizers import Tokenizer as Backend
-    from tokenizers.processors import BertProcessing
-
     ids = {}
     for i, token in enumerate(tokens):
         plain = token.startswith("▁") or kinds[i] in (CONTROL, UNKNOWN) or (token[:1] == "[" and token[-1:] == "]")
         ids[token.removeprefix("▁") if plain else f"##{token}"] = i
-    backend = Backend(models.WordPiece(ids, unk_token=special.get("unk_token", "[UNK]"), max_input_chars_per_word=100))
-    backend.normalizer = normalizers.BertNormalizer()
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece()
-    backend.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in dict.fromkeys(special.values())])
-    if "sep_token" in special and "cls_token" in special:
-        backend.post_processor = BertProcessing(*((special[k], ids[special[k]]) for k in ("sep_token", "cls_token")))
-    return backend
+    return wordpiece.build(ids, special, {}, two_seps=False)
 
 
 def _strings(metadata: Mapping[str, Any], key: str, source: str, limit: int = MAX_TOKENS) -> list[str]:

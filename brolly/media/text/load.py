@@ -9,7 +9,7 @@ from typing import Any
 
 from brolly.card import Header
 from brolly.errors import TokenizerError
-from brolly.media.text import bytelevel, sentencepiece
+from brolly.media.text import bytelevel, sentencepiece, wordpiece
 from brolly.media.text.bytelevel import Added
 from brolly.media.text.clean import cleaning
 from brolly.media.text.files import check_ids, read_bytes, read_object, read_text
@@ -19,6 +19,7 @@ from brolly.media.text.template import ChatTemplate
 from brolly.media.text.tokenizer import Tokenizer, guarded
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+FAIRSEQ = ("xlmroberta", "camembert")  # whose ids are not SentencePiece's own
 _MAX_GAP = 1 << 16  # ids between the vocabulary and an added token
 _MODELS = ("tokenizer.model", "tokenizer.model.v*", "spiece.model", "sentencepiece*.model", "spm.model")
 
@@ -54,6 +55,8 @@ def _found(where: Header | Path | str) -> Tokenizer:
                     return _from_model(found)
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         return _from_pair(folder)
+    if (folder / "vocab.txt").is_file():
+        return _from_lines(folder / "vocab.txt")
     for found in sorted(folder.glob("bpe_simple_vocab*.txt.gz")):
         return _from_simple(found)
     tables = [p for pattern in ("tok*.bin",) for p in sorted(folder.glob(pattern)) if p.is_file()]
@@ -61,7 +64,7 @@ def _found(where: Header | Path | str) -> Tokenizer:
         return _from_llama2c(tables, header)
     raise TokenizerError(
         f"{folder} holds no tokenizer; expected tokenizer.json, tokenizer.model, tekken.json, a .tiktoken file, "
-        "vocab.json and merges.txt, or CLIP's bpe_simple_vocab_16e6.txt.gz beside the weights."
+        "vocab.json and merges.txt, vocab.txt, or CLIP's bpe_simple_vocab_16e6.txt.gz beside the weights."
     )
 
 
@@ -82,6 +85,8 @@ def _from_file(path: Path) -> Tokenizer:
         return _from_json(path)
     if path.suffix == ".bin":
         return _from_llama2c([path], None)
+    if path.suffix == ".txt":
+        return _from_lines(path)
     return _from_model(path)
 
 
@@ -119,6 +124,9 @@ def _from_model(path: Path) -> Tokenizer:
         around = _around(config) or {"add_bos": table.add_bos}
         return _finish(backend, path, config, {**table.roles, **special_tokens(config)}, **around)
     vocabulary = sentencepiece.read_model(data, str(path))
+    kind = kind_of(path.parent, config)
+    if kind.startswith(FAIRSEQ):
+        vocabulary = sentencepiece.as_fairseq(vocabulary, kind.startswith("camembert"))
     pieces = list(vocabulary.pieces)
     extra = listed(path.parent, config)
     for i, token in sorted(extra.items()):
@@ -128,7 +136,11 @@ def _from_model(path: Path) -> Tokenizer:
     special = {role: pieces[i].text for role, i in vocabulary.roles.items()} | special_tokens(config)
     # unsaid, Llama's begin with a bos and T5's end with an eos
     has_bos = "bos_token" in special
-    around = _around(config) or ({"add_eos": not has_bos} if vocabulary.unigram else {"add_bos": has_bos})
+    around = (
+        ({"add_bos": True, "add_eos": True} if kind.startswith(FAIRSEQ) else None)
+        or _around(config)
+        or ({"add_eos": not has_bos} if vocabulary.unigram else {"add_bos": has_bos})
+    )
     appended = {i: t for i, t in extra.items() if i >= len(pieces)}
     named = {t.text for t in appended.values()} | {p.text for p in pieces}
     end = max([len(pieces) - 1, *appended]) + 1
@@ -142,9 +154,22 @@ def _from_model(path: Path) -> Tokenizer:
         for i, token in appended.items():
             pieces[i] = Piece(token.text, 0.0, CONTROL if token.control else sentencepiece.USER_DEFINED)
     template = template_of(path.parent, config, special)
-    return from_vocabulary(
+    tokenizer = from_vocabulary(
         replace(vocabulary, pieces=pieces), source=str(path), special_tokens=special, template=template, **around
     )
+    if kind.startswith(FAIRSEQ):
+        tokenizer.backend.post_processor = bytelevel.around_as_roberta(tokenizer.backend)
+    return tokenizer
+
+
+def _from_lines(path: Path) -> Tokenizer:
+    """BERT's vocab.txt, and MPNet's, whose special tokens are RoBERTa's."""
+    ids, config = wordpiece.read_vocabulary(path), settings(path.parent)
+    mpnet = "<s>" in ids and "[CLS]" not in ids
+    usual = wordpiece.MPNET if mpnet else wordpiece.BERT
+    special = {role: text for role, text in (usual | special_tokens(config)).items() if text in ids}
+    with guarded(str(path)):
+        return _finish(wordpiece.build(ids, special, config, two_seps=mpnet), path, config, special)
 
 
 def _from_pair(folder: Path) -> Tokenizer:
@@ -163,6 +188,11 @@ def _from_pair(folder: Path) -> Tokenizer:
     around = _around(config) or {}
     if clip:
         around = {"add_bos": True, "add_eos": True}
+    elif kind_of(folder, config).startswith("roberta"):
+        special = sentencepiece.FAIRSEQ | special
+        with guarded(source):
+            _add_missing(backend, config, special)
+            backend.post_processor = bytelevel.around_as_roberta(backend)
     return _finish(backend, folder / "vocab.json", config, special, **around)
 
 
@@ -195,6 +225,14 @@ def settings(folder: Path) -> dict[str, Any]:
         if (folder / name).is_file():
             found |= {k: v for k, v in read_object(folder / name).items() if v is not None or k not in found}
     return found
+
+
+def kind_of(folder: Path, config: Mapping[str, Any]) -> str:
+    """The tokenizer's class in small letters, or what kind of model it is for, where it does not say."""
+    said = config.get("tokenizer_class")
+    if not isinstance(said, str) and (folder / "config.json").is_file():
+        said = read_object(folder / "config.json").get("model_type")
+    return said.lower().replace("-", "") if isinstance(said, str) else ""
 
 
 def special_tokens(config: Mapping[str, Any]) -> dict[str, str]:

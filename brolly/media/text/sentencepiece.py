@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from brolly.errors import TokenizerError
@@ -186,6 +186,26 @@ def build(vocabulary: Vocabulary, source: str) -> Any:
     # SentencePiece finds these in the normalised text
     backend.add_tokens([AddedToken(p.text, special=False, normalized=True) for p in pieces if p.kind == USER_DEFINED])
     return backend
+
+
+FAIRSEQ = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "sep_token": "</s>",
+           "cls_token": "<s>", "mask_token": "<mask>"}  # fmt: skip
+
+
+def as_fairseq(vocabulary: Vocabulary, camembert: bool) -> Vocabulary:
+    """XLM-R's and CamemBERT's ids: fairseq put its own special pieces before SentencePiece's, and a mask behind."""
+    if camembert:
+        head = ["<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>"]
+        first = [
+            *(Piece(t, 0.0, UNKNOWN if t == "<unk>" else CONTROL) for t in head),
+            Piece("<unk>NOTUSED", 0.0, UNUSED),
+        ]
+        pieces = [*first, *vocabulary.pieces[1:], Piece("<mask>", 0.0, CONTROL)]
+    else:
+        first = [Piece(t, 0.0, UNKNOWN if t == "<unk>" else CONTROL) for t in ("<s>", "<pad>", "</s>", "<unk>")]
+        pieces = [*first, *vocabulary.pieces[3:], Piece("<mask>", 0.0, CONTROL)]
+    at = {piece.text: i for i, piece in enumerate(pieces)}
+    return replace(vocabulary, pieces=pieces, roles={role: at[text] for role, text in FAIRSEQ.items()})
 
 
 def looks_like_model(data: bytes) -> bool:
