@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brolly.errors import BrollyError, ContextTooLong, UnsupportedTask
+from brolly.errors import BrollyError, ContextTooLong, TokenizerError, UnsupportedTask
 from brolly.layers.transformer import Spans
 from brolly.media.image import Preprocess, ahead, open_image
 from brolly.media.text import Tokenizer
@@ -129,7 +129,11 @@ def text_ids(model: Encoder, text: str) -> tuple[list[int], ContextTooLong | Non
         ids = ids[: config.context - len(end)] + end
     if max(ids, default=0) >= config.vocab_size:
         raise UnsupportedTask(f"{tokenizer.source} makes token {max(ids)}, and the network has {config.vocab_size}.")
-    if getattr(getattr(config, "text", None), "padded", False):
+    tower = getattr(config, "text", None)
+    if getattr(tower, "pool", "") == "eos" and tower.eos_id not in ids:
+        what = f"{tokenizer.source} puts no token {tower.eos_id} behind a text, where this network gathers its meaning"
+        raise TokenizerError(f"{what}; put the model's own tokenizer beside it.")
+    if getattr(tower, "padded", False):
         filler = next(i for i in (tokenizer.pad_id, tokenizer.eos_id, 0) if i is not None)
         ids = ids + [filler] * (config.context - len(ids))
     if not ids:

@@ -20,7 +20,7 @@ import torch
 
 from brolly import load
 from brolly.cli import main
-from brolly.errors import ContextTooLong, DiskFull, MediaError, OptionError, UnsupportedTask
+from brolly.errors import ContextTooLong, DiskFull, MediaError, OptionError, TokenizerError, UnsupportedTask
 from brolly.model import Model
 from brolly.tasks.embed import embed, gather, similarities
 from brolly.verbs import EmbedOptions
@@ -496,3 +496,12 @@ def test_models_that_cannot_see_say_so(tmp_path: Path, photos: Path, capsys: Any
     for command in (["embed", "red"], ["classify", str(photos), "--labels", "red"]):
         _, err = program(capsys, command[0], tmp_path / "reciter", *command[1:], code=2)
         assert f"it cannot {command[0]}" in err
+
+
+def test_a_tokenizer_that_ends_no_text_is_told(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "clip")
+    config = json.loads((tmp_path / "clip/config.json").read_text())
+    config["text_config"]["eos_token_id"] = 3  # a word's
+    (tmp_path / "clip/config.json").write_text(json.dumps(config))
+    with pytest.raises(TokenizerError, match="puts no token 3 behind a text"):
+        load(tmp_path / "clip", device="cpu").embed(["red"])
