@@ -243,7 +243,10 @@ class PoolConfig(NamedTuple):
 
 
 class HeadConfig(NamedTuple):
-    """A classifier of a text or a pair: pooled by `mode`, a layer with `act` (none where empty), then the `labels`."""
+    """A classifier of a text or a pair: pooled by `mode`, a layer with `act` (none where empty), then the `labels`.
+
+    `sigmoid` brings a judge's score into 0 to 1.
+    """
 
     labels: tuple[str, ...]
     mode: str = "cls"
@@ -251,6 +254,7 @@ class HeadConfig(NamedTuple):
     dense_bias: bool = True
     norm: bool = False
     norm_bias: bool = False
+    sigmoid: bool = True
 
 
 class TextEncoderConfig(NamedTuple):
@@ -276,5 +280,36 @@ class TextEncoderConfig(NamedTuple):
         return self.pool.normalize
 
     @property
+    def sigmoid(self) -> bool:
+        return self.head is not None and self.head.sigmoid
+
+    @property
     def tasks(self) -> tuple[str, ...]:
-        return ("rerank",) if self.head else ("embed",)
+        judges = self.head and len(self.head.labels) == 1
+        return ("rerank",) if judges else () if self.head else ("embed",)
+
+
+class LlamaTextsConfig(NamedTuple):
+    """A Llama that reads texts alone: it embeds by `pool`, or judges by how likely the first of two `words` (yes, no)
+    is beside the second, whose ids the tokenizer tells where the files do not."""
+
+    llama: LlamaConfig
+    pool: PoolConfig | None = None
+    words: tuple[int, int] | None = None
+    sigmoid: bool = True
+
+    @property
+    def context(self) -> int:
+        return self.llama.context
+
+    @property
+    def vocab_size(self) -> int:
+        return self.llama.vocab_size
+
+    @property
+    def head_dim(self) -> int:
+        return self.llama.head_dim
+
+    @property
+    def normalize(self) -> bool:
+        return self.pool is not None and self.pool.normalize

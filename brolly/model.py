@@ -17,7 +17,7 @@ from brolly.engine.runner import Runner
 from brolly.errors import BrollyError, CheckpointError, OptionError, TokenizerError, UnsupportedTask
 from brolly.identity import Card
 from brolly.media.image import Preprocess, load_preprocess
-from brolly.media.text import Tokenizer, load_tokenizer
+from brolly.media.text import Prompts, Tokenizer, load_tokenizer, prompts_of
 from brolly.tasks.classify import check_labels, classify, label_vectors
 from brolly.tasks.embed import embed, similarities
 from brolly.tasks.embed import gather as gather_vectors
@@ -26,6 +26,7 @@ from brolly.tasks.score import score
 from brolly.verbs import (
     Classification,
     ClassifyOptions,
+from brolly.tasks.rerank import rerank
     Embedding,
     Embeddings,
     EmbedOptions,
@@ -38,6 +39,8 @@ from brolly.verbs import (
 
 
 class Options(TypedDict, total=False):
+    Ranked,
+    RerankOptions,
     """GenerateOptions as keyword arguments."""
 
     max_tokens: int | None
@@ -180,9 +183,12 @@ class Model:
 
     def prompted(self, text: str, role: str | None) -> str:
         """A text with what its role asks for before it."""
-        if role is not None:
-            raise OptionError(f"{self.card.header.path} knows no roles, and {role!r:.40} was given; leave it out.")
-        return text
+        return self.prompts.before(role) + text
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        """What the model's own files put before a text, by its role."""
+        return prompts_of(self.card.header)
 
     @cached_property
     def runner(self) -> Runner:
@@ -204,6 +210,46 @@ class Model:
         """Tokens that end an answer: the generation config's, the config's and the tokenizer's."""
         found: set[int] = set()
         for said in (
+    def rerank(
+        self, query: str, documents: Sequence[str], *, top: int | None = None, instruction: str | None = None,
+        truncate: bool = True, batch_size: int = 32,
+    ) -> list[Ranked]:  # fmt: skip
+        """The documents in the order in which they answer the query, the best first.
+
+        `instruction` tells a language model that judges what counts as an answer. Raises ContextTooLong, OptionError.
+        """
+        self._require("rerank")
+        given = {"top": top, "instruction": instruction, "truncate": truncate, "batch_size": batch_size}
+        return rerank(self, query, list(documents), read_options(RerankOptions, given))
+
+    def transcribe(self, audio: Any, *, rate: int | None = None, **options: Unpack[Transcribe]) -> Transcript:
+        """What is said in a sound: a path, bytes, an open binary file, an AudioStream, or an array of samples at `rate`
+        (16 kHz). Raises MediaError, OptionError, UnsupportedTask."""
+        return self.stream_transcript(audio, rate=rate, **options).gather()
+
+    def stream_transcript(
+        self, audio: Any, *, rate: int | None = None, **options: Unpack[Transcribe]
+    ) -> Transcribing:
+        """The same segment by segment, each as soon as it is ready, in constant memory."""
+        self._require("transcribe")
+        asked = read_options(TranscribeOptions, options)
+        return Transcribing(self.ear, as_stream(audio, rate), asked)
+
+    def detect_language(self, audio: Any, *, rate: int | None = None) -> dict[str, float]:
+        """Each language's probability by the first half minute, the likeliest first."""
+        self._require("transcribe")
+        return detect_language(self.ear, as_stream(audio, rate))
+
+    @cached_property
+    def ear(self) -> Ear:
+        """What hears and writes, where the model is a Whisper."""
+        config: Any = self.network.config
+        network: Any = self.network
+        tokens = load_whisper_tokens(self.card.header, config.vocab_size, self.defaults)
+        latest = self.defaults.get("max_initial_timestamp_index", FIRST_TIME)
+        heads = alignment_heads(config, self.defaults)
+        return Ear(Listener(network), tokens, heads, latest if type(latest) is int and latest >= 0 else FIRST_TIME)
+
             self.defaults.get("eos_token_id"),
             self.card.header.config.get("eos_token_id"),
             self.tokenizer.eos_id,

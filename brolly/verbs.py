@@ -196,6 +196,19 @@ class Classification:
 
 @dataclass(frozen=True)
 class Ranked:
+@dataclass(frozen=True, kw_only=True)
+class RerankOptions:
+    """How to put documents in order."""
+
+    top: int | None = option(None, "only the best", low=1)
+    instruction: str | None = option(None, "what counts as an answer, for a language model that judges")
+    truncate: bool = option(True, "cut what is longer than the model reads, with a warning; otherwise that is an error")
+    batch_size: int = option(32, "pairs computed together", low=1, high=65536)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
     """A document's place among the documents given, and how well it answers the query."""
 
     index: int
@@ -292,7 +305,7 @@ TASKS = {
         Task("score", "text-generation", None, Score),
         Task("embed", "feature-extraction", EmbedOptions, Embeddings),
         Task("classify", "zero-shot-image-classification", ClassifyOptions, Classification),
-        Task("rerank", "text-ranking", None, Ranked),
+        Task("rerank", "text-ranking", RerankOptions, Ranked),
         Task("transcribe", "automatic-speech-recognition", TranscribeOptions, Transcript),
     )
 }

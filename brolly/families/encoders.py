@@ -153,7 +153,14 @@ def head(header: Header, found: Shapes, **more: Any) -> HeadConfig | None:
     """The classifier, where there is one."""
     if "head.out.weight" not in found:
         return None
-    return HeadConfig(towers.labels_of(header, found["head.out.weight"][0]), **more)
+    said = header.config.get("sentence_transformers")
+    act = said.get("activation_fn") if isinstance(said, dict) else None
+    act = act or header.config.get("sbert_ce_default_activation_function") or "Sigmoid"
+    kind = str(act).rpartition(".")[2]
+    if kind not in ("Sigmoid", "Identity"):
+        raise CheckpointError(f"{header.path}: scores pass through {act!r:.80}; expected Sigmoid or Identity.")
+    labels = towers.labels_of(header, found["head.out.weight"][0])
+    return HeadConfig(labels, sigmoid=kind == "Sigmoid", **more)
 
 
 def stack(header: Header, found: Shapes, n_heads: int, act: Any, norm_eps: float, **more: Any) -> StackConfig:

@@ -69,7 +69,7 @@ class Spans:
         self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, window: int | None = None,
         bias: Callable[[int], Tensor] | None = None,
     ) -> Tensor:  # fmt: skip
-        """Attention within each sequence. q, k, v: (N, H, D) → (N, H, D).
+        """Attention within each sequence. q: (N, H, D); k, v: the same, or fewer heads that q's share → (N, H, D).
 
         `window` is how far a token looks to each side; `bias(n)` is added to the scores of n tokens: (H, n, n).
         """
@@ -83,7 +83,8 @@ class Spans:
                 places = torch.arange(n, device=q.device)
                 near = (places[:, None] - places).abs() <= window
                 mask = near if mask is None else mask.masked_fill(~near, float("-inf"))
-            mixed = F.scaled_dot_product_attention(q1, k1, v1, attn_mask=mask, is_causal=causal)
+            shared = q1.shape[1] != k1.shape[1]
+            mixed = F.scaled_dot_product_attention(q1, k1, v1, attn_mask=mask, is_causal=causal, enable_gqa=shared)
             out.append(mixed.transpose(1, 2).flatten(0, 1))
         return out[0] if len(out) == 1 else torch.cat(out)
 

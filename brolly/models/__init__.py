@@ -6,7 +6,15 @@ from typing import Any
 
 from torch import nn
 
-from brolly.configs import CLIPConfig, GPT2Config, ImageEncoderConfig, LlamaConfig, TextEncoderConfig, WhisperConfig
+from brolly.configs import (
+    CLIPConfig,
+    GPT2Config,
+    ImageEncoderConfig,
+    LlamaConfig,
+    LlamaTextsConfig,
+    TextEncoderConfig,
+    WhisperConfig,
+)
 
 
 def build(config: Any) -> nn.Module:
@@ -32,6 +40,10 @@ def build(config: Any) -> nn.Module:
             from brolly.models.whisper import Whisper
 
             return Whisper(config)
+        case LlamaTextsConfig():
+            from brolly.models.llama_texts import LlamaTexts
+
+            return LlamaTexts(config)
         case TextEncoderConfig():
             from brolly.models.bert import TextEncoder
 

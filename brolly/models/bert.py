@@ -44,9 +44,9 @@ class TextEncoder(nn.Module):
         """Each text's vector, of whatever length: (N,) → (B, E); or (n, E) of each, a vector a token."""
         return self.pool(self(ids, spans), spans)
 
-    def scores(self, ids: Tensor, spans: Spans, types: Tensor) -> Tensor:
+    def scores(self, ids: Tensor, spans: Spans, types: Tensor | None = None) -> Tensor:
         """What the classifier says of each text or pair: (N,) → (B, labels)."""
-        return self.head(self(ids, spans, types), spans)
+        return self.head(self(ids, spans, types if self.config.n_types > 1 else None), spans)
 
 
 class Embeddings(nn.Module):

@@ -100,10 +100,14 @@ def read_texts(
     rows: dict[int, list[int]] = {}
     errors: dict[int, BrollyError] = {}
     cut: list[BrollyError] = []
-    for i, text in texts.items():
-        asked = model.prompted(text, role)
+    if not texts or not reads(model):
+        return {}, dict.fromkeys(texts, UnsupportedTask("this model sees pictures alone; it reads no text."))
+    asked = {i: model.prompted(text, role) for i, text in texts.items()}
+    for i, ids in encoded(model.tokenizer, asked).items():
         try:
-            rows[i], longer = text_ids(model, asked)
+            if isinstance(ids, BrollyError):
+                raise ids
+            rows[i], longer = fitted(model, ids, asked[i])
             if longer and not truncate:
                 raise ContextTooLong(f"{longer} Shorten it.")
             cut += [longer] if longer else []
@@ -116,12 +120,19 @@ def read_texts(
     return rows, errors
 
 
-def text_ids(model: Encoder, text: str) -> tuple[list[int], ContextTooLong | None]:
+def encoded(tokenizer: Tokenizer, texts: Mapping[int, str]) -> dict[int, list[int] | BrollyError]:
+    """The ids of all texts at once, or, where one of them is at fault, of one at a time."""
+    try:
+        return dict(zip(texts, tokenizer.encode_many(list(texts.values())), strict=True))
+    except BrollyError as error:
+        if len(texts) == 1:
+            return dict.fromkeys(texts, error)
+    return {i: found for i, text in texts.items() for found in encoded(tokenizer, {i: text}).values()}
+
+
+def fitted(model: Encoder, ids: list[int], text: str) -> tuple[list[int], ContextTooLong | None]:
     """The ids of a text with what goes around it, cut to what the model reads, and the error that a cut is."""
-    if not reads(model):
-        raise UnsupportedTask("this model sees pictures alone; it reads no text.")
     config, tokenizer = model.network.config, model.tokenizer
-    ids = tokenizer.encode(text)
     longer = None
     if len(ids) > config.context:
         longer = ContextTooLong(f"{text[:60]!r} has {len(ids)} tokens, and the model reads {config.context}.")

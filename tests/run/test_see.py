@@ -247,7 +247,7 @@ def test_labels_that_make_no_sense_are_told(model: Model, labels: Any, templates
 
 def test_options_are_checked(model: Model) -> None:
     for options, message in (
-        ({"batch_size": 0}, "batch_size"), ({"batch_size": 2.5}, "batch_size"), ({"role": "query"}, "knows no roles"),
+        ({"batch_size": 0}, "batch_size"), ({"batch_size": 2.5}, "batch_size"), ({"role": "red"}, "knows no role"),
         ({"truncate": 1}, "truncate"), ({"colour": 3}, "'colour' is no option"), ({"dimensions": 0}, "dimensions"),
     ):  # fmt: skip
         with pytest.raises(OptionError, match=message):
@@ -268,7 +268,7 @@ def test_a_vector_a_token_stays_a_vector_a_token() -> None:
         def texts(self, ids: torch.Tensor, spans: Any) -> Any:
             return torch.nn.functional.one_hot(ids % 4, 4).float().split(spans.lengths)
 
-    tokenizer = SimpleNamespace(encode=lambda text: list(text.encode()), is_special=lambda i: False)
+    tokenizer = SimpleNamespace(encode_many=lambda texts: [list(t.encode()) for t in texts], is_special=lambda i: False)
     one: Any = SimpleNamespace(
         network=Network(), device=torch.device("cpu"), tokenizer=tokenizer, prompted=lambda text, role: text
     )

@@ -20,6 +20,9 @@ def cleaning(header: Header) -> Callable[[str], str] | None:
         said = header.config.get("text_config")
         rows = (said if isinstance(said, dict) else header.config).get("vocab_size")
         return str.lower if rows == GEMMA or kind.startswith("siglip2") else canonical
+    trained: Any = header.config.get("sentence_transformers")
+    if isinstance(trained, dict) and trained.get("do_lower_case") is True:
+        return str.lower
     told: Any = header.config.get("model_cfg")
     for key in ("text_cfg", "tokenizer_kwargs", "clean"):
         told = told.get(key) if isinstance(told, dict) else None

@@ -102,14 +102,7 @@ class Tokenizer:
         """Ids of a text; `special` adds what the checkpoint puts around it (a bos), `parse_special` reads control
         tokens that are spelled out in it. A text from a stranger wants the second one off."""
         backend = self.backend if parse_special else self._without_control()
-        text = self.clean(text) if self.clean else text
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise TokenizerError(
-                f"The text holds a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}, which "
-                "no tokenizer can read; decode the input as UTF-8 first."
-            ) from error
+        text = self._cleaned(text)
         with guarded(self.source):
             if not self._prefix:
                 ids = backend.encode(text, add_special_tokens=special).ids
@@ -121,6 +114,46 @@ class Tokenizer:
                     elif part.replace("▁", " ").strip() if self._squeeze else part:
                         ids += backend.encode(self._prefix + part, add_special_tokens=False).ids
         return [*self._before, *ids, *self._after] if special else ids
+
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text as `encode` gives them, of all at once on every core."""
+        if self._prefix:
+            return [self.encode(text) for text in texts]
+        with guarded(self.source):
+            found = self.backend.encode_batch_fast([self._cleaned(text) for text in texts])
+            return [[*self._before, *one.ids, *self._after] for one in found]
+
+    def encode_pairs(self, first: str, others: Sequence[str], limit: int) -> list[tuple[list[int], list[int], int]]:
+        """Of `first` with each of the others: ids with what goes around and between the two, which text each is of (0
+        or 1), and how many tokens were cut, of the longer one first, to come down to `limit`."""
+        with guarded(self.source):
+            texts = [self._prefix + self._cleaned(text) for text in (first, *others)]
+            a, *rest = self.backend.encode_batch(texts, add_special_tokens=False)
+            room = max(limit - self.backend.num_special_tokens_to_add(True), 0)
+            made = []
+            for b in rest:
+                cut, left = max(len(a) + len(b) - room, 0), a
+                if cut:
+                    shorter = min(len(a), len(b), room // 2)
+                    keep = room - shorter if len(a) > len(b) else shorter
+                    if keep < len(a):  # `truncate` changes what it is called on, and the other pairs need it whole
+                        left = self.backend.encode(texts[0], add_special_tokens=False)
+                        left.truncate(keep)
+                    b.truncate(room - keep)
+                both = self.backend.post_process(left, b)
+                made.append((both.ids, both.type_ids, cut))
+            return made
+
+    def _cleaned(self, text: str) -> str:
+        text = self.clean(text) if self.clean else text
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise TokenizerError(
+                f"The text holds a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}, which "
+                "no tokenizer can read; decode the input as UTF-8 first."
+            ) from error
+        return text
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True, after: Sequence[int] = ()) -> str:
         """Text of ids; bytes that are no UTF-8 become U+FFFD, ids outside the vocabulary nothing."""
