@@ -363,6 +363,7 @@ COMMANDS: dict[str, Row] = {
     "embed": apart("embed", "vectors of texts and images"),
     "classify": apart("classify", "which of some labels an image shows"),
     "search": apart("search", "pictures of a folder, by a text or a picture"),
+    "rerank": apart("rerank", "documents in the order in which they answer a query"),
     "pull": (pull_model, "download a model into the cache", add_pull),
     "list": (list_models, "models on this disk", add_json),
     "remove": (remove_model, "delete a model from the cache", add_remove),
