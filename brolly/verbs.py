@@ -56,12 +56,14 @@ def check_ranges(options: Any) -> None:
 
 
 def read_options(kind: type, given: Mapping[str, Any]) -> Any:
-    """`kind` of keyword arguments; None is as good as not given. Raises OptionError at what it does not know."""
+    """`kind` of keyword arguments; None where it means nothing is as good as not given. Raises OptionError."""
     known = {f.name: f for f in fields(kind)}
     if unknown := given.keys() - known:
         raise OptionError(f"{sorted(unknown)[0]!r} is no option; there are {', '.join(sorted(known))}.")
-    given = {name: value for name, value in given.items() if value is not None}
+    given = {name: value for name, value in given.items() if value is not None or "None" in known[name].type}
     for name, value in given.items():
+        if value is None:
+            continue
         if known[name].type == "bool" and type(value) is not bool:
             raise OptionError(f"{name} is {value!r}; it must be true or false.")
         if "int" in known[name].type.split(" | ") and type(value) is not int:
@@ -194,8 +196,6 @@ class Classification:
         return self.labels[0]
 
 
-@dataclass(frozen=True)
-class Ranked:
 @dataclass(frozen=True, kw_only=True)
 class RerankOptions:
     """How to put documents in order."""
@@ -209,6 +209,8 @@ class RerankOptions:
         check_ranges(self)
 
 
+@dataclass(frozen=True)
+class Ranked:
     """A document's place among the documents given, and how well it answers the query."""
 
     index: int
@@ -225,6 +227,7 @@ class TranscribeOptions:
     words: bool = option(False, "a time for each word")
     prompt: str | None = option(None, "text to read before the first window: names, spelling, style")
     hotwords: str | None = option(None, "words to listen for, shown to the model before every window")
+    carry_prompt: bool = option(False, "read the prompt before every window, not before the first alone")
     temperature: tuple[float, ...] = option(
         lambda: (0.0, 0.2, 0.4, 0.6, 0.8, 1.0), "tried in turn until a window reads well"
     )
@@ -237,11 +240,18 @@ class TranscribeOptions:
     no_speech_threshold: float | None = option(0.6, "a window more silent than this is skipped, if its text failed")
     condition_on_previous_text: bool = option(True, "read the last window's text before the next")
     hallucination_silence_threshold: float | None = option(None, "skip silences longer than this (seconds) near doubt")
+    no_repeat: int = option(0, "never write so many tokens twice in a window; 0 allows it", low=0, high=224)
     vad: bool = option(False, "hear only where someone speaks")
     batch_size: int = option(1, "windows decoded together; above 1 without the text of earlier ones", low=1, high=1024)
+    exact: bool = option(True, "hear a file twice, as its loudest moment sets what counts as silence; a stream cannot")
     seed: int | None = option(None, "the same seed gives the same text")
 
     def __post_init__(self) -> None:
+        given = self.temperature
+        several = tuple(given) if isinstance(given, (list, tuple)) else (given,)
+        if not several or not all(type(t) in (int, float) and 0 <= t <= 100 for t in several):
+            raise OptionError(f"temperature is {given!r:.80}; expected numbers from 0 to 100, at least one.")
+        object.__setattr__(self, "temperature", several)
         check_ranges(self)
 
 

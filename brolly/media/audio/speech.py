@@ -29,11 +29,13 @@ MARGIN = 6.0  # dB above it
 LEAST = -60.0  # dB of full scale: what is softer is silence
 REPEATS = 0.5  # correlation of a frame with itself, one pitch later
 JOIN, WIDEN, SHORTEST = 0.5, 0.25, 0.06  # seconds
+LATE = JOIN + 2 * WIDEN + (AFTER * HOP + FRAME) / RATE  # seconds from the end of a stretch until it is told
 
 
-def speech(pieces: Iterable[Floats]) -> Iterator[tuple[float, float]]:
-    """(start, end) in seconds of each stretch of speech, as soon as it is certain: some 2 s behind the sound."""
-    start = end = n_voiced = 0.0
+def speech(pieces: Iterable[Floats], longest: float = float("inf")) -> Iterator[tuple[float, float]]:
+    """(start, end) in seconds of each stretch of speech, as soon as it is certain: LATE behind the sound, or behind
+    `longest`, where a stretch is cut."""
+    start = end = n_voiced = told = 0.0
     n_samples = 0
 
     def counted() -> Iterator[Floats]:
@@ -45,13 +47,16 @@ def speech(pieces: Iterable[Floats]) -> Iterator[tuple[float, float]]:
     for at, voiced in _voiced(counted()):
         if n_voiced and at - end > JOIN + 2 * WIDEN:
             if n_voiced >= SHORTEST:
-                yield max(start - WIDEN, 0.0), end + WIDEN
+                yield max(start - WIDEN, told), end + WIDEN
             n_voiced = 0.0
         if voiced:
             start, end = start if n_voiced else at, at + HOP / RATE
             n_voiced += HOP / RATE
+            if end - start + WIDEN >= longest:
+                yield max(start - WIDEN, told), end
+                n_voiced, told = 0.0, end
     if n_voiced >= SHORTEST:
-        yield max(start - WIDEN, 0.0), min(end + WIDEN, n_samples / RATE)
+        yield max(start - WIDEN, told), min(end + WIDEN, n_samples / RATE)
 
 
 def _voiced(pieces: Iterable[Floats]) -> Iterator[tuple[float, bool]]:
