@@ -13,34 +13,42 @@ from torch import nn
 
 from brolly.checkpoint import json_object
 from brolly.engine.cache import Causal
+from brolly.engine.listen import Listener
 from brolly.engine.runner import Runner
 from brolly.errors import BrollyError, CheckpointError, OptionError, TokenizerError, UnsupportedTask
+from brolly.families.whisper import alignment_heads
 from brolly.identity import Card
+from brolly.media.audio import AudioStream, open_audio
+from brolly.media.audio.whisper_tokens import load_whisper_tokens
 from brolly.media.image import Preprocess, load_preprocess
 from brolly.media.text import Prompts, Tokenizer, load_tokenizer, prompts_of
 from brolly.tasks.classify import check_labels, classify, label_vectors
 from brolly.tasks.embed import embed, similarities
 from brolly.tasks.embed import gather as gather_vectors
 from brolly.tasks.generate import gather, stream
+from brolly.tasks.rerank import rerank
 from brolly.tasks.score import score
+from brolly.tasks.transcribe import Ear, Transcribing, detect_language
+from brolly.tasks.transcribe.rules import FIRST_TIME
 from brolly.verbs import (
     Classification,
     ClassifyOptions,
-from brolly.tasks.rerank import rerank
     Embedding,
     Embeddings,
     EmbedOptions,
     GenerateOptions,
     Generation,
     Piece,
+    Ranked,
+    RerankOptions,
     Score,
+    TranscribeOptions,
+    Transcript,
     read_options,
 )
 
 
 class Options(TypedDict, total=False):
-    Ranked,
-    RerankOptions,
     """GenerateOptions as keyword arguments."""
 
     max_tokens: int | None
@@ -64,6 +72,36 @@ class Embed(TypedDict, total=False):
     dimensions: int | None
     truncate: bool
     batch_size: int
+
+
+class Transcribe(TypedDict, total=False):
+    """TranscribeOptions as keyword arguments; None turns a threshold off."""
+
+    language: str | None
+    translate: bool
+    words: bool
+    prompt: str | None
+    hotwords: str | None
+    carry_prompt: bool
+    temperature: float | Sequence[float]
+    beam_size: int
+    best_of: int
+    patience: float
+    length_penalty: float | None
+    compression_ratio_threshold: float | None
+    logprob_threshold: float | None
+    no_speech_threshold: float | None
+    condition_on_previous_text: bool
+    hallucination_silence_threshold: float | None
+    no_repeat: int
+    vad: bool
+    batch_size: int
+    exact: bool
+    seed: int | None
+
+
+def as_stream(audio: Any, rate: int | None) -> AudioStream:
+    return audio if isinstance(audio, AudioStream) else open_audio(audio, rate=rate)
 
 
 def many(inputs: Any) -> Sequence[Any]:
@@ -169,6 +207,44 @@ class Model:
             self._labels = {key: label_vectors(self, labels, key[1], 256)}  # the last ones, which a folder shares
         return classify(self, images, key[0], self._labels[key], top, batch_size)
 
+    def rerank(
+        self, query: str, documents: Sequence[str], *, top: int | None = None, instruction: str | None = None,
+        truncate: bool = True, batch_size: int = 32,
+    ) -> list[Ranked]:  # fmt: skip
+        """The documents in the order in which they answer the query, the best first.
+
+        `instruction` tells a language model that judges what counts as an answer. Raises ContextTooLong, OptionError.
+        """
+        self._require("rerank")
+        given = {"top": top, "instruction": instruction, "truncate": truncate, "batch_size": batch_size}
+        return rerank(self, query, list(documents), read_options(RerankOptions, given))
+
+    def transcribe(self, audio: Any, *, rate: int | None = None, **options: Unpack[Transcribe]) -> Transcript:
+        """What is said in a sound: a path, bytes, an open binary file, an AudioStream, or an array of samples at `rate`
+        (16 kHz). Raises MediaError, OptionError, UnsupportedTask."""
+        return self.stream_transcript(audio, rate=rate, **options).gather()
+
+    def stream_transcript(self, audio: Any, *, rate: int | None = None, **options: Unpack[Transcribe]) -> Transcribing:
+        """The same segment by segment, each as soon as it is ready, in constant memory."""
+        self._require("transcribe")
+        asked = read_options(TranscribeOptions, options)
+        return Transcribing(self.ear, as_stream(audio, rate), asked)
+
+    def detect_language(self, audio: Any, *, rate: int | None = None) -> dict[str, float]:
+        """Each language's probability by the first half minute, the likeliest first."""
+        self._require("transcribe")
+        return detect_language(self.ear, as_stream(audio, rate))
+
+    @cached_property
+    def ear(self) -> Ear:
+        """What hears and writes, where the model is a Whisper."""
+        config: Any = self.network.config
+        network: Any = self.network
+        tokens = load_whisper_tokens(self.card.header, config.vocab_size, self.defaults)
+        latest = self.defaults.get("max_initial_timestamp_index", FIRST_TIME)
+        heads = alignment_heads(config, self.defaults)
+        return Ear(Listener(network), tokens, heads, latest if type(latest) is int and latest >= 0 else FIRST_TIME)
+
     @property
     def templates(self) -> tuple[str, ...]:
         """What stands around a label: the family's own words."""
@@ -210,46 +286,6 @@ class Model:
         """Tokens that end an answer: the generation config's, the config's and the tokenizer's."""
         found: set[int] = set()
         for said in (
-    def rerank(
-        self, query: str, documents: Sequence[str], *, top: int | None = None, instruction: str | None = None,
-        truncate: bool = True, batch_size: int = 32,
-    ) -> list[Ranked]:  # fmt: skip
-        """The documents in the order in which they answer the query, the best first.
-
-        `instruction` tells a language model that judges what counts as an answer. Raises ContextTooLong, OptionError.
-        """
-        self._require("rerank")
-        given = {"top": top, "instruction": instruction, "truncate": truncate, "batch_size": batch_size}
-        return rerank(self, query, list(documents), read_options(RerankOptions, given))
-
-    def transcribe(self, audio: Any, *, rate: int | None = None, **options: Unpack[Transcribe]) -> Transcript:
-        """What is said in a sound: a path, bytes, an open binary file, an AudioStream, or an array of samples at `rate`
-        (16 kHz). Raises MediaError, OptionError, UnsupportedTask."""
-        return self.stream_transcript(audio, rate=rate, **options).gather()
-
-    def stream_transcript(
-        self, audio: Any, *, rate: int | None = None, **options: Unpack[Transcribe]
-    ) -> Transcribing:
-        """The same segment by segment, each as soon as it is ready, in constant memory."""
-        self._require("transcribe")
-        asked = read_options(TranscribeOptions, options)
-        return Transcribing(self.ear, as_stream(audio, rate), asked)
-
-    def detect_language(self, audio: Any, *, rate: int | None = None) -> dict[str, float]:
-        """Each language's probability by the first half minute, the likeliest first."""
-        self._require("transcribe")
-        return detect_language(self.ear, as_stream(audio, rate))
-
-    @cached_property
-    def ear(self) -> Ear:
-        """What hears and writes, where the model is a Whisper."""
-        config: Any = self.network.config
-        network: Any = self.network
-        tokens = load_whisper_tokens(self.card.header, config.vocab_size, self.defaults)
-        latest = self.defaults.get("max_initial_timestamp_index", FIRST_TIME)
-        heads = alignment_heads(config, self.defaults)
-        return Ear(Listener(network), tokens, heads, latest if type(latest) is int and latest >= 0 else FIRST_TIME)
-
             self.defaults.get("eos_token_id"),
             self.card.header.config.get("eos_token_id"),
             self.tokenizer.eos_id,
