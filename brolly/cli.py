@@ -87,15 +87,14 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     reader = parser(next((word for word in words if not word.startswith("-")), ""))
     args, rest = reader.parse_known_args(argv)
     literal = rest[:1] == ["--"]
-    if getattr(args, "prompt", "") is None:
+    if isinstance(inputs := getattr(args, "inputs", None), list):
+        if literal or not any(word.startswith("-") for word in rest):
+            inputs += rest[literal:]
+            rest = []
+    elif getattr(args, "prompt", "") is None:
         rest = rest[literal:]
         if rest and (literal or not rest[0].startswith("-")):
             args.prompt = rest.pop(0)
-    elif isinstance(inputs := getattr(args, "inputs", None), list) and (
-        literal or not any(word.startswith("-") for word in rest)
-    ):
-        inputs += rest[literal:]
-        rest = []
     if rest:
         reader.error(f"unrecognized arguments: {' '.join(rest)}")
     return args
@@ -363,6 +362,7 @@ COMMANDS: dict[str, Row] = {
     "embed": apart("embed", "vectors of texts and images"),
     "classify": apart("classify", "which of some labels an image shows"),
     "search": apart("search", "pictures of a folder, by a text or a picture"),
+    "transcribe": apart("transcribe", "what is said in sounds and videos, with times"),
     "rerank": apart("rerank", "documents in the order in which they answer a query"),
     "pull": (pull_model, "download a model into the cache", add_pull),
     "list": (list_models, "models on this disk", add_json),

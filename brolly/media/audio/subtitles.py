@@ -1,8 +1,7 @@
-"""Segments → the files that players and people read: txt, srt, vtt, tsv, json; a piece of text a segment, as they come."""
+"""Segments → what players and people read: txt, srt, vtt, tsv and json, a piece of text a segment, as they come."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from typing import Any
@@ -81,10 +80,6 @@ def as_json(found: Transcript, *, whole: bool = True) -> dict[str, Any]:
             }  # fmt: skip
         rows.append(row if whole and s.words is None else {**row, "words": words})
     return {"text": found.text, "language": found.language, "segments": rows}
-
-
-def json_line(found: Transcript) -> str:
-    return json.dumps(as_json(found), ensure_ascii=False) + "\n"
 
 
 WRITERS: dict[str, Callable[..., Iterator[str]]] = {"txt": txt, "srt": srt, "vtt": vtt, "tsv": tsv}

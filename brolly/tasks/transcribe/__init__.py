@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -57,7 +57,7 @@ class Transcribing(Iterator[Segment]):
         language = self._tell(frames)
         way = batched if options.batch_size > 1 else sequential
         for done in way(self._ear, frames, language, options, self._generator):
-            end = seconds(done.frame)
+            end = seconds(min(done.frame, frames.length or done.frame))
             self.heard = timeline.end(end) if timeline else end
             yield from map(timeline.whole, done.segments) if timeline else done.segments
 
@@ -68,7 +68,7 @@ class Transcribing(Iterator[Segment]):
             language = self._tell(frames)
             context = context or Context(self._ear.tokens, language, self._options, self._ear.n_prompt)
             for done in sequential(self._ear, frames, language, self._options, self._generator, context):
-                self.heard = start + seconds(done.frame)
+                self.heard = start + seconds(min(done.frame, frames.length or done.frame))
                 yield from (moved(segment, start) for segment in done.segments)
 
     def _tell(self, frames: Frames) -> str:
@@ -78,14 +78,13 @@ class Transcribing(Iterator[Segment]):
         return self.language
 
     def gather(self) -> Transcript:
-        """All that was said, to the end."""
-        return transcript(self._ear, list(self), self.language, self.heard)
+        """All that is said, to the end."""
+        return self.transcript(list(self))
 
-
-def transcript(ear: Ear, segments: list[Segment], language: str | None, heard: float) -> Transcript:
-    """Segments as one text."""
-    text = ear.tokens.decode(i for segment in segments for i in segment.tokens)
-    return Transcript(text, language or "", tuple(segments), heard)
+    def transcript(self, segments: Sequence[Segment]) -> Transcript:
+        """Segments as one text."""
+        text = self._ear.tokens.decode(i for segment in segments for i in segment.tokens)
+        return Transcript(text, self.language or "", tuple(segments), self.heard)
 
 
 def moved(segment: Segment, by: float) -> Segment:

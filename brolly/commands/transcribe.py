@@ -1,0 +1,182 @@
+"""`brolly transcribe`: what is said in files, folders, standard input or before the microphone, while it runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import mimetypes
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from brolly.commands.flags import MODEL, add_loading, add_options, given, open_model
+from brolly.commands.inputs import Errors, files_in
+from brolly.errors import BrollyError, DiskFull, OptionError
+
+if TYPE_CHECKING:
+    from brolly.tasks.transcribe import Transcribing
+    from brolly.verbs import Segment
+
+FORMATS = ("txt", "srt", "vtt", "tsv", "json")
+MICROPHONE = "--mic"
+SOUNDS = {".flac", ".opus", ".ogg", ".oga", ".m4a", ".mka", ".mkv", ".webm", ".wv", ".caf", ".w64", ".amr", ".aac"}
+EXAMPLES = """examples:
+  brolly transcribe org/whisper talk.mp3
+  brolly transcribe org/whisper film.mkv --format srt --out film.srt --words
+  brolly transcribe org/whisper ./recordings --out ./texts --batch-size 8 --vad
+  brolly transcribe org/whisper --mic --language en
+  curl -sL URL | brolly transcribe org/whisper -
+
+exit code: 0 done, 1 some files failed (they are listed, the others are done), 2 nothing could be done,
+130 interrupted: what was heard by then is kept
+"""
+
+
+def flags(command: argparse.ArgumentParser) -> None:
+    from brolly.verbs import TranscribeOptions
+
+    command.formatter_class, command.epilog = argparse.RawDescriptionHelpFormatter, EXAMPLES
+    command.add_argument("model", help=MODEL)
+    command.add_argument("inputs", nargs="*", metavar="FILE", help="sounds, videos, folders of them, or - for stdin")
+    command.add_argument("--mic", action="store_true", help="hear the microphone, pause by pause, until interrupted")
+    command.add_argument("--format", choices=FORMATS, help="how to write it (default: txt, or as --out ends)")
+    command.add_argument("--json", action="store_true", help='print {"text", "language", "segments"} a file')
+    command.add_argument("--out", metavar="PATH", help="a file to write, or a folder: a file for each sound")
+    command.add_argument("--highlight", action="store_true", help="srt and vtt: underline each word as it is spoken")
+    add_options(command, TranscribeOptions)
+    add_loading(command)
+
+
+def run(args: argparse.Namespace) -> int:
+    from brolly.verbs import TranscribeOptions
+
+    if args.mic or args.highlight:
+        args.vad = args.mic if args.vad is None else args.vad
+        args.words = args.highlight or args.words
+    options = given(args, TranscribeOptions)
+    names = [MICROPHONE] if args.mic else sounds(args.inputs)
+    form, places = outputs(args, names)
+    model, errors = open_model(args), Errors()
+    for name in names:
+        if form == "txt" and len(names) > 1 and not places[name]:
+            print(f"{name}:", flush=True)
+        try:
+            write(partial(heard, model, name, options), form, places[name], args, name)
+        except BrollyError as error:
+            if len(names) == 1:
+                raise
+            errors.add(name, error)
+    return errors.close(len(names) - len(errors.rows))
+
+
+def sounds(words: Sequence[str]) -> list[str]:
+    """The files that words name; of a folder those whose names are of sounds and videos. Raises OptionError."""
+    if not words and (sys.stdin is None or sys.stdin.isatty()):
+        raise OptionError("there is nothing to hear; give a file, a folder, - or --mic.")
+    found: list[str] = []
+    for word in words or ["-"]:
+        if not os.path.isdir(word):
+            found.append(word)
+            continue
+        its = [str(path) for path in files_in(Path(word)) if is_sound(path)]
+        if not its:
+            raise OptionError(f"{word} holds no file whose name is that of a sound or a video; name the files.")
+        found += its
+    return found
+
+
+def is_sound(path: Path) -> bool:
+    kind = mimetypes.guess_type(path.name)[0] or ""
+    return path.suffix.lower() in SOUNDS or kind.startswith(("audio/", "video/"))
+
+
+def outputs(args: argparse.Namespace, names: Sequence[str]) -> tuple[str, dict[str, Path | None]]:
+    """The format, and where each sound's text goes: None is standard output. Raises OptionError."""
+    out = Path(args.out) if args.out else None
+    ending = out.suffix[1:].lower() if out and not out.is_dir() else ""
+    form = "json" if args.json else args.format or (ending if ending in FORMATS else "txt")
+    if out is None:
+        if len(names) > 1 and form not in ("txt", "json"):
+            raise OptionError(f"{len(names):,} sounds make {len(names):,} {form} files; name a folder with --out.")
+        return form, dict.fromkeys(names)
+    if len(names) == 1 and ending and not args.out.endswith("/"):
+        if not out.parent.is_dir():
+            raise OptionError(f"{out.parent} is no folder; expected one to write {out.name} into.")
+        return form, {names[0]: out}
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"--out {out} can be no folder ({error.strerror}).") from None
+    stems = [Path(name).stem.strip("-") or "stdin" for name in names]
+    return form, {
+        name: out / f"{stem if stems.count(stem) == 1 else Path(name).name}.{form}"
+        for name, stem in zip(names, stems, strict=True)
+    }
+
+
+def heard(model: Any, name: str, options: dict[str, Any]) -> Transcribing:
+    from brolly.media.audio import microphone
+
+    return model.stream_transcript(microphone() if name == MICROPHONE else name, **options)
+
+
+def write(
+    begin: Callable[[], Transcribing], form: str, place: Path | None, args: argparse.Namespace, name: str
+) -> None:
+    """A sound's text, piece by piece as it is heard; what stops it, an error or ^C, leaves what was heard by then."""
+    from brolly.media.audio.subtitles import WRITERS, as_json, clock
+    from brolly.progress import bar
+
+    running, begun, kept = begin(), time.perf_counter(), []
+
+    def segments() -> Iterator[Segment]:
+        with bar(running.duration, "s", what=Path(name).name, quiet=name == MICROPHONE) as done:
+            for segment in running:
+                kept.append(segment)
+                done.update(min(running.heard, running.duration or running.heard) - done.n)
+                done.clear()
+                yield segment
+                done.refresh()
+
+    person = form == "txt" and place is None and sys.stdout.isatty()
+    with opened(place) as file:
+        if form == "json":
+            try:
+                for _ in segments():
+                    pass
+            finally:
+                if kept or sys.exc_info()[0] is None:
+                    found = as_json(running.transcript(kept), whole=not args.json)
+                    named = {"input": name} if place is None and len(args.inputs) != 1 and not args.mic else {}
+                    print(json.dumps(named | found, ensure_ascii=False), file=file, flush=True)
+        elif person:
+            for segment in segments():
+                print(f"[{clock(segment.start)} --> {clock(segment.end)}] {segment.text.strip()}", flush=True)
+        else:
+            extra = {"highlight": args.highlight} if form in ("srt", "vtt") else {}
+            for piece in WRITERS[form](segments(), **extra):
+                file.write(piece)
+                file.flush()
+    if args.verbose:
+        took = time.perf_counter() - begun
+        print(f"{running.heard:.1f} s of sound in {took:.1f} s ({running.heard / took:.1f}×)", file=sys.stderr)
+
+
+@contextmanager
+def opened(place: Path | None) -> Iterator[TextIO]:
+    """A file to write into, or standard output. Raises DiskFull, OptionError."""
+    if place is None:
+        yield sys.stdout
+        return
+    try:
+        with place.open("w", encoding="utf-8", newline="\n") as file:
+            yield file
+    except OSError as error:
+        if error.errno == 28:
+            raise DiskFull(f"{place} does not fit: the disk is full.") from None
+        raise OptionError(f"{place} cannot be written ({error.strerror or error}).") from None
