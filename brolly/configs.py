@@ -230,16 +230,32 @@ class DenseConfig(NamedTuple):
     act: str = "tanh"
 
 
+class LateConfig(NamedTuple):
+    """Late interaction (Khattab and Zaharia 2020): queries and documents keep a vector a token.
+
+    Both are cut to their lengths (None: to the network's). Queries are filled up to `expand` tokens with a mask, which
+    the others see if `attend`; documents leave out the vectors of the tokens in `skip`.
+    """
+
+    query_length: int | None = None
+    document_length: int | None = None
+    expand: int = 0
+    expand_token: str | None = None
+    attend: bool = False
+    skip: tuple[str, ...] = ()
+
+
 class PoolConfig(NamedTuple):
     """How a text's tokens become its vector.
 
     `modes` are cls, max, mean, mean_sqrt_len_tokens, weightedmean or lasttoken, side by side where there are several;
-    without any, each token keeps a vector of its own (late interaction). `normalize` gives vectors the length 1.
+    there are none where tokens keep vectors of their own (`late`). `normalize` gives vectors the length 1.
     """
 
     modes: tuple[str, ...] = ("mean",)
     dense: tuple[DenseConfig, ...] = ()
     normalize: bool = True
+    late: LateConfig | None = None
 
 
 class HeadConfig(NamedTuple):

@@ -273,7 +273,10 @@ class Model:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        return load_tokenizer(self.card.header)
+        found = load_tokenizer(self.card.header)
+        for marker in self.prompts.markers:
+            found.mark(marker)
+        return found
 
     @cached_property
     def defaults(self) -> dict[str, Any]:

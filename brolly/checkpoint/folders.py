@@ -35,7 +35,7 @@ def read_folder(folder: Where, faults: Faults = None) -> Header:
         return read_components(folder, faults)
     config = config_of(folder, faults)
     header = _weights(folder, names, config, faults) or _other(folder, names, config, faults)
-    if "modules.json" in names:
+    if "modules.json" in names or (header is not None and "linear.weight" in header.tensors):
         from brolly.checkpoint.modules import with_modules
 
         header = with_modules(folder, header, faults)

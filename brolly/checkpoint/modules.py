@@ -36,6 +36,8 @@ def listed(folder: Where) -> list[dict[str, str]]:
 def with_modules(folder: Where, header: Header | None, faults: list[CheckpointError] | None) -> Header | None:
     """The network's header, which may lie in a folder of its own, with what comes before and behind the network:
     config["sentence_transformers"]."""
+    if not there(folder / "modules.json"):
+        return colbert(folder, header, faults) if header is not None else None
     try:
         rows = listed(folder)
         if header is None and rows[0]["path"] and there(folder / rows[0]["path"]):
@@ -67,6 +69,26 @@ def with_modules(folder: Where, header: Header | None, faults: list[CheckpointEr
         said |= {key: own[key] for key in SAID if own.get(key) is not None}
     config = {**header.config, "sentence_transformers": {**said, "modules": modules}}
     return header._replace(tensors=tensors, config=config, files=tuple(files))
+
+
+def colbert(folder: Where, header: Header, faults: list[CheckpointError] | None) -> Header:
+    """A network of Stanford's ColBERT, with a layer beside it and artifact.metadata, in PyLate's words."""
+    said = settings(folder / "artifact.metadata", faults)
+    shape = header.tensors["linear.weight"].shape
+    if len(shape) != 2 or (said is None and header.config.get("architectures") != ["HF_ColBERT"]):
+        return header
+    said = said or {}
+    dense = {"in_features": shape[1], "out_features": shape[0], "bias": False, "activation_function": "Identity"}
+    told: dict[str, Any] = {
+        "query_prefix": f"{said.get('query_token_id') or '[unused0]'} ",
+        "document_prefix": f"{said.get('doc_token_id') or '[unused1]'} ",
+        "query_length": said.get("query_maxlen") or 32,
+        "document_length": said.get("doc_maxlen"),
+        "attend_to_expansion_tokens": said.get("attend_to_mask_tokens"),
+        "modules": [{"path": "", "type": "Dense", **dense}],
+    }
+    told |= {} if said.get("mask_punctuation", True) else {"skiplist_words": []}
+    return header._replace(config={**header.config, "sentence_transformers": told})
 
 
 def dense_tensors(place: Where, faults: list[CheckpointError] | None) -> dict[str, TensorInfo]:

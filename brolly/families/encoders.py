@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Mapping
 from typing import Any
 
 from brolly.card import Header, Rename
-from brolly.configs import DenseConfig, HeadConfig, PoolConfig, Rope, StackConfig, TextEncoderConfig
+from brolly.configs import DenseConfig, HeadConfig, LateConfig, PoolConfig, Rope, StackConfig, TextEncoderConfig
 from brolly.errors import CheckpointError
 from brolly.families import towers
 from brolly.families.towers import Shapes
@@ -88,10 +89,8 @@ def modules(header: Header) -> list[Mapping[str, Any]]:
 
 def behind(header: Header) -> tuple[Rename, ...]:
     """The layers behind the network, each in its folder; those that a head leaves no use for are left out."""
-    folders = [str(step.get("path")) for step in modules(header) if step.get("type") == "Dense"]
-    return tuple(
-        Rename(rf"{re.escape(path)}/linear\.(weight|bias)", rf"pool.dense.{i}.\1") for i, path in enumerate(folders)
-    )
+    places = [re.escape(f"{step['path']}/" * bool(step["path"])) for step in modules(header) if step["type"] == "Dense"]
+    return tuple(Rename(rf"{place}linear\.(weight|bias)", rf"pool.dense.{i}.\1") for i, place in enumerate(places))
 
 
 def pool(header: Header, usual: str = "mean") -> PoolConfig:
@@ -101,22 +100,47 @@ def pool(header: Header, usual: str = "mean") -> PoolConfig:
         return PoolConfig((usual,))
     modes: tuple[str, ...] = ()
     dense: list[DenseConfig] = []
-    normalize = False
+    kinds = [step.get("type") for step in steps]
+    late = "Pooling" not in kinds and ("Dense" in kinds or "MultiVectorMask" in kinds)
+    normalize = "Normalize" in kinds or (late and "MultiVectorMask" not in kinds)  # PyLate's code does, unsaid
     for step in steps:
         match step.get("type"):
             case "Pooling":
                 modes = pooling_modes(header, step)
             case "Dense":
                 dense.append(dense_layer(header, step))
-            case "Normalize":
-                normalize = True
-            case "Dropout" | "Transformer":
+            case "Dropout" | "Normalize" | "MultiVectorMask":
                 pass
             case other:
                 raise CheckpointError(
                     f"{header.path}: its modules.json lists a {other!r:.60}; expected Pooling, Dense or Normalize."
                 )
-    return PoolConfig(modes, tuple(dense), normalize)
+    if not modes and not late:
+        raise CheckpointError(f"{header.path}: its modules.json pools nowhere; expected a Pooling in it.")
+    return PoolConfig(modes, tuple(dense), normalize, late_interaction(header, steps) if late else None)
+
+
+def late_interaction(header: Header, steps: list[Mapping[str, Any]]) -> LateConfig:
+    """ColBERT's settings, as sentence-transformers writes them, or PyLate, which has a flat key for each."""
+    said = header.config["sentence_transformers"]
+    mask = next((step for step in steps if step.get("type") == "MultiVectorMask"), None)
+    words = (mask or {"skiplist_words": said.get("skiplist_words", list(string.punctuation))}).get("skiplist_words")
+    grow = said.get("query_expansion")
+    if grow is None and mask is None and said.get("do_query_expansion") is not False:
+        usual = {"strategy": "fixed", "length": said.get("query_length") or 32}
+        grow = {**usual, "attend": said.get("attend_to_expansion_tokens") is True}
+    grow = grow if isinstance(grow, Mapping) else {}
+    sizes = [said.get("query_length"), said.get("document_length"), grow.get("length", 0)]
+    good = all(n is None or (type(n) is int and 0 <= n <= 2**16) for n in sizes)
+    if not good or sizes[2] is None or not isinstance(words, (list, type(None))):
+        raise CheckpointError(f"{header.path}: late interaction over {sizes!r:.80} tokens; expected whole numbers.")
+    query, document, expand = sizes
+    ceiling = expand if grow.get("strategy") == "fixed" else max(query, expand) if query else None
+    token = grow.get("token")
+    return LateConfig(
+        ceiling or query, document, expand, token if isinstance(token, str) else None, grow.get("attend") is True,
+        tuple(word for word in (words or [])[:4096] if isinstance(word, str)),
+    )  # fmt: skip
 
 
 def pooling_modes(header: Header, step: Mapping[str, Any]) -> tuple[str, ...]:

@@ -6,6 +6,8 @@ N tokens of all texts one behind the other, B texts, C dim, H heads, E the vecto
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,9 @@ from brolly.layers.linear import Embedding, Linear
 from brolly.layers.norm import LayerNorm
 from brolly.layers.pool import DENSE_ACTS, Pool, pooled
 from brolly.layers.transformer import Spans, Stack
+
+
+Bias = Callable[[int], Tensor]
 
 
 class TextEncoder(nn.Module):
@@ -34,19 +39,29 @@ class TextEncoder(nn.Module):
         else:
             self.pool = Pool(config.pool)
 
-    def forward(self, ids: Tensor, spans: Spans, types: Tensor | None = None) -> Tensor:
-        """Hidden states: (N,) → (N, C). `types` tells a pair's second text from its first (0 and 1)."""
-        bias = self.relative_bias if self.config.n_buckets else None
+    def forward(self, ids: Tensor, spans: Spans, types: Tensor | None = None, seen: int | None = None) -> Tensor:
+        """Hidden states: (N,) → (N, C). `types` tells a pair's second text from its first (0 and 1); of a text alone,
+        nobody sees tokens behind the first `seen`."""
+        bias: Bias | None = self.relative_bias if self.config.n_buckets else None
+        if seen is not None:
+            bias = partial(hidden_behind, seen, bias, self.embeddings.word.weight)
         x = self.encoder(self.embeddings(ids, spans, types), spans, bias)
         return self.final_norm(x) if self.config.last_norm else x
 
-    def texts(self, ids: Tensor, spans: Spans) -> Tensor | tuple[Tensor, ...]:
+    def texts(self, ids: Tensor, spans: Spans, seen: int | None = None) -> Tensor | tuple[Tensor, ...]:
         """Each text's vector, of whatever length: (N,) → (B, E); or (n, E) of each, a vector a token."""
-        return self.pool(self(ids, spans), spans)
+        return self.pool(self(ids, spans, seen=seen), spans)
 
     def scores(self, ids: Tensor, spans: Spans, types: Tensor | None = None) -> Tensor:
         """What the classifier says of each text or pair: (N,) → (B, labels)."""
         return self.head(self(ids, spans, types if self.config.n_types > 1 else None), spans)
+
+
+def hidden_behind(seen: int, bias: Bias | None, like: Tensor, n: int) -> Tensor:
+    """What is added to scores so that nobody looks at tokens behind the first `seen`: (1 or H, n, n)."""
+    closed = like.new_zeros(1, n, n)
+    closed[..., seen:] = float("-inf")
+    return closed if bias is None else bias(n) + closed
 
 
 class Embeddings(nn.Module):

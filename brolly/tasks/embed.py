@@ -16,6 +16,7 @@ from brolly.errors import BrollyError, ContextTooLong, TokenizerError, Unsupport
 from brolly.layers.transformer import Spans
 from brolly.media.image import Preprocess, ahead, open_image
 from brolly.media.text import Tokenizer
+from brolly.tasks.late import kept, late_of, longest, queries
 from brolly.verbs import Embedding, Embeddings, EmbedOptions
 
 
@@ -43,10 +44,14 @@ def embed(model: Encoder, inputs: Sequence[Any], options: EmbedOptions) -> Itera
         return Embedding(i, kind, vector.cpu().numpy(), n_tokens)
 
     texts = {i: text for i, text in enumerate(inputs) if isinstance(text, str)}
-    rows, errors = read_texts(model, texts, options.truncate, options.role)
+    late = late_of(model.network.config)
+    role = options.role or ("document" if late else None)
+    rows, errors = read_texts(model, texts, options.truncate, role)
     for i, error in errors.items():
         yield found(i, "text", error)
-    for i, vector in embed_rows(model, rows, options.batch_size):
+    asks = late is not None and role == "query"
+    for i, vector in queries(model, late, rows) if late and asks else embed_rows(model, rows, options.batch_size):
+        vector = vector[kept(model.tokenizer, late, rows[i])] if late and not asks else vector
         yield found(i, "text", vector, len(rows[i]))
     places = [i for i in range(len(inputs)) if i not in texts]
     seen = see(model, model.network.images, [inputs[i] for i in places], options.batch_size) if sees(model) else None
@@ -107,7 +112,7 @@ def read_texts(
         try:
             if isinstance(ids, BrollyError):
                 raise ids
-            rows[i], longer = fitted(model, ids, asked[i])
+            rows[i], longer = fitted(model, ids, asked[i], longest(model.network.config, role))
             if longer and not truncate:
                 raise ContextTooLong(f"{longer} Shorten it.")
             cut += [longer] if longer else []
@@ -130,14 +135,14 @@ def encoded(tokenizer: Tokenizer, texts: Mapping[int, str]) -> dict[int, list[in
     return {i: found for i, text in texts.items() for found in encoded(tokenizer, {i: text}).values()}
 
 
-def fitted(model: Encoder, ids: list[int], text: str) -> tuple[list[int], ContextTooLong | None]:
-    """The ids of a text with what goes around it, cut to what the model reads, and the error that a cut is."""
+def fitted(model: Encoder, ids: list[int], text: str, most: int) -> tuple[list[int], ContextTooLong | None]:
+    """The ids of a text with what goes around it, cut to what the model reads (`most`), and the error that a cut is."""
     config, tokenizer = model.network.config, model.tokenizer
     longer = None
-    if len(ids) > config.context:
-        longer = ContextTooLong(f"{text[:60]!r} has {len(ids)} tokens, and the model reads {config.context}.")
+    if len(ids) > most:
+        longer = ContextTooLong(f"{text[:60]!r} has {len(ids)} tokens, and the model reads {most}.")
         end = ids[-1:] if tokenizer.is_special(ids[-1]) else []
-        ids = ids[: config.context - len(end)] + end
+        ids = ids[: most - len(end)] + end
     if max(ids, default=0) >= config.vocab_size:
         raise UnsupportedTask(f"{tokenizer.source} makes token {max(ids)}, and the network has {config.vocab_size}.")
     tower = getattr(config, "text", None)

@@ -18,6 +18,7 @@ class Prompts(NamedTuple):
     named: Mapping[str, str]
     usual: str | None
     source: str
+    markers: tuple[str, ...] = ()  # those that are one token of the vocabulary, if it has them
 
     def before(self, role: str | None) -> str:
         """What a text of this role begins with; nothing where its files have no prompts. Raises OptionError."""
@@ -38,4 +39,8 @@ def prompts_of(header: Header) -> Prompts:
     rows = list(found.items())[:MAX_PROMPTS] if isinstance(found, Mapping) else []
     named = {name: text for name, text in rows if isinstance(text, str) and len(text) <= MAX_PROMPT}
     usual = said.get("default_prompt_name")
-    return Prompts(named, usual if isinstance(usual, str) else None, str(header.path))
+    marks = {role: said.get(f"{role}_prefix") for role in ROLES}  # PyLate's, of late interaction
+    marked = {role: mark for role, mark in marks.items() if isinstance(mark, str) and 0 < len(mark) <= MAX_PROMPT}
+    named |= {role: mark + named.get(role, "").removeprefix(mark) for role, mark in marked.items()}
+    source = str(header.path)
+    return Prompts(named, usual if isinstance(usual, str) else None, source, tuple(marked.values()))

@@ -144,6 +144,17 @@ class Tokenizer:
                 made.append((both.ids, both.type_ids, cut))
             return made
 
+    def mark(self, text: str) -> None:
+        """Let a token of the vocabulary be a control token, found as it is spelled, with or without what follows it."""
+        for spelt in (text, text.split(None, 1)[0] if text.strip() else ""):
+            if (i := self.token_id(spelt)) is not None:
+                from tokenizers import AddedToken
+
+                self.backend.add_special_tokens([AddedToken(spelt, special=True, normalized=False)])
+                self._added[i] = spelt
+                self._special_ids.add(i)
+                return
+
     def _cleaned(self, text: str) -> str:
         text = self.clean(text) if self.clean else text
         try:
