@@ -9,10 +9,12 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, overload
 
+import torch
 from torch import nn
 
 from brolly.checkpoint import json_object
 from brolly.engine.cache import Causal
+from brolly.engine.encode import accelerate
 from brolly.engine.listen import Listener
 from brolly.engine.runner import Runner
 from brolly.errors import BrollyError, CheckpointError, OptionError, TokenizerError, UnsupportedTask
@@ -116,6 +118,7 @@ class Model:
         self.card, self.network, self._release = card, network, release
         some = max(network.parameters(), key=lambda p: p.numel())
         self.device, self.dtype = some.device, some.dtype
+        self._blocks = accelerate(network)
         self._labels: dict[Any, Any] = {}
 
     def __repr__(self) -> str:
@@ -265,6 +268,13 @@ class Model:
     def prompts(self) -> Prompts:
         """What the model's own files put before a text, by its role."""
         return prompts_of(self.card.header)
+
+    def describe(self) -> str:
+        """Which path the network takes here, in a few words."""
+        if "generate" in self.card.verbs:
+            return self.runner.describe()
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{self._blocks}, {torch.get_num_threads()} threads, {dtype} on {self.device}"
 
     @cached_property
     def runner(self) -> Runner:

@@ -33,8 +33,7 @@ def open_model(args: argparse.Namespace) -> Any:
     model = load(path, device=args.device, dtype=args.dtype)
     if args.verbose:
         print(model, file=sys.stderr)
-        if "generate" in model.card.verbs:
-            print(model.runner.describe(), file=sys.stderr)
+        print(model.describe(), file=sys.stderr)
     return model
 
 

@@ -22,27 +22,35 @@ PARTS = {
 }  # fmt: skip
 
 
-class FusedStack(nn.Module):
-    """A Stack whose passes run in the kernel; what that does not take, such as a bias, runs by the Stack itself."""
+class FusedStack(Stack):
+    """A Stack whose passes run in the kernel. What that does not take, such as a bias, runs as before."""
 
     def __init__(self, stack: Stack) -> None:
-        super().__init__()
-        self.stack, self.encoder = stack, encoder(stack)
+        nn.Module.__init__(self)
+        self.config, self.layers = stack.config, stack.layers
         self.turns: dict[Rope, Tensor] = {}
+        self.weights = list(self.parameters())
+        self.encoder, self.read = encoder(self), self.places()
 
     def forward(self, x: Tensor, spans: Spans, bias: Callable[[int], Tensor] | None = None) -> Tensor:
-        if bias is not None or torch.is_grad_enabled():
-            return self.stack(x, spans, bias)
-        config = self.stack.config
-        longest = max(spans.lengths, default=0)
+        trains = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in self.weights))
+        if bias is not None or trains or x.dtype != torch.bfloat16:
+            return super().forward(x, spans, bias)
+        if self.read != self.places():  # a settler moved them
+            self.encoder, self.read = encoder(self), self.places()
+        config, longest = self.config, max(spans.lengths, default=0)
         turns = [self.table(rope, longest) if rope else None for rope in config.ropes or [None] * config.n_layers]
         return self.encoder(x, spans.lengths, turns)
+
+    def places(self) -> list[int]:
+        """Where each weight lies."""
+        return [p.data_ptr() for p in self.weights]
 
     def table(self, rope: Rope, longest: int) -> Tensor:
         """Cosines, then sines, of at least that many positions: (positions, D)."""
         if rope not in self.turns or len(self.turns[rope]) < longest:
             positions = torch.arange(-(-longest // 512) * 512)[None]
-            angles = cos_sin(rope, self.stack.config.head_dim, positions, torch.float32)
+            angles = cos_sin(rope, self.config.head_dim, positions, torch.float32)
             self.turns[rope] = torch.cat([t[0, 0] for t in angles], dim=-1).contiguous()
         return self.turns[rope]
 
@@ -61,14 +69,14 @@ def encoder(stack: Stack) -> Encoder:
     return Encoder(Blocks(sizes, config.act, config.post_norm, config.causal, config.norm_eps, layers, windows))
 
 
-def accelerate(network: nn.Module) -> dict[str, str]:
-    """Swap each Stack for its fused twin; returns, by the Stacks' names, which path each takes, in a few words."""
-    paths = {}
+def accelerate(network: nn.Module) -> str:
+    """Swap each Stack for its fused twin; returns which path they take, in a few words."""
+    paths = set()
     for name, stack in list(network.named_modules()):
         if isinstance(stack, Stack):
             try:
                 network.set_submodule(name, FusedStack(stack))
-                paths[name] = "fused C"
+                paths.add("fused C for the blocks")
             except ValueError as error:
-                paths[name] = f"torch ({error})"
-    return paths
+                paths.add(f"torch ({error})")
+    return ", ".join(sorted(paths)) or "torch"

@@ -188,7 +188,9 @@ INLINE void finish_head(const Pass *p, const Part *part, const Layer *l, float *
     if (kind == VALUE) {
         for (int64_t d = 0; d < D; d++) {
             bf16 *row = p->values + (h * D + d) * p->stride + t * TILE;
-            _mm256_storeu_si256((__m256i *)row, (__m256i)_mm512_cvtneps_pbh((__m512)loadf(c + d * TILE)));
+            const __m512 v = (__m512)loadf(c + d * TILE);  // what is endless is told by its key; here it would touch all
+            const __m512 finite = _mm512_maskz_mov_ps(~_mm512_fpclass_ps_mask(v, 0x99), v);
+            _mm256_storeu_si256((__m256i *)row, (__m256i)_mm512_cvtneps_pbh(finite));
             if (t == part->blocks - 1 && part->blocks % 2) _mm256_storeu_si256((__m256i *)(row + TILE), _mm256_setzero_si256());
         }
         return;
@@ -254,11 +256,12 @@ INLINE void product(const Pass *p, const Part *part, const Layer *l, atomic_int 
         for (int64_t j = 0; j < groups; j++) {
             const int64_t t = part->blocks * j / groups;
             const int blocks = (int)(part->blocks * (j + 1) / groups - t);
+            const int64_t lanes = least(blocks * TILE, part->count - t * TILE);
             for (int64_t r = a; r < least(a + size, rows); r += unit) {
                 const int64_t m = least(unit, rows - r);
-                grid(w + r * depth, depth, in + t * in_block, in_block, m, depth, blocks, c[0][0], MAX_HEAD * TILE, 0);
+                grid(w + r * depth, depth, in + t * in_block, in_block, m, depth, lanes, c[0][0], MAX_HEAD * TILE, 0);
                 if (kind == FEED && l->gate)
-                    grid(l->fc1 + r * depth, depth, in + t * in_block, in_block, m, depth, blocks, up[0][0], UNIT * TILE, 0);
+                    grid(l->fc1 + r * depth, depth, in + t * in_block, in_block, m, depth, lanes, up[0][0], UNIT * TILE, 0);
                 for (int g = 0; g < blocks; g++) {
                     if (kind <= VALUE) finish_head(p, part, l, c[g][0], b, r / unit, t + g, kind);
                     if (kind == FEED) finish_feed(p, l, c[g][0], l->gate ? up[g][0] : NULL, r, m, t + g);
@@ -277,6 +280,7 @@ INLINE void product(const Pass *p, const Part *part, const Layer *l, atomic_int 
 static void attend(const Pass *p, const Part *part, const Layer *l, int64_t h, int64_t t, int blocks) {
     const Network *net = p->net;
     const int64_t D = net->head_dim, H = net->n_heads, C = net->dim, head = p->head, tokens = part->block * TILE;
+    const int64_t lanes = least(blocks * TILE, part->count - t * TILE);
     const bf16 *q = p->queries + (t * H + h) * head * TILE, *keys = p->keys + h * p->stride * head;
     const bf16 *values = p->values + h * D * p->stride;
     float scores[BLOCKS][KEYS][TILE] __attribute__((aligned(64))), mixed[BLOCKS][MAX_HEAD][TILE] __attribute__((aligned(64)));
@@ -295,16 +299,15 @@ static void attend(const Pass *p, const Part *part, const Layer *l, int64_t h, i
         past = -least(-past, -_mm512_reduce_max_epi32(high[g])), common = -least(-common, -_mm512_reduce_max_epi32(low[g]));
         top[g] = (floats){0} - 1e30f, sum[g] = (floats){0};
     }
-    first = first / UNIT * UNIT;
+    first = first / STEP * STEP;
     for (int64_t s = first; s < past; s += KEYS) {
-        const int64_t n = least(KEYS, whole(past - s, UNIT));
-        for (int64_t i = 0; i < n; i += UNIT)
-            grid(keys + (s + i) * head, head, q, H * head * TILE, UNIT, head, blocks, scores[0][i], KEYS * TILE, 0);
+        const int64_t n = least(KEYS, whole(past - s, STEP));
+        grid(keys + s * head, head, q, H * head * TILE, n, head, lanes, scores[0][0], KEYS * TILE, 0);
         for (int g = 0; g < blocks; g++) {
             floats peak = top[g];
-            for (int64_t i = 0; i < n; i += UNIT) {
-                const int all = s + i >= common && s + i + UNIT <= until;
-                for (int64_t j = i; j < i + UNIT; j++) {
+            for (int64_t i = 0; i < n; i += STEP) {
+                const int all = s + i >= common && s + i + STEP <= until;
+                for (int64_t j = i; j < i + STEP; j++) {
                     __m512 score = _mm512_load_ps(scores[g][j]);
                     if (!all) {
                         const __m512i key = _mm512_set1_epi32((int)(s + j));
@@ -325,7 +328,7 @@ static void attend(const Pass *p, const Part *part, const Layer *l, int64_t h, i
             sum[g] = sum[g] * fade + even + odd, top[g] = peak;
             for (int64_t d = 0; s > first && d < D; d++) storef(mixed[g][d], loadf(mixed[g][d]) * fade);
         }
-        grid(values + s, p->stride, shares[0][0], KEYS * TILE, whole(D, ROWS), n, blocks, mixed[0][0], MAX_HEAD * TILE, s > first);
+        grid(values + s, p->stride, shares[0][0], KEYS * TILE, whole(D, ROWS), n, lanes, mixed[0][0], MAX_HEAD * TILE, s > first);
     }
     for (int g = 0; g < blocks; g++) {
         const floats share = 1.0f / sum[g];

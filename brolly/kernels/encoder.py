@@ -70,21 +70,25 @@ class Encoder:
     """
 
     def __init__(self, blocks: Blocks) -> None:
-        lib = library()
-        if isinstance(lib, str):
+        held = [tensor.detach() for tensors in blocks.layers for tensor in tensors.values()]
+        if kinds := {(t.dtype, t.device.type) for t in held} - {(torch.bfloat16, "cpu")}:
+            dtype, device = kinds.pop()
+            raise ValueError(f"weights in {str(dtype).removeprefix('torch.')} on {device}")
+        if not all(t.is_contiguous() for t in held):
+            raise ValueError("weights that do not lie row by row")
+        if isinstance(lib := library(), str):
             raise ValueError(lib)
         sizes = blocks.sizes
         if sizes["head_dim"] % 8 or not 16 <= sizes["head_dim"] <= lib.brolly_max_head():
             raise ValueError(f"heads of {sizes['head_dim']} dimensions")
         if sizes["dim"] % 32 or sizes["hidden_dim"] % 16:
             raise ValueError(f"{sizes['dim']} and {sizes['hidden_dim']} channels; multiples of 32 and 16 would do")
-        self.lib, self.dim, self.head_dim = lib, sizes["dim"], sizes["head_dim"]
+        self.lib, self.dim, self.head_dim, self._held = lib, sizes["dim"], sizes["head_dim"], held
         self._lock = Lock()
-        self._held: list[Tensor] = []
         self._layers = (_Layer * sizes["n_layers"])()
         for layer, tensors, window in zip(self._layers, blocks.layers, blocks.windows, strict=True):
             for name, tensor in tensors.items():
-                setattr(layer, name, self._pointer(tensor))
+                setattr(layer, name, tensor.data_ptr())
             layer.window = FAR if window is None else window
         numbers = {"act": ACTS.index(blocks.act), "post_norm": blocks.post_norm, "causal": blocks.causal, **sizes}
         self._network = _Network(**numbers, eps=blocks.eps, layers=self._layers)
@@ -113,28 +117,8 @@ class Encoder:
             )
         return out
 
-    def move(self, old: Tensor, new: Tensor) -> None:
-        """Between two passes, read `new`, of the same numbers, where `old` was read."""
-        first, n_bytes, shift = old.data_ptr(), old.nbytes, new.data_ptr() - old.data_ptr()
-        with self._lock:
-            for layer in self._layers:
-                for name in NAMES:
-                    pointer = getattr(layer, name)
-                    if pointer is not None and first <= pointer < first + n_bytes:
-                        setattr(layer, name, pointer + shift)
-            self._held = [t for t in self._held if not first <= t.data_ptr() < first + n_bytes]
-            self._held.append(new)
-
     def _room(self, n_bytes: int) -> int:
         """Where that many bytes begin, on a cache line."""
         if len(self._space) < n_bytes + 64:
             self._space = torch.empty(n_bytes * 5 // 4 + 64, dtype=torch.uint8)
         return (self._space.data_ptr() + 63) // 64 * 64
-
-    def _pointer(self, tensor: Tensor) -> int:
-        if tensor.dtype != torch.bfloat16 or tensor.device.type != "cpu":
-            raise ValueError(f"weights in {str(tensor.dtype).removeprefix('torch.')} on {tensor.device.type}")
-        if not tensor.is_contiguous():
-            raise ValueError("weights that do not lie row by row")
-        self._held.append(tensor.detach())
-        return tensor.data_ptr()

@@ -7,7 +7,7 @@
 #include <immintrin.h>
 #include <sys/syscall.h>
 
-enum { TILE = 16, PANEL_BYTES = 524288 };
+enum { TILE = 16, PANEL_BYTES = 262144 };
 typedef uint16_t bf16;
 
 // Two rows of 16 lanes, rounded and side by side.
@@ -25,7 +25,7 @@ INLINE int64_t panel_rows(int64_t rows, int64_t depth, int64_t unit, int n) {
 }
 
 #ifdef __AMX_BF16__
-enum { BLOCKS = 2, ROWS = TILE, DEPTH = 32 };  // what a product takes at once: blocks of tokens, rows, channels
+enum { BLOCKS = 2, ROWS = TILE, DEPTH = 32, STEP = 32 };  // of a product: blocks of tokens, rows, channels, rows that are both
 
 // Linux lends the tile registers to those who ask (XFEATURE_XTILEDATA).
 static int tiles_allowed(void) {
@@ -60,12 +60,13 @@ INLINE void step(const bf16 *a0, const bf16 *a1, int64_t stride, const bf16 *b0,
     }
 }
 
-// c (blocks, rows, 16) = or += W (rows, depth) times X; `stride` is W's, x_block and c_block a block's, in elements.
-// Sums need whole tiles of rows; elsewhere the last tile may overlap the one before. Depth is even.
-static void grid(const bf16 *w, int64_t stride, const bf16 *x, int64_t x_block, int64_t rows, int64_t depth, int blocks, float *c,
+// c (blocks, rows, 16) = or += W (rows, depth) times X for up to BLOCKS blocks of tokens, of which `lanes` are asked for;
+// `stride` is W's, x_block and c_block a block's, in elements. Depth is even. To add takes whole tiles of rows; elsewhere
+// the last tile may overlap the one before.
+static void grid(const bf16 *w, int64_t stride, const bf16 *x, int64_t x_block, int64_t rows, int64_t depth, int64_t lanes, float *c,
                  int64_t c_block, int add) {
     const int64_t whole = depth / DEPTH * DEPTH;
-    const bf16 *x1 = blocks > 1 ? x + x_block : NULL;
+    const bf16 *x1 = lanes > TILE ? x + x_block : NULL;
     bf16 rest[2 * TILE][DEPTH] __attribute__((aligned(64)));
     for (int64_t r = 0; r < rows; r += 2 * TILE) {
         const int64_t r0 = least(r, rows - TILE), r1 = least(r + TILE, rows - TILE), wide = rows - r > TILE;
@@ -99,39 +100,56 @@ static void grid(const bf16 *w, int64_t stride, const bf16 *x, int64_t x_block, 
     }
 }
 #else
-enum { BLOCKS = 3, ROWS = 8, DEPTH = 2 };
+enum { BLOCKS = 3, ROWS = 8, DEPTH = 2, STEP = 8 };
 
 static int tiles_allowed(void) { return 1; }
 static void tiles_begin(void) {}
 static void tiles_end(void) {}
 
-// 8 rows of W by some blocks: a pair of weights is spread over all lanes as it is read.
-INLINE void strip(const bf16 *w, int64_t stride, const bf16 *x, int64_t x_block, int64_t depth, const int blocks, float *c,
-                  int64_t c_block, int add) {
+// 8 rows of W by some blocks, of which the last may be `half`: a pair of weights is spread over all lanes as it is read.
+INLINE void strip(const bf16 *w, int64_t stride, const bf16 *x, int64_t x_block, int64_t depth, const int blocks, const int half,
+                  float *c, int64_t c_block, int add) {
     __m512 sum[ROWS][BLOCKS];
-    for (int i = 0; i < ROWS; i++)
-        for (int g = 0; g < blocks; g++) sum[i][g] = add ? _mm512_loadu_ps(c + g * c_block + i * TILE) : _mm512_setzero_ps();
+    __m256 rest[ROWS];
+    const int full = blocks - half;
+    const bf16 *x_half = x + full * x_block;
+    float *c_half = c + full * c_block;
+    for (int i = 0; i < ROWS; i++) {
+        for (int g = 0; g < full; g++) sum[i][g] = add ? _mm512_loadu_ps(c + g * c_block + i * TILE) : _mm512_setzero_ps();
+        if (half) rest[i] = add ? _mm256_loadu_ps(c_half + i * TILE) : _mm256_setzero_ps();
+    }
     for (int64_t k = 0; k < depth; k += DEPTH) {
         __m512bh tokens[BLOCKS];
-        for (int g = 0; g < blocks; g++) tokens[g] = (__m512bh)_mm512_loadu_si512(x + g * x_block + k * TILE);
+        __m256bh last;
+        for (int i = 0; k % 32 == 0 && i < ROWS; i++) __builtin_prefetch(w + (ROWS + i) * stride + k, 0, 3);  // the next strip's
+        for (int g = 0; g < full; g++) tokens[g] = (__m512bh)_mm512_loadu_si512(x + g * x_block + k * TILE);
+        if (half) last = (__m256bh)_mm256_loadu_si256((const __m256i *)(x_half + k * TILE));
         for (int i = 0; i < ROWS; i++) {
             int32_t pair;
             memcpy(&pair, w + i * stride + k, 4);
-            const __m512bh weights = (__m512bh)_mm512_set1_epi32(pair);
-            for (int g = 0; g < blocks; g++) sum[i][g] = _mm512_dpbf16_ps(sum[i][g], weights, tokens[g]);
+            const __m512i weights = _mm512_set1_epi32(pair);
+            for (int g = 0; g < full; g++) sum[i][g] = _mm512_dpbf16_ps(sum[i][g], (__m512bh)weights, tokens[g]);
+            if (half) rest[i] = _mm256_dpbf16_ps(rest[i], (__m256bh)_mm512_castsi512_si256(weights), last);
         }
     }
-    for (int i = 0; i < ROWS; i++)
-        for (int g = 0; g < blocks; g++) _mm512_storeu_ps(c + g * c_block + i * TILE, sum[i][g]);
+    for (int i = 0; i < ROWS; i++) {
+        for (int g = 0; g < full; g++) _mm512_storeu_ps(c + g * c_block + i * TILE, sum[i][g]);
+        if (half) _mm512_storeu_ps(c_half + i * TILE, _mm512_zextps256_ps512(rest[i]));
+    }
 }
 
-// c (blocks, rows, 16) = or += W (rows, depth) times X; `stride` is W's, x_block and c_block a block's, in elements.
-static void grid(const bf16 *w, int64_t stride, const bf16 *x, int64_t x_block, int64_t rows, int64_t depth, int blocks, float *c,
+// c (blocks, rows, 16) = or += W (rows, depth) times X for up to BLOCKS blocks of tokens, of which `lanes` are asked for;
+// `stride` is W's, x_block and c_block a block's, in elements. Rows are a multiple of ROWS, depth of DEPTH.
+static void grid(const bf16 *w, int64_t stride, const bf16 *x, int64_t x_block, int64_t rows, int64_t depth, int64_t lanes, float *c,
                  int64_t c_block, int add) {
-    for (int64_t r = 0; r < rows; r += ROWS, w += ROWS * stride, c += ROWS * TILE) {
-        if (blocks == 3) strip(w, stride, x, x_block, depth, 3, c, c_block, add);
-        else if (blocks == 2) strip(w, stride, x, x_block, depth, 2, c, c_block, add);
-        else strip(w, stride, x, x_block, depth, 1, c, c_block, add);
-    }
+    for (int64_t r = 0; r < rows; r += ROWS, w += ROWS * stride, c += ROWS * TILE)
+        switch ((lanes + TILE / 2 - 1) / (TILE / 2)) {
+            case 1: strip(w, stride, x, x_block, depth, 1, 1, c, c_block, add); break;
+            case 2: strip(w, stride, x, x_block, depth, 1, 0, c, c_block, add); break;
+            case 3: strip(w, stride, x, x_block, depth, 2, 1, c, c_block, add); break;
+            case 4: strip(w, stride, x, x_block, depth, 2, 0, c, c_block, add); break;
+            case 5: strip(w, stride, x, x_block, depth, 3, 1, c, c_block, add); break;
+            default: strip(w, stride, x, x_block, depth, 3, 0, c, c_block, add);
+        }
 }
 #endif
