@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from brolly.configs import GPT2Config, LlamaConfig
+from brolly.configs import GPT2Config, LlamaConfig, WhisperConfig
 from brolly.kernels.decoder import Decoder, Weights
+from brolly.kernels.listener import SIZES, Listening, Texts
 from brolly.layers.rope import frequencies
 
 LLAMA = {
@@ -23,6 +24,17 @@ GPT2 = {
     "norm1": "ln_1.weight", "norm1_b": "ln_1.bias", "o": "attn.c_proj.weight", "o_b": "attn.c_proj.bias",
     "norm2": "ln_2.weight", "norm2_b": "ln_2.bias", "up": "mlp.c_fc.weight", "up_b": "mlp.c_fc.bias",
     "down": "mlp.c_proj.weight", "down_b": "mlp.c_proj.bias",
+}  # fmt: skip
+WHISPER = {
+    "norm1": "self_attn_layer_norm.weight", "norm1_b": "self_attn_layer_norm.bias",
+    "q": "self_attn.q_proj.weight", "q_b": "self_attn.q_proj.bias", "k": "self_attn.k_proj.weight",
+    "v": "self_attn.v_proj.weight", "v_b": "self_attn.v_proj.bias", "o": "self_attn.out_proj.weight",
+    "o_b": "self_attn.out_proj.bias",
+    "norm2": "encoder_attn_layer_norm.weight", "norm2_b": "encoder_attn_layer_norm.bias",
+    "cross_q": "encoder_attn.q_proj.weight", "cross_q_b": "encoder_attn.q_proj.bias",
+    "cross_o": "encoder_attn.out_proj.weight", "cross_o_b": "encoder_attn.out_proj.bias",
+    "norm3": "final_layer_norm.weight", "norm3_b": "final_layer_norm.bias",
+    "fc1": "fc1.weight", "fc1_b": "fc1.bias", "fc2": "fc2.weight", "fc2_b": "fc2.bias",
 }  # fmt: skip
 
 
@@ -70,6 +82,20 @@ def gpt2(network: nn.Module, config: GPT2Config) -> Weights:
             layer |= dict(zip(("q", "k", "v") if kind == "weight" else ("q_b", "k_b", "v_b"), parts, strict=True))
         layers.append(layer)
     return Weights(sizes(config), config.norm_eps, True, tables, layers, config.windows)
+
+
+def whisper(network: nn.Module) -> Listening:
+    """The decoder's fused pass. Raises ValueError with the reason where it has none here."""
+    config: Any = network.config
+    assert isinstance(config, WhisperConfig)
+    if config.encoder.act != "gelu":
+        raise ValueError(f"no fused pass with {config.encoder.act}")
+    given: dict[str, Tensor] = dict(network.named_parameters())
+    tables = {"embed": given["decoder.embed_tokens.weight"], "places": given["decoder.embed_positions.weight"]}
+    tables |= {"norm": given["decoder.layer_norm.weight"], "norm_b": given["decoder.layer_norm.bias"]}
+    tables["head"] = tables["embed"] if config.tied_head else given["proj_out.weight"]
+    layers = [named(given, f"decoder.layers.{i}.", WHISPER) for i in range(config.n_layers)]
+    return Listening(Texts({name: getattr(config, name) for name in SIZES}, config.encoder.norm_eps, tables, layers))
 
 
 def named(given: dict[str, Tensor], prefix: str, names: dict[str, str]) -> dict[str, Tensor]:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from brolly.engine import fuse
 from brolly.engine.cache import Causal, DenseCache
+from brolly.kernels.listener import Listening
 from brolly.models.whisper import Whisper
 
 ROOM = 64  # tokens that a new cache has place for behind its prompt
@@ -34,12 +37,20 @@ class Heard(NamedTuple):
 
 
 class Listener:
-    """A Whisper that hears mel windows and writes about them. `forward` is what a faster decoder replaces."""
+    """A Whisper that hears mel windows and writes about them."""
 
     def __init__(self, network: Whisper) -> None:
         self.network, self.config = network, network.config
         some = network.decoder.embed_tokens.weight
         self.device, self.dtype = some.device, some.dtype
+
+    @cached_property
+    def fused(self) -> Listening | str:
+        """The kernel for the decoder, or why there is none; made when first needed."""
+        try:
+            return fuse.whisper(self.network)
+        except ValueError as error:
+            return str(error)
 
     @torch.inference_mode()
     def hear(self, mels: Tensor) -> Heard:
@@ -61,11 +72,15 @@ class Listener:
         """Hidden states of the tokens from `place` on, which the cache remembers: (R, T) → (R, T, C)."""
         positions = torch.arange(place, place + ids.shape[1], device=self.device).expand(len(ids), -1)
         cache.begin(positions)
+        if isinstance(self.fused, Listening):
+            return self.fused.listen(ids, place, cache.keys, cache.values, heard.cross)
         return self.network.decode(ids, positions, cache, heard.cross)
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
         """(…, C) → (…, V) in float32."""
+        if isinstance(self.fused, Listening):
+            return self.fused.logits(hidden)
         return self.network.logits(hidden).float()
 
     @torch.inference_mode()

@@ -8,7 +8,9 @@
 
 #include "team.h"
 
-enum { MAX_HEAD = 1024, CHUNK_BYTES = 1048576 };
+#include "rows.h"
+
+enum { MAX_HEAD = 1024 };
 
 typedef struct {
     const void *q, *k, *v, *o, *gate, *up, *down;  // matrices; no gate: up alone through GELU
@@ -26,10 +28,6 @@ typedef struct {
 } Network;
 
 // ---- pieces of the step ----
-
-INLINE const void *row_of(const void *matrix, int64_t row, int64_t n, int bf16) {
-    return (const char *)matrix + row * n * (bf16 ? 2 : 4);
-}
 
 // One row after another: each core reads one long run of memory, which is what the prefetchers follow best.
 INLINE float product(const void *row, const float *x, int64_t n, int bf16) {
@@ -55,32 +53,6 @@ INLINE float dot(const void *row, const float *x, int64_t n, int bf16) {
     return bf16 ? dot_bf16(row, x, n) : dot_f32(row, x, n);
 }
 
-// RMSNorm (Zhang and Sennrich 2019), or LayerNorm where `centred`.
-INLINE void normalise(float *out, const float *x, const void *w, const void *b, int64_t n, float eps, int centred, int bf16) {
-    floats sums = {0};
-    float mean = 0, square = 0;
-    int64_t i = 0;
-    if (centred) {
-        for (; i + LANES <= n; i += LANES) sums += loadf(x + i);
-        mean = total(sums);
-        for (; i < n; i++) mean += x[i];
-        mean /= (float)n;
-    }
-    sums -= sums;
-    for (i = 0; i + LANES <= n; i += LANES) {
-        floats d = loadf(x + i) - mean;
-        sums += d * d;
-    }
-    square = total(sums);
-    for (; i < n; i++) square += (x[i] - mean) * (x[i] - mean);
-    float scale = 1.0f / sqrtf(square / (float)n + eps);
-    for (i = 0; i + LANES <= n; i += LANES) {
-        floats y = (loadf(x + i) - mean) * scale * load(w, i, bf16);
-        storef(out + i, b ? y + load(b, i, bf16) : y);
-    }
-    for (; i < n; i++) out[i] = (x[i] - mean) * scale * one(w, i, bf16) + bias(b, i, bf16);
-}
-
 // Turns (x[d], x[d + half]) by the position's angle.
 INLINE void rotate(float *x, const float *cosine, const float *sine, int64_t half) {
     for (int64_t d = 0; d < half; d++) {
@@ -102,12 +74,6 @@ typedef struct {
     float *x, *normed, *q, *k, *v, *mixed, *hidden, *scores, *cosine, *sine, *logits;
     atomic_int *next;  // a counter a phase: threads take chunks of rows as they come free
 } Step;
-
-INLINE int64_t chunk_rows(int64_t rows, int64_t row_bytes, int n) {
-    int64_t size = CHUNK_BYTES / row_bytes, fair = (rows + 4 * n - 1) / (4 * n);  // at least four chunks each
-    size = size < fair ? size : fair;
-    return size < 1 ? 1 : size;
-}
 
 // Logits of one state x (dim): the last norm and the head. `normed` is this thread's work space.
 INLINE void foretell(const Network *net, const float *x, float *normed, float *logits, atomic_int *next, int n, int bf16) {
