@@ -10,10 +10,11 @@ from brolly.checkpoint.names import rename
 from brolly.configs import LlamaConfig, Rope
 from brolly.errors import CheckpointError
 
-# Hugging Face's names are the network's own; only old buffers and wrappers' prefixes need a row.
+# Hugging Face's names are the network's own; old buffers, wrappers' prefixes and what lacks its own need a row.
 HUGGING_FACE = (
     Rename(r"(.*\.)?rotary_emb\.inv_freq", None),
     Rename(r"(?:_orig_mod|module)\.(.*)", r"\1"),
+    Rename(r"((?:embed_tokens|norm|layers\.\d+)\..*)", r"model.\1"),  # published without a head
 )
 
 # Meta's own files, and Mistral's, which follow them: rotary pairs interleaved.

@@ -23,10 +23,7 @@ def of_texts(header: Header) -> LlamaTextsConfig:
 
 
 def names(header: Header) -> tuple[Rename, ...]:
-    rows = (*encoders.behind(header), *qwen2.names(header))
-    # published without its head, the network is the whole file
-    bare = Rename(r"((?:embed_tokens|norm|layers\.\d+)\..*)", r"model.\1")
-    return (Rename(r"lm_head\.weight", None), *rows, *((bare,) if header.format != "gguf" else ()))
+    return (Rename(r"lm_head\.weight", None), *encoders.behind(header), *qwen2.names(header))
 
 
 def match(header: Header) -> bool:

@@ -147,7 +147,7 @@ class Tokenizer:
     def mark(self, text: str) -> None:
         """Let a token of the vocabulary be a control token, found as it is spelled, with or without what follows it."""
         for spelt in (text, text.split(None, 1)[0] if text.strip() else ""):
-            if (i := self.token_id(spelt)) is not None:
+            if (i := self.token_id(spelt)) is not None and self.encode(spelt, special=False) != [i]:
                 from tokenizers import AddedToken
 
                 self.backend.add_special_tokens([AddedToken(spelt, special=True, normalized=False)])
