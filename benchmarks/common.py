@@ -90,3 +90,47 @@ def table(rows: list[list[str]]) -> str:
     head, *body = rows
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+BERTS = {"minilm": (384, 6, 12), "base": (768, 12, 12)}  # of MiniLM-L6 and of BERT-base: dim, layers, heads
+SYLLABLES = [a + b for a in "bcdfghjklmnprstvwz" for b in ("a", "e", "i", "o", "u", "an", "er", "is")]
+WORDS = [a + b + c for a in SYLLABLES for b in SYLLABLES for c in ("", "n")]
+
+
+def random_bert(folder: Path, size: str) -> Path:
+    """A sentence-transformers folder of a published size (mean, normalised), of random weights over made-up words."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    dim, n_layers, n_heads = BERTS[size]
+    marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *".,!?", *(f"##{syllable}" for syllable in SYLLABLES)]
+    words = list(dict.fromkeys([*marks, *WORDS]))[:30522]
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=dim, num_hidden_layers=n_layers, num_attention_heads=n_heads,
+        intermediate_size=4 * dim,
+    )  # fmt: skip
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    steps = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+    listed = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(steps.items())
+    ]
+    files = {
+        "modules.json": listed, "sentence_bert_config.json": {"max_seq_length": 512, "do_lower_case": False},
+        "tokenizer_config.json": {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 512},
+        "1_Pooling/config.json": {"word_embedding_dimension": dim, "pooling_mode_mean_tokens": True},
+    }  # fmt: skip
+    for name, value in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(value))
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    return folder
+
+
+def mixed_texts(n: int, seed: int = 0) -> list[str]:
+    """Texts of made-up words, of the lengths that searches meet: half below 30 words, few of up to 300."""
+    from random import Random
+
+    draw = Random(seed)
+    return [" ".join(draw.choices(WORDS, k=min(max(int(draw.lognormvariate(3.3, 0.9)), 2), 300))) for _ in range(n)]
