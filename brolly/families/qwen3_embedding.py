@@ -30,4 +30,4 @@ def match(header: Header) -> bool:
     return qwen3.match(header) and any(step.get("type") == "Pooling" for step in encoders.modules(header))
 
 
-FAMILY = Family("Qwen3-Embedding", match, config, names, ("embed",), narrows=qwen3.FAMILY)
+FAMILY = Family("Qwen3", match, config, names, ("embed",), narrows=qwen3.FAMILY)

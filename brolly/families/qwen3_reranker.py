@@ -25,4 +25,4 @@ def match(header: Header) -> bool:
     return qwen3.match(header) and (named or scores)
 
 
-FAMILY = Family("Qwen3-Reranker", match, config, names, ("rerank",), narrows=qwen3.FAMILY)
+FAMILY = Family("Qwen3", match, config, names, ("rerank",), narrows=qwen3.FAMILY)

@@ -368,7 +368,7 @@ def test_qwen3_embedding_equals_sentence_transformers(tmp_path: Path) -> None:
     )  # fmt: skip
     rewritten(folder, lambda name: name.removeprefix("model."))  # as it is published, without a head
     theirs, model = S.SentenceTransformer(str(folder), device="cpu"), load(folder)
-    assert (model.card.verbs, model.card.kind.family) == (("embed",), "Qwen3-Embedding")
+    assert (model.card.verbs, model.card.kind.family) == (("embed",), "Qwen3")
     close(theirs.encode(TEXT_SAMPLES), model.embed(TEXT_SAMPLES).vectors)
     close(theirs.encode_query(TEXT_SAMPLES), model.embed(TEXT_SAMPLES, role="query").vectors)
 
@@ -378,7 +378,7 @@ def test_qwen3_reranker_asks_and_hears_yes_or_no(tmp_path: Path, tied: bool) -> 
     folder = qwen3(tmp_path / "Qwen3-Reranker-tiny", tied)
     theirs, tokenizer = T.Qwen3ForCausalLM.from_pretrained(folder), T.AutoTokenizer.from_pretrained(folder)
     model = load(folder)
-    assert (model.card.verbs, model.card.kind.family) == (("rerank",), "Qwen3-Reranker")
+    assert (model.card.verbs, model.card.kind.family) == (("rerank",), "Qwen3")
     task, expected = "find cats", []
     for document in DOCUMENTS:
         text = f"{BEFORE}<Instruct>: {task}\n<Query>: the dog\n<Document>: {document}{BEHIND}"
