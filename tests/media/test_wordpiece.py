@@ -99,3 +99,16 @@ def test_one_text_of_many_that_no_tokenizer_can_read_is_told(tmp_path: Path) -> 
     with pytest.raises(TokenizerError, match="lone surrogate"):
         mine.encode_pairs("the", ["\ud800"], 10)
     assert json.dumps(mine.encode_many([])) == "[]" and mine.encode_pairs("the", [], 10) == []
+
+
+@pytest.mark.parametrize("config", [{"do_lower_case": False}, {"strip_accents": False}, {}])
+@pytest.mark.parametrize("stored", [True, False])
+def test_the_settings_beside_a_bert_tokenizer_json_win_as_in_transformers(
+    tmp_path: Path, config: dict, stored: bool
+) -> None:
+    T.BertTokenizer.from_pretrained(vocabulary(tmp_path)).save_pretrained(tmp_path)
+    (tmp_path / "vocab.txt").unlink()
+    saved = json.loads((tmp_path / "tokenizer.json").read_text())
+    write(tmp_path / "tokenizer.json", saved | {"normalizer": saved["normalizer"] | {"lowercase": stored}})
+    write(tmp_path / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer", **config})
+    same(load_tokenizer(tmp_path), T.AutoTokenizer.from_pretrained(tmp_path))

@@ -19,6 +19,7 @@ from brolly.media.text.template import ChatTemplate
 from brolly.media.text.tokenizer import Tokenizer, guarded
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+WORDPIECE = ("bert", "distilbert", "mpnet")
 FAIRSEQ = ("xlmroberta", "camembert")  # whose ids are not SentencePiece's own
 _MAX_GAP = 1 << 16  # ids between the vocabulary and an added token
 _MODELS = ("tokenizer.model", "tokenizer.model.v*", "spiece.model", "sentencepiece*.model", "spm.model")
@@ -100,6 +101,10 @@ def _from_json(path: Path) -> Tokenizer:
     special = special_tokens(config)
     with guarded(str(path)):
         _add_missing(backend, config, special)
+        if type(backend.normalizer).__name__ == "BertNormalizer" and kind_of(path.parent, config).startswith(WORDPIECE):
+            backend.normalizer = wordpiece.normalizer(
+                config
+            )  # transformers asks the config alone, whatever stands here
     # add_bos_token is not asked here: what the file itself puts around a text is what transformers puts
     return _finish(backend, path, config, special)
 

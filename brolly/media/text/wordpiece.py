@@ -23,20 +23,27 @@ def read_vocabulary(path: Path) -> dict[str, int]:
     return {piece: i for i, piece in enumerate(pieces)}
 
 
-def build(ids: Mapping[str, int], special: Mapping[str, str], config: Mapping[str, Any], *, two_seps: bool) -> Any:
-    """A tokenizers.Tokenizer. `config` may turn off the small letters and the cutting of Chinese, and keep accents;
-    MPNet puts two separators between the texts of a pair."""
-    from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
-    from tokenizers import Tokenizer as Backend
+def normalizer(config: Mapping[str, Any]) -> Any:
+    """What BERT's texts pass through first: small letters, unless `config` says otherwise."""
+    from tokenizers import normalizers
 
     lower, accents, chinese = (config.get(key) for key in RULES)
-    backend = Backend(models.WordPiece(dict(ids), unk_token=special.get("unk_token", "[UNK]")))
-    backend.normalizer = normalizers.BertNormalizer(
+    return normalizers.BertNormalizer(
         clean_text=True,
         handle_chinese_chars=chinese is not False,
         strip_accents=accents if isinstance(accents, bool) else None,
         lowercase=lower is not False,
     )
+
+
+def build(ids: Mapping[str, int], special: Mapping[str, str], config: Mapping[str, Any], *, two_seps: bool) -> Any:
+    """A tokenizers.Tokenizer. `config` may turn off the small letters and the cutting of Chinese, and keep accents;
+    MPNet puts two separators between the texts of a pair."""
+    from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
+    from tokenizers import Tokenizer as Backend
+
+    backend = Backend(models.WordPiece(dict(ids), unk_token=special.get("unk_token", "[UNK]")))
+    backend.normalizer = normalizer(config)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
     known = [text for text in dict.fromkeys(special.values()) if text in ids]
