@@ -302,7 +302,8 @@ class TextEncoderConfig(NamedTuple):
     @property
     def tasks(self) -> tuple[str, ...]:
         judges = self.head and len(self.head.labels) == 1
-        return ("rerank",) if judges else () if self.head else ("embed",)
+        reads = ("embed", "rerank") if self.pool.late else ("embed",)
+        return ("rerank",) if judges else () if self.head else reads
 
 
 class LlamaTextsConfig(NamedTuple):

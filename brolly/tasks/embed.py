@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brolly.errors import BrollyError, ContextTooLong, TokenizerError, UnsupportedTask
+from brolly.errors import BrollyError, CheckpointError, ContextTooLong, TokenizerError, UnsupportedTask
 from brolly.layers.transformer import Spans
 from brolly.media.image import Preprocess, ahead, open_image
 from brolly.media.text import Tokenizer
@@ -25,6 +25,7 @@ class Encoder(Protocol):
 
     network: Any
     device: torch.device
+    dtype: torch.dtype
 
     @property
     def tokenizer(self) -> Tokenizer: ...
@@ -39,6 +40,8 @@ def embed(model: Encoder, inputs: Sequence[Any], options: EmbedOptions) -> Itera
     def found(i: int, kind: str, row: Tensor | BrollyError, n_tokens: int = 0) -> Embedding:
         if isinstance(row, BrollyError):
             return Embedding(i, kind, error=row)
+        if not row.isfinite().all():
+            return Embedding(i, kind, error=broken(model), n_tokens=n_tokens)
         row = row[..., : options.dimensions]
         vector = F.normalize(row, dim=-1) if normalizes(model) else row
         return Embedding(i, kind, vector.cpu().numpy(), n_tokens)
@@ -93,6 +96,15 @@ def normalizes(model: Encoder) -> bool:
     """Whether vectors have length 1: as a text embedder's files say, always in a space of texts and pictures."""
     said = getattr(model.network.config, "normalize", None)
     return hasattr(model.network, "texts") if said is None else bool(said)
+
+
+def broken(model: Encoder) -> CheckpointError:
+    """What a network's answer means that is no number."""
+    dtype = str(model.dtype).removeprefix("torch.")
+    return CheckpointError(
+        f"the network's answer is no finite number; its weights are broken, or {dtype} is too narrow for them: "
+        "use float32, or pull the model again."
+    )
 
 
 # Texts ----------------------------------------------------------------------------------------------------------------

@@ -307,13 +307,15 @@ def test_documents_are_ranked_on_the_command_line(
 def same_tokens(folder: Path) -> Any:
     """Queries and documents of a folder as sentence-transformers embeds them, token by token."""
     theirs, model = S.MultiVectorEncoder(str(folder), device="cpu"), load(folder)
-    assert model.card.verbs == ("embed",)
+    assert model.card.verbs == ("embed", "rerank")
     for role, encode in (("query", theirs.encode_query), ("document", theirs.encode_document)):
         for one, other in zip(encode(TEXT_SAMPLES), model.embed(TEXT_SAMPLES, role=role).vectors, strict=True):
             close(one, other)
     pairs = theirs.similarity(theirs.encode_query(TEXT_SAMPLES[:2]), theirs.encode_document(TEXT_SAMPLES[2:4]))
     mine = model.similarity(model.embed(TEXT_SAMPLES[:2], role="query"), TEXT_SAMPLES[2:4])
     assert np.abs(pairs.numpy() - mine).max() < 1e-4
+    ranked = model.rerank(TEXT_SAMPLES[1], TEXT_SAMPLES[2:4])
+    assert [one.score for one in ranked] == pytest.approx(sorted(pairs[1].tolist(), reverse=True), abs=1e-4)
     return model.network.config.pool.late
 
 
