@@ -8,7 +8,7 @@ import mimetypes
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -59,14 +59,14 @@ def run(args: argparse.Namespace) -> int:
         args.vad = args.mic if args.vad is None else args.vad
         args.words = args.highlight or args.words
     options = given(args, TranscribeOptions)
-    names = [MICROPHONE] if args.mic else sounds(args.inputs)
+    names = {MICROPHONE: Path("microphone")} if args.mic else sounds(args.inputs)
     form, places = outputs(args, names)
     model, errors = open_model(args), Errors()
     for name in names:
         if form == "txt" and len(names) > 1 and not places[name]:
             print(f"{name}:", flush=True)
         try:
-            write(partial(heard, model, name, options), form, places[name], args, name)
+            write(partial(heard, model, name, options), form, places[name], args, name, len(names) > 1)
         except BrollyError as error:
             if len(names) == 1:
                 raise
@@ -74,19 +74,20 @@ def run(args: argparse.Namespace) -> int:
     return errors.close(len(names) - len(errors.rows))
 
 
-def sounds(words: Sequence[str]) -> list[str]:
-    """The files that words name; of a folder those whose names are of sounds and videos. Raises OptionError."""
+def sounds(words: Sequence[str]) -> dict[str, Path]:
+    """The files that words name, and what each is called below a folder of texts; of a folder those whose names are of
+    sounds and videos. Raises OptionError."""
     if not words and (sys.stdin is None or sys.stdin.isatty()):
         raise OptionError("there is nothing to hear; give a file, a folder, - or --mic.")
-    found: list[str] = []
+    found: dict[str, Path] = {}
     for word in words or ["-"]:
         if not os.path.isdir(word):
-            found.append(word)
+            found[word] = Path("stdin" if word == "-" else Path(word).name)
             continue
-        its = [str(path) for path in files_in(Path(word)) if is_sound(path)]
+        its = [path for path in files_in(Path(word)) if is_sound(path)]
         if not its:
             raise OptionError(f"{word} holds no file whose name is that of a sound or a video; name the files.")
-        found += its
+        found |= {str(path): path.relative_to(word) for path in its}
     return found
 
 
@@ -95,7 +96,7 @@ def is_sound(path: Path) -> bool:
     return path.suffix.lower() in SOUNDS or kind.startswith(("audio/", "video/"))
 
 
-def outputs(args: argparse.Namespace, names: Sequence[str]) -> tuple[str, dict[str, Path | None]]:
+def outputs(args: argparse.Namespace, names: Mapping[str, Path]) -> tuple[str, dict[str, Path | None]]:
     """The format, and where each sound's text goes: None is standard output. Raises OptionError."""
     out = Path(args.out) if args.out else None
     ending = out.suffix[1:].lower() if out and not out.is_dir() else ""
@@ -105,18 +106,16 @@ def outputs(args: argparse.Namespace, names: Sequence[str]) -> tuple[str, dict[s
             raise OptionError(f"{len(names):,} sounds make {len(names):,} {form} files; name a folder with --out.")
         return form, dict.fromkeys(names)
     if len(names) == 1 and ending and not args.out.endswith("/"):
-        if not out.parent.is_dir():
-            raise OptionError(f"{out.parent} is no folder; expected one to write {out.name} into.")
-        return form, {names[0]: out}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OptionError(f"--out {out} can be no folder ({error.strerror}).") from None
-    stems = [Path(name).stem.strip("-") or "stdin" for name in names]
-    return form, {
-        name: out / f"{stem if stems.count(stem) == 1 else Path(name).name}.{form}"
-        for name, stem in zip(names, stems, strict=True)
-    }
+        return form, dict.fromkeys(names, out)
+    places: dict[str, Path | None] = {}
+    for name, below in names.items():
+        place = out / below.with_suffix(f".{form}")
+        if place in places.values():  # talk.mp3 beside talk.wav
+            place = out / f"{below}.{form}"
+        if place in places.values():
+            raise OptionError(f"{name} and another sound would both be written to {place}; transcribe them apart.")
+        places[name] = place
+    return form, places
 
 
 def heard(model: Any, name: str, options: dict[str, Any]) -> Transcribing:
@@ -126,8 +125,9 @@ def heard(model: Any, name: str, options: dict[str, Any]) -> Transcribing:
 
 
 def write(
-    begin: Callable[[], Transcribing], form: str, place: Path | None, args: argparse.Namespace, name: str
-) -> None:
+    begin: Callable[[], Transcribing], form: str, place: Path | None, args: argparse.Namespace, name: str,
+    several: bool = False,
+) -> None:  # fmt: skip
     """A sound's text, piece by piece as it is heard; what stops it, an error or ^C, leaves what was heard by then."""
     from brolly.media.audio.subtitles import WRITERS, as_json, clock
     from brolly.progress import bar
@@ -152,7 +152,7 @@ def write(
             finally:
                 if kept or sys.exc_info()[0] is None:
                     found = as_json(running.transcript(kept), whole=not args.json)
-                    named = {"input": name} if place is None and len(args.inputs) != 1 and not args.mic else {}
+                    named = {"input": name} if several else {}
                     print(json.dumps(named | found, ensure_ascii=False), file=file, flush=True)
         elif person:
             for segment in segments():
@@ -174,6 +174,7 @@ def opened(place: Path | None) -> Iterator[TextIO]:
         yield sys.stdout
         return
     try:
+        place.parent.mkdir(parents=True, exist_ok=True)
         with place.open("w", encoding="utf-8", newline="\n") as file:
             yield file
     except OSError as error:
