@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from brolly.card import Family, Header, Rename
 from brolly.configs import TextEncoderConfig
-from brolly.families import encoders, towers
+from brolly.families import encoders, gguf_encoders, towers
 
 QUERY = "encoder.layer.0.attention.self.query.weight"
 
 
 def config(header: Header) -> TextEncoderConfig:
+    if header.format == "gguf":
+        return gguf_encoders.config(header, "gelu")
     found = towers.shapes(header, names(header))
     blocks = encoders.stack(
         header, found, header.whole("num_attention_heads"), header.config.get("hidden_act", "gelu"),
@@ -19,6 +21,8 @@ def config(header: Header) -> TextEncoderConfig:
 
 
 def names(header: Header) -> tuple[Rename, ...]:
+    if header.format == "gguf":
+        return gguf_encoders.names()
     at = r"(?:bert\.)?"
     judges = "classifier.weight" in header.tensors
     return (
@@ -32,7 +36,7 @@ def names(header: Header) -> tuple[Rename, ...]:
 
 
 def match(header: Header) -> bool:
-    return encoders.is_hugging_face(header, ("bert",), QUERY)
+    return encoders.is_hugging_face(header, ("bert",), QUERY) or gguf_encoders.matches(header, "bert")
 
 
 FAMILY = Family("BERT", match, config, names, ("embed", "rerank"))

@@ -6,10 +6,12 @@ from __future__ import annotations
 from brolly.card import Family, Header, Rename
 from brolly.configs import Rope, TextEncoderConfig
 from brolly.errors import CheckpointError
-from brolly.families import encoders, towers
+from brolly.families import encoders, gguf_encoders, towers
 
 
 def config(header: Header) -> TextEncoderConfig:
+    if header.format == "gguf":
+        return gguf_encoders.config(header, "silu")
     said = header.config
     found = towers.shapes(header, names(header))
     if "n_embd" not in said:
@@ -29,6 +31,8 @@ def config(header: Header) -> TextEncoderConfig:
 
 
 def names(header: Header) -> tuple[Rename, ...]:
+    if header.format == "gguf":
+        return gguf_encoders.names()
     at = r"(?:nomic_bert\.|bert\.)?"
     here, there = rf"{at}encoder\.layers\.(\d+)\.", r"encoder.layers.\1."
     return (
@@ -47,7 +51,8 @@ def names(header: Header) -> tuple[Rename, ...]:
 
 def match(header: Header) -> bool:
     nomic = "encoder.layers.0.mlp.fc11.weight", "layers.0.mlp.up_proj.weight"
-    return any(encoders.is_hugging_face(header, ("nomic_bert",), name) for name in nomic)
+    hugging_face = any(encoders.is_hugging_face(header, ("nomic_bert",), name) for name in nomic)
+    return hugging_face or gguf_encoders.matches(header, "nomic-bert")
 
 
 FAMILY = Family("Nomic Embed", match, config, names, ("embed", "rerank"))

@@ -17,11 +17,12 @@ from brolly.configs import PoolConfig
 from brolly.errors import CheckpointError, ContextTooLong, OptionError, UnsupportedTask
 from brolly.identity import examine
 from brolly.layers.transformer import Spans
+from brolly.media.text import load_tokenizer
 from brolly.tasks.rerank import BEFORE, BEHIND
 from tests.check_family import loaded
 from tests.families.test_language import noisy
 from tests.families.text_folders import TEXTS as TEXT_SAMPLES
-from tests.families.text_folders import bert, copied, modules, qwen3, vocabulary, write
+from tests.families.text_folders import bert, copied, gguf_file, modules, qwen3, vocabulary, write
 
 T = pytest.importorskip("transformers")
 S = pytest.importorskip("sentence_transformers")
@@ -161,6 +162,21 @@ def test_the_first_modernberts_config_is_read(tmp_path: Path) -> None:
     new = ("layer_types", "rope_parameters")
     write(tmp_path / "config.json", {key: value for key, value in said.items() if key not in new})
     check_texts(tmp_path, "ModernBERT", hidden(model))
+
+
+@pytest.mark.parametrize(
+    ("family", "arch", "pooling", "theta"),
+    [("BERT", "bert", "cls", None), ("BERT", "bert", "mean", None), ("Nomic Embed", "nomic-bert", "mean", 1000.0)],
+)
+def test_gguf_of_an_encoder(tmp_path: Path, family: str, arch: str, pooling: str, theta: float | None) -> None:
+    model = reference(family)
+    model.save_pretrained(tmp_path)
+    tensors, modes = load_file(tmp_path / "model.safetensors"), ("", "mean", "cls", "lasttoken")
+    (tmp_path / "only").mkdir()
+    path = gguf_file(tmp_path / "only" / "model.gguf", tensors, arch, modes.index(pooling), theta)
+    assert check_texts(path, family, hidden(model)).config.pool == PoolConfig((pooling,))
+    ids = load_tokenizer(vocabulary(tmp_path / "words")).encode_many(TEXT_SAMPLES[:3])
+    assert load(path).tokenizer.encode_many(TEXT_SAMPLES[:3]) == ids
 
 
 @pytest.mark.parametrize(

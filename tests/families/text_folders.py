@@ -88,3 +88,50 @@ def modules(folder: Path, *rows: tuple[str, str, Mapping[str, Any] | None], **sa
 def copied(source: Path, target: Path) -> Path:
     shutil.copytree(source, target, dirs_exist_ok=True)
     return target
+
+
+GGUF = {
+    "embeddings.word_embeddings": "token_embd", "embeddings.position_embeddings": "position_embd",
+    "embeddings.token_type_embeddings": "token_types", "embeddings.LayerNorm": "token_embd_norm",
+    "attention.self.query": "attn_q", "attention.self.key": "attn_k", "attention.self.value": "attn_v",
+    "attention.output.dense": "attn_output", "attention.output.LayerNorm": "attn_output_norm",
+    "intermediate.dense": "ffn_up", "output.dense": "ffn_down", "output.LayerNorm": "layer_output_norm",
+    "mlp.fc11": "ffn_up", "mlp.fc12": "ffn_gate", "mlp.fc2": "ffn_down", "attn.Wqkv": "attn_qkv",
+    "attn.out_proj": "attn_output", "norm1": "attn_output_norm", "norm2": "layer_output_norm",
+    "emb_ln": "token_embd_norm",
+}  # fmt: skip
+
+
+def gguf_file(path: Path, tensors: Mapping[str, Any], arch: str, pooling: int, theta: float | None = None) -> Path:
+    """An encoder and its vocabulary as llama.cpp's converter writes them."""
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(path, arch)
+    writer.add_context_length(40)
+    writer.add_embedding_length(32)
+    writer.add_block_count(3)
+    writer.add_feed_forward_length(48)
+    writer.add_head_count(4)
+    writer.add_layer_norm_eps(1e-12)
+    writer.add_pooling_type(gguf.PoolingType(pooling))
+    if theta:
+        writer.add_rope_freq_base(theta)
+    words = [w if w in SPECIAL else w.removeprefix("##") if w.startswith("##") else f"▁{w}" for w in WORDS]
+    writer.add_tokenizer_model("bert")
+    writer.add_token_list(words)
+    writer.add_token_types([3 if w in SPECIAL else 1 for w in WORDS])
+    for word, role in zip(
+        ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), ("pad", "unk", "bos", "sep", "mask"), strict=True
+    ):
+        getattr(writer, f"add_{role}_token_id")(WORDS.index(word))
+    for name, tensor in tensors.items():
+        stem, _, leaf = name.removeprefix("pooler.").rpartition(".")
+        parts = stem.split(".")
+        block = f"blk.{parts[2]}." if parts[0] == "encoder" else ""
+        known = GGUF.get(".".join(parts[3:]) if block else stem)
+        if known and not name.startswith("pooler."):
+            writer.add_tensor(f"{block}{known}.{leaf}", tensor.float().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

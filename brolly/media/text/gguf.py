@@ -105,7 +105,13 @@ def _wordpiece(tokens: list[str], kinds: list[int], special: Mapping[str, str]) 
     for i, token in enumerate(tokens):
         plain = token.startswith("▁") or kinds[i] in (CONTROL, UNKNOWN) or (token[:1] == "[" and token[-1:] == "]")
         ids[token.removeprefix("▁") if plain else f"##{token}"] = i
-    return wordpiece.build(ids, special, {}, two_seps=False)
+    # newer files call what begins a text bos
+    around = {
+        role: special[name]
+        for name, role in (("bos_token", "cls_token"), ("eos_token", "sep_token"))
+        if name in special
+    }
+    return wordpiece.build(ids, around | dict(special), {}, two_seps=False)
 
 
 def _strings(metadata: Mapping[str, Any], key: str, source: str, limit: int = MAX_TOKENS) -> list[str]:
