@@ -301,9 +301,9 @@ class TextEncoderConfig(NamedTuple):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        judges = self.head and len(self.head.labels) == 1
-        reads = ("embed", "rerank") if self.pool.late else ("embed",)
-        return ("rerank",) if judges else () if self.head else reads
+        if self.head:
+            return ("rerank",)
+        return ("embed", "rerank") if self.pool.late else ("embed",)
 
 
 class LlamaTextsConfig(NamedTuple):

@@ -74,7 +74,7 @@ def with_modules(folder: Where, header: Header | None, faults: list[CheckpointEr
 def colbert(folder: Where, header: Header, faults: list[CheckpointError] | None) -> Header:
     """A network of Stanford's ColBERT, with a layer beside it and artifact.metadata, in PyLate's words."""
     said = settings(folder / "artifact.metadata", faults)
-    shape = header.tensors["linear.weight"].shape
+    shape = header.tensors["linear.weight"].shape if "linear.weight" in header.tensors else ()
     if len(shape) != 2 or (said is None and header.config.get("architectures") != ["HF_ColBERT"]):
         return header
     said = said or {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from brolly.card import Family, Header, Rename
 from brolly.configs import TextEncoderConfig
+from brolly.errors import CheckpointError
 from brolly.families import encoders, gguf_encoders, towers
 
 QUERY = "encoder.layer.0.attention.self.query.weight"
@@ -12,6 +13,11 @@ QUERY = "encoder.layer.0.attention.self.query.weight"
 def config(header: Header) -> TextEncoderConfig:
     if header.format == "gguf":
         return gguf_encoders.config(header, "gelu")
+    places = header.config.get("position_embedding_type", "absolute")
+    if places != "absolute" or header.config.get("is_decoder"):
+        raise CheckpointError(
+            f"{header.path}: a BERT of {places!r:.40} positions or a decoder's; expected absolute ones."
+        )
     found = towers.shapes(header, names(header))
     blocks = encoders.stack(
         header, found, header.whole("num_attention_heads"), header.config.get("hidden_act", "gelu"),

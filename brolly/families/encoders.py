@@ -120,6 +120,16 @@ def pool(header: Header, usual: str = "mean") -> PoolConfig:
     return PoolConfig(modes, tuple(dense), normalize, late_interaction(header, steps) if late else None)
 
 
+def fitting(header: Header, pool: PoolConfig, dim: int) -> PoolConfig:
+    """The pool, where each of its layers takes as many numbers as come to it. Raises CheckpointError."""
+    width = dim * max(len(pool.modes), 1)
+    for layer in pool.dense:
+        if layer.in_dim != width:
+            raise CheckpointError(f"{header.path}: a dense layer takes {layer.in_dim} numbers, and {width} come to it.")
+        width = layer.out_dim
+    return pool
+
+
 def late_interaction(header: Header, steps: list[Mapping[str, Any]]) -> LateConfig:
     """ColBERT's settings, as sentence-transformers writes them, or PyLate, which has a flat key for each."""
     said = header.config["sentence_transformers"]
@@ -149,7 +159,7 @@ def pooling_modes(header: Header, step: Mapping[str, Any]) -> tuple[str, ...]:
     found = [said] if isinstance(said, str) else said if isinstance(said, list) else None
     if found is None:
         found = [mode for key, mode in LEGACY.items() if step.get(key)] or ["mean"]
-    if not found or any(mode not in MODES for mode in found):
+    if not found or any(mode not in MODES or found.count(mode) > 1 for mode in found[: len(MODES) + 1]):
         raise CheckpointError(f"{header.path} pools by {found!r:.80}; expected some of {', '.join(MODES)}.")
     return tuple(found)
 
@@ -177,13 +187,17 @@ def head(header: Header, found: Shapes, **more: Any) -> HeadConfig | None:
     """The classifier, where there is one."""
     if "head.out.weight" not in found:
         return None
+    if (n_labels := found["head.out.weight"][0]) != 1:
+        raise CheckpointError(
+            f"{header.path} tells {n_labels} labels apart; of classifiers of texts, judges of one run."
+        )
     said = header.config.get("sentence_transformers")
     act = said.get("activation_fn") if isinstance(said, dict) else None
     act = act or header.config.get("sbert_ce_default_activation_function") or "Sigmoid"
     kind = str(act).rpartition(".")[2]
     if kind not in ("Sigmoid", "Identity"):
         raise CheckpointError(f"{header.path}: scores pass through {act!r:.80}; expected Sigmoid or Identity.")
-    labels = towers.labels_of(header, found["head.out.weight"][0])
+    labels = towers.labels_of(header, n_labels)
     return HeadConfig(labels, sigmoid=kind == "Sigmoid", **more)
 
 
@@ -197,7 +211,7 @@ def stack(header: Header, found: Shapes, n_heads: int, act: Any, norm_eps: float
         )
     if dim % n_heads:
         raise CheckpointError(f"{header.path}: {dim} channels do not divide among {n_heads} heads.")
-    n_layers = 1 + max(int(m[1]) for name in found if (m := re.match(r"encoder\.layers\.(\d{1,4})\.", name)))
+    n_layers = sum(re.fullmatch(r"encoder\.layers\.\d+\.layer_norm2\.weight", name) is not None for name in found)
     q, k, v, o = (f"{first}self_attn.{p}_proj.bias" in found for p in ("q", "k", "v", "out"))
     down, up = (f"{first}mlp.{part}.bias" in found for part in ("fc2", "fc1"))
     return StackConfig(
@@ -220,7 +234,7 @@ def encoder(header: Header, found: Shapes, blocks: StackConfig, **more: Any) -> 
         context=context(header, longest),
         n_positions=positions,
         n_types=found.get("embeddings.token_type.weight", (0,))[0],
-        **({"pool": pool(header)} | more),
+        **({"pool": fitting(header, pool(header), blocks.dim)} | more),
     )
 
 

@@ -9,6 +9,9 @@ from brolly.families import encoders, towers
 
 
 def config(header: Header) -> TextEncoderConfig:
+    usual = {"position_embedding_type": "rope", "layer_norm_type": "layer_norm", "logn_attention_scale": False}
+    if odd := next((key for key, value in usual.items() if header.config.get(key, value) != value), None):
+        raise CheckpointError(f"{header.path}: its {odd} is {header.config[odd]!r:.40}; expected {usual[odd]!r}.")
     found = towers.shapes(header, names(header))
     made = encoders.rotary(header, found, "gelu", 160000.0)
     said = header.config.get("rope_scaling")

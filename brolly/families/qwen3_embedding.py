@@ -10,7 +10,7 @@ from brolly.families import encoders, qwen2, qwen3
 
 def config(header: Header) -> LlamaTextsConfig:
     made = of_texts(header)
-    return made._replace(pool=encoders.pool(header, "lasttoken"))
+    return made._replace(pool=encoders.fitting(header, encoders.pool(header, "lasttoken"), made.llama.dim))
 
 
 def of_texts(header: Header) -> LlamaTextsConfig:

@@ -301,6 +301,15 @@ def test_cross_encoder_scores_as_sentence_transformers_does(tmp_path: Path, act:
     assert [one.document for one in model.rerank("the", DOCUMENTS, top=2)] and model.rerank("the", []) == []
 
 
+@pytest.mark.parametrize("kind", ["BertForSequenceClassification", "BertForTokenClassification"])
+def test_classifiers_of_several_labels_are_told_and_not_run(tmp_path: Path, kind: str) -> None:
+    bert(tmp_path, kind, num_labels=3)
+    told = examine(tmp_path)
+    assert told.verbs == () and "3 labels apart" in told.verbs_why
+    with pytest.raises(CheckpointError, match="3 labels apart"):
+        load(tmp_path)
+
+
 def test_documents_are_ranked_on_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
