@@ -21,6 +21,7 @@ from brolly.errors import BrollyError, CheckpointError, OptionError, TokenizerEr
 from brolly.families.whisper import alignment_heads
 from brolly.identity import Card
 from brolly.media.audio import AudioStream, open_audio
+from brolly.media.audio.mel import N_FRAMES
 from brolly.media.audio.whisper_tokens import load_whisper_tokens
 from brolly.media.image import Preprocess, load_preprocess
 from brolly.media.text import Prompts, Tokenizer, load_tokenizer, prompts_of
@@ -30,7 +31,7 @@ from brolly.tasks.embed import gather as gather_vectors
 from brolly.tasks.generate import gather, stream
 from brolly.tasks.rerank import rerank
 from brolly.tasks.score import score
-from brolly.tasks.transcribe import Ear, Transcribing, detect_language
+from brolly.tasks.transcribe import LEAST_CONTEXT, Ear, Transcribing, detect_language
 from brolly.tasks.transcribe.rules import FIRST_TIME
 from brolly.verbs import (
     Classification,
@@ -243,6 +244,11 @@ class Model:
         """What hears and writes, where the model is a Whisper."""
         config: Any = self.network.config
         network: Any = self.network
+        if config.audio_context < N_FRAMES // 2 or config.context < LEAST_CONTEXT:
+            raise CheckpointError(
+                f"{self.card.header.path} has {config.audio_context:,} places of sound and {config.context:,} of text; "
+                f"expected {N_FRAMES // 2:,}, half a minute's, and at least {LEAST_CONTEXT}."
+            )
         tokens = load_whisper_tokens(self.card.header, config.vocab_size, self.defaults)
         latest = self.defaults.get("max_initial_timestamp_index", FIRST_TIME)
         heads = alignment_heads(config, self.defaults)

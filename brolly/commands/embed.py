@@ -161,7 +161,7 @@ def write(path: Path, model: str, rows: Iterator[tuple[Input, Any]], errors: Err
     from brolly.checkpoint.safetensors import write_whole
 
     if path.suffix == ".jsonl":
-        write_whole(path, lambda: ((line(one, vector) + "\n").encode() for one, vector in rows), 0)
+        write_whole(path, lambda: ((line(one, vector) + "\n").encode(errors="replace") for one, vector in rows), 0)
         return
     kept = list(rows)
     names, kinds = [one.name for one, _ in kept], [one.kind for one, _ in kept]
@@ -183,6 +183,7 @@ def write(path: Path, model: str, rows: Iterator[tuple[Input, Any]], errors: Err
         cells = arrow.array([vector.tolist() for _, vector in kept])
         deep = arrow.types.is_list(cells.type) and arrow.types.is_list(cells.type.value_type)
         kind = arrow.list_(arrow.list_(arrow.float32())) if deep else arrow.list_(arrow.float32())
+        names = [name.encode(errors="replace").decode() for name in names]  # one may be no UTF-8
         table = arrow.table({"input": names, "kind": kinds, "embedding": cells.cast(kind)})
         parquet.write_table(table.replace_schema_metadata({"model": model}), buffer)
     write_whole(path, lambda: [buffer.getbuffer()], buffer.getbuffer().nbytes)

@@ -79,9 +79,11 @@ def images_in(words: Sequence[str]) -> list[Path]:
 def read_text(path: Path) -> str:
     """A file's text. Raises MediaError where it is none."""
     try:
-        if path.stat().st_size > MAX_TEXT:
-            raise MediaError(f"{path} has {path.stat().st_size:,} bytes; a text has at most {MAX_TEXT:,}.")
-        return path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as file:  # a device and a pipe do not tell how much they hold
+            data = file.read(MAX_TEXT + 1)
+        if len(data) > MAX_TEXT:
+            raise MediaError(f"{path} has more than {MAX_TEXT:,} bytes, the most that a text has.")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise MediaError(f"{path} is neither an image that can be read here nor text in UTF-8.") from None
     except OSError as error:

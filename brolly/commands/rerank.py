@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"model": args.model, "query": args.query, "data": rows}, ensure_ascii=False))
     else:
+        from brolly.identity.show import clean
+
         for row in rows:
-            print(f"{row['score']:8.4f}  {' '.join(str(row['document']).split())[:WIDTH]}")
+            print(f"{row['score']:8.4f}  {clean(' '.join(str(row['document']).split()))[:WIDTH]}")
     return 0

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if not hasattr(model.network, "images"):
         raise UnsupportedTask(f"{args.model} reads texts alone; searching pictures wants a model that sees.")
     query = model.embed(asked or args.query).vectors[0]  # what is wrong with it is told before a folder is read
-    index = Index(folder, _name(args.model), fingerprint(model))
+    index = Index(folder, _name(args.model), fingerprint(model), len(query))
     if index.fresh:
         print(f"brolly: {index.path.name} is made anew: {index.fresh}.", file=sys.stderr)
     n_new = _update(model, index, paths, errors, args.batch_size)

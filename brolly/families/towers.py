@@ -18,6 +18,7 @@ ACTS = {
     "gelu_tanh": "gelu_tanh", "relu": "relu", "silu": "silu",
 }  # fmt: skip
 EYE, TEXT = "vision_model.", "text_model."
+MAX_LABELS = 1 << 20
 
 
 def resblocks(at: str, to: str) -> tuple[Rename, ...]:
@@ -210,6 +211,8 @@ def usual_heads(dim: int, attention_pool: bool) -> int:
 
 def labels_of(header: Header, n_labels: int) -> tuple[str, ...]:
     """A classifier's labels by number: id2label, timm's label_names, or their numbers where nobody names them."""
+    if n_labels > MAX_LABELS:
+        raise CheckpointError(f"{header.path}: its classifier tells {n_labels:,} labels apart; at most {MAX_LABELS:,}.")
     said = header.config.get("id2label")
     if isinstance(said, dict):
         return tuple(str(said.get(str(i), f"LABEL_{i}")) for i in range(n_labels))

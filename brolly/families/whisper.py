@@ -148,7 +148,7 @@ def alignment_heads(config: WhisperConfig, said: Mapping[str, Any]) -> tuple[tup
     if isinstance(listed, list) and listed:
         pairs = [tuple(p) for p in listed if isinstance(p, list) and [type(n) for n in p] == [int, int]]
         if len(pairs) == len(listed) and all(0 <= p[0] < config.n_layers and 0 <= p[1] < config.n_heads for p in pairs):
-            return tuple((layer, head) for layer, head in pairs)
+            return tuple(dict.fromkeys((layer, head) for layer, head in pairs))
         raise CheckpointError(
             f"generation_config.json: alignment_heads is {listed!r:.60}; expected pairs of one of {config.n_layers} "
             f"layers and one of {config.n_heads} heads."

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brolly.errors import BrollyError, OptionError
-from brolly.tasks.embed import Encoder, embed_rows, read_texts, see
+from brolly.tasks.embed import Encoder, broken, embed_rows, read_texts, see
 from brolly.verbs import Classification
 
 
@@ -27,6 +27,8 @@ def classify(
     for row in see(model, logits, sources, batch_size):
         if isinstance(row, BrollyError):
             yield row
+        elif not row.isfinite().all():
+            yield broken(model)
         else:
             yield ranked(labels, row, row.softmax(-1) if texts is None else network.probabilities(row), top)
 

@@ -157,7 +157,7 @@ def fitted(model: Encoder, ids: list[int], text: str, most: int) -> tuple[list[i
         ids = ids[: most - len(end)] + end
     if max(ids, default=0) >= config.vocab_size:
         raise UnsupportedTask(f"{tokenizer.source} makes token {max(ids)}, and the network has {config.vocab_size}.")
-    tower = getattr(config, "text", None)
+    tower: Any = getattr(config, "text", None)
     if getattr(tower, "pool", "") == "eos" and tower.eos_id not in ids:
         what = f"{tokenizer.source} puts no token {tower.eos_id} behind a text, where this network gathers its meaning"
         raise TokenizerError(f"{what}; put the model's own tokenizer beside it.")

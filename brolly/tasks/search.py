@@ -23,10 +23,11 @@ class Entry(NamedTuple):
 
 
 class Index:
-    """The vectors of a folder's pictures by one model. `fresh` says why an index that was there is made anew."""
+    """The vectors, of so many numbers, of a folder's pictures by one model. `fresh` says why an index that was there is
+    made anew."""
 
-    def __init__(self, folder: Path, name: str, fingerprint: str) -> None:
-        self.folder, self.fingerprint = folder, fingerprint
+    def __init__(self, folder: Path, name: str, fingerprint: str, n_numbers: int) -> None:
+        self.folder, self.fingerprint, self.n_numbers = folder, fingerprint, n_numbers
         self.path = folder / f".brolly-index-{name}.safetensors"
         self.entries: dict[str, Entry] = {}
         self.fresh = ""
@@ -34,7 +35,7 @@ class Index:
         if self.path.is_file():
             try:
                 self._read()
-            except (BrollyError, OSError, ValueError, TypeError, KeyError) as error:
+            except (BrollyError, OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
                 self.entries, self.fresh = {}, str(error) or type(error).__name__
 
     def __len__(self) -> int:
@@ -107,8 +108,12 @@ class Index:
                 raise ValueError(f"its {name} are {info.dtype}")
             count = info.n_elements
             data[name] = np.fromfile(self.path, kind, count, offset=info.offset).reshape(info.shape)
-        rows = json.loads(data["files"].tobytes())
-        for (name, size, mtime), vector in zip(rows, data["vectors"], strict=True):
+        rows, vectors = json.loads(data["files"].tobytes()), data["vectors"]
+        if rows and (vectors.ndim != 2 or vectors.shape[1] != self.n_numbers):
+            raise ValueError(f"its vectors are {vectors.shape}; this model's have {self.n_numbers:,} numbers")
+        if not (np.linalg.norm(vectors.astype(np.float64), axis=-1) < 1.001).all():  # neither NaN nor too long
+            raise ValueError("its vectors are longer than 1")
+        for (name, size, mtime), vector in zip(rows, vectors, strict=True):
             if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
                 raise ValueError(f"it names {name!r:.80}, which lies outside of the folder")
             self.entries[name] = Entry(int(size), int(mtime), vector)

@@ -505,3 +505,47 @@ def test_a_tokenizer_that_ends_no_text_is_told(folder: Path, tmp_path: Path) -> 
     (tmp_path / "clip/config.json").write_text(json.dumps(config))
     with pytest.raises(TokenizerError, match="puts no token 3 behind a text"):
         load(tmp_path / "clip", device="cpu").embed(["red"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "vectors"),
+    [
+        (None, np.ones((1, 7)) / 7**0.5), (None, np.full((1, 3), np.nan)), (None, np.full((1, 3), 1e30)),
+        (None, np.ones(1)), (b"[" * 100_000, np.ones((1, 3)) / 3), (b'[["red.jpg", Infinity, 1]]', np.ones((1, 3)) / 3),
+    ],
+)  # fmt: skip
+def test_an_index_that_was_made_up_is_made_anew(
+    folder: Path, tmp_path: Path, capsys: Any, rows: bytes | None, vectors: Any
+) -> None:
+    from brolly.checkpoint import read_safetensors, write_safetensors
+
+    photo("red").save(tmp_path / "red.jpg")
+    program(capsys, "search", folder, tmp_path, "red")
+    index = next(tmp_path.glob(".brolly-index-*"))
+    _, metadata = read_safetensors(index)
+    stat = (tmp_path / "red.jpg").stat()
+    rows = rows or json.dumps([["red.jpg", stat.st_size, stat.st_mtime_ns]]).encode()
+    matrix = vectors.astype(np.float32)
+    write_safetensors(index, [("files", "U8", (len(rows),), rows), ("vectors", "F32", matrix.shape, matrix)], metadata)
+    out, err = program(capsys, "search", folder, tmp_path, "red")
+    assert out.startswith(" 0.8") and "is made anew" in err
+
+
+def test_a_pipe_is_read_whole_and_a_device_not_for_ever(folder: Path, capsys: Any) -> None:
+    read, write = os.pipe()
+    os.write(write, b"a photo of red. and more words")
+    os.close(write)
+    found = told(capsys, "embed", folder, f"/dev/fd/{read}")["data"][0]
+    os.close(read)
+    assert found["embedding"] == told(capsys, "embed", folder, "a photo of red. and more words")["data"][0]["embedding"]
+    assert "the most that a text has" in program(capsys, "embed", folder, "/dev/zero", code=2)[1]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "npz", "parquet"])
+def test_a_name_that_is_no_utf_8_is_written_too(folder: Path, tmp_path: Path, capsys: Any, form: str) -> None:
+    if form == "parquet":
+        pytest.importorskip("pyarrow")
+    odd = tmp_path / os.fsdecode(b"caf\xe9.png")
+    photo("red").save(odd)
+    program(capsys, "embed", folder, odd, "--out", tmp_path / f"v.{form}")
+    assert (tmp_path / f"v.{form}").stat().st_size

@@ -85,8 +85,8 @@ def open_audio(source: Any, *, rate: int | None = None, name: str = "") -> Audio
             with path.open("rb") as file:
                 if file.seekable():
                     _look(file, name)
-        except OSError as error:
-            raise MediaError(f"{name} cannot be opened: {error.strerror or error}.") from None
+        except (OSError, ValueError) as error:  # ValueError: a NUL in its name
+            raise MediaError(f"{name} cannot be opened: {getattr(error, 'strerror', None) or error}.") from None
         return _from_file(f"file:{path}", name, (lambda: open_audio(path, name=name)) if path.is_file() else None)
     if isinstance(source, (bytes, bytearray, memoryview)):
         source = io.BytesIO(source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import lzma
+import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -20,6 +21,7 @@ from brolly.media.text.patterns import GPT2
 SHIPPED = Path(__file__).parent / "vocabularies"
 STEP = 0.02  # seconds between two timestamps
 N_TIMES = 1501
+MAX_LANGUAGES = 1024
 ENGLISH_ONLY = 51864  # tokens of the published models that hear no language but English
 # what is no speech, alone or behind a space, where it is one token; of notes the first token whatever follows
 SYMBOLS = r"""( ) [ ] { } < > (( )) [[ ]] {{ }} << >> ((( ))) <<< >>> 「 」 『 』 -( -[ (' (" -- --- ♪♪ ♪♪♪
@@ -67,7 +69,8 @@ class WhisperTokens:
         listed = self.said.get("lang_to_id")
         rows = listed if isinstance(listed, Mapping) else {c: self.vocabulary.token_id(f"<|{c}|>") for c in LANGUAGES}
         known = {str(text).strip("<|>"): i for text, i in rows.items() if type(i) is int and 0 <= i < self.n_vocab}
-        return dict(sorted(known.items(), key=lambda row: row[1]))
+        codes = ((code, i) for code, i in known.items() if re.fullmatch(r"[a-z]{2,3}(-[A-Za-z]{2,8})?", code))
+        return dict(sorted(codes, key=lambda row: row[1])[:MAX_LANGUAGES])
 
     def language_token(self, language: str) -> int:
         """The token of a language, by its code or its name. Raises OptionError."""

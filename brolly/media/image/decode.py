@@ -35,9 +35,11 @@ _HEIF = re.compile(rb".{4}ftyp(?:hei[cfmsx]|hev[cx]|mif1|msf1)", re.DOTALL)
 
 
 def looks_like_image(path: Path) -> bool:
-    """Whether a file's first bytes, or failing them its name, are a picture's."""
+    """Whether a file's first bytes, or failing them its name, are a picture's. A pipe is not looked into."""
     if path.suffix.lower() in SUFFIXES:
         return True
+    if not path.is_file():
+        return False
     try:
         with path.open("rb") as file:
             return _MAGIC.match(file.read(16)) is not None

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from brolly.engine.listen import Writing
+from brolly.errors import CheckpointError
 from brolly.tasks.transcribe.rules import Rules
 
 
@@ -48,6 +49,11 @@ def write(writing: Writing, chooser: Chooser, rules: Rules, most: int) -> list[l
     written = torch.empty((n_windows, 0), dtype=torch.long, device=logits.device)
     for place in range(most):
         rules.apply(logits, written)
+        if not logits.amax(1).isfinite().all():
+            raise CheckpointError(
+                "this Whisper can write nothing next: its weights are broken, or its generation_config.json forbids "
+                "every token; pull the model again, or use float32."
+            )
         tokens, sources, done = chooser.choose(logits, written)
         written = torch.cat([written[sources], tokens[:, None]], dim=1)
         for i, window in enumerate(here):
