@@ -152,7 +152,7 @@ class FasterWhisper:
 
     def transcribe(self, sound: str, beams: int) -> int:
         segments, _ = self.model.transcribe(
-            sound, beam_size=beams, language="en", temperature=0, max_new_tokens=2 * N_TOKENS - 3,  # it halves the whole
+            sound, beam_size=beams, language="en", temperature=0, max_new_tokens=2 * N_TOKENS - 3,  # halved
             compression_ratio_threshold=None, log_prob_threshold=None, condition_on_previous_text=False,
         )  # fmt: skip
         return sum(len(segment.tokens) for segment in segments)
