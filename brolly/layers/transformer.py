@@ -47,7 +47,8 @@ class Spans:
     @cached_property
     def positions(self) -> Tensor:
         """Each token's place in its own sequence: (N,)."""
-        return torch.cat([torch.arange(n, device=self.device) for n in self.lengths])
+        starts, lengths = (torch.tensor(t, dtype=torch.long, device=self.device) for t in (self.starts, self.lengths))
+        return torch.arange(sum(self.lengths), device=self.device) - starts.repeat_interleave(lengths)
 
     def at(self, places: Sequence[int]) -> Tensor:
         """Rows of one token a sequence, counted from its start, or from its end where negative: (B,)."""
