@@ -81,12 +81,17 @@ def by_adapter(subject: Subject) -> Told | None:
 
 
 def by_sentence_transformers(subject: Subject) -> Told | None:
-    """modules.json is a list: a transformer, then pooling. Whatever the class is called, it gives vectors."""
+    """modules.json is a list: a transformer, then pooling. Whatever the class is called, it gives vectors; so does
+    ColBERT, a vector a token."""
+    if subject.has("artifact.metadata") and "linear.weight" in subject.header.tensors and (inner := by_config(subject)):
+        return Told(
+            inner.family, "embedder", "artifact.metadata", "", "ColBERT", "a vector a token, for late interaction"
+        )
     if not subject.has("modules.json"):
         return None
     text = subject.text("modules.json", 2**16)
     if "sentence_transformers" not in text or not re.search(
-        r"models\.(Pooling|CLIPModel|WordEmbeddings)|Pooling", text
+        r"models\.(Pooling|CLIPModel|WordEmbeddings)|Pooling|MultiVectorMask|pylate\.", text
     ):
         return None
     inner = by_config(subject)

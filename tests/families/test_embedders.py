@@ -332,7 +332,7 @@ def test_documents_are_ranked_on_the_command_line(
 def same_tokens(folder: Path) -> Any:
     """Queries and documents of a folder as sentence-transformers embeds them, token by token."""
     theirs, model = S.MultiVectorEncoder(str(folder), device="cpu"), load(folder)
-    assert model.card.verbs == ("embed", "rerank")
+    assert (model.card.verbs, model.card.kind.flavours) == (("embed", "rerank"), ("embedder",))
     for role, encode in (("query", theirs.encode_query), ("document", theirs.encode_document)):
         for one, other in zip(encode(TEXT_SAMPLES), model.embed(TEXT_SAMPLES, role=role).vectors, strict=True):
             close(one, other)
