@@ -173,6 +173,8 @@ def eye(header: Header, found: Shapes, n_heads: int, act: Any, norm_eps: float, 
     patch, dim = found[f"{EYE}embeddings.patch_embedding.weight"], blocks.dim
     linear = len(patch) == 2
     size = patch[-1] if not linear else isqrt(patch[1] // 3)
+    if not linear and len(patch) == 4 and patch[1] != 3:
+        raise CheckpointError(f"{header.path}: its eye sees {patch[1]} channels; brolly gives it red, green and blue.")
     class_token = f"{EYE}embeddings.class_embedding" in found
     n_positions = prod(found[f"{EYE}embeddings.position_embedding.weight"]) // dim
     on_class = class_token and isqrt(n_positions) ** 2 != n_positions

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brolly.errors import BrollyError, CheckpointError, ContextTooLong, TokenizerError, UnsupportedTask
+from brolly.errors import BrollyError, CheckpointError, ContextTooLong, MediaError, TokenizerError, UnsupportedTask
 from brolly.layers.transformer import Spans
 from brolly.media.image import Preprocess, ahead, open_image
 from brolly.media.text import Tokenizer
@@ -201,7 +201,11 @@ def see(
 
     def prepare(source: Any) -> Any:
         name = str(source) if isinstance(source, (str, Path)) else f"an image given as {type(source).__name__}"
-        return model.preprocess(open_image(source, name), name)
+        pixels, least = model.preprocess(open_image(source, name), name), model.network.config.vision.patch_size
+        if min(pixels.shape[1:]) < least:
+            height, width = pixels.shape[1:]
+            raise MediaError(f"{name} would be read at {width} × {height} pixels; the model's patches have {least}.")
+        return pixels
 
     def rows(batch: list[Any]) -> Iterator[Tensor | BrollyError]:
         good = [torch.from_numpy(array).to(model.device) for array in batch if not isinstance(array, BrollyError)]

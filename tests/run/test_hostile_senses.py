@@ -15,7 +15,7 @@ T = pytest.importorskip("transformers")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from brolly import load  # noqa: E402
-from brolly.errors import CheckpointError  # noqa: E402
+from brolly.errors import CheckpointError, MediaError  # noqa: E402
 from brolly.media.audio.whisper_tokens import load_whisper_tokens  # noqa: E402
 from tests.families import text_folders  # noqa: E402
 from tests.run.seeing import photo, write_clip  # noqa: E402
@@ -79,7 +79,7 @@ def test_more_labels_than_anyone_tells_apart_are_refused_before_they_are_counted
     header["classifier.weight"] = {"dtype": "F32", "shape": [2**40, 0], "data_offsets": [end, end]}
     said = json.dumps(header).encode()
     path.write_bytes(len(said).to_bytes(8, "little") + said + raw[8 + n :])
-    refused(folder, "1,099,511,627,776 labels")
+    refused(folder, "labels apart")
 
 
 def test_a_layer_of_a_high_number_makes_no_others(folder: Path) -> None:
@@ -111,6 +111,29 @@ def test_a_judge_of_no_numbers_says_so(base: Path, tmp_path: Path) -> None:
     tensors(folder, spoilt)
     with pytest.raises(CheckpointError, match="no finite number"):
         load(folder, device="cpu").rerank("the dog", ["cat", "dog"])
+
+
+# Eyes ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "said", [{"crop_size": 4}, {"do_resize": False, "do_center_crop": False}, {"crop_size": 8192}, {"size": 10**9}]
+)
+def test_pictures_are_read_at_a_size_that_a_network_can_see(tmp_path: Path, said: Any) -> None:
+    write_clip(tmp_path)
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | said))
+    wide = photo("red", 2100, 2000) if "do_resize" in said else photo("red")
+    with pytest.raises((MediaError, CheckpointError), match="pixels|expected a whole number"):
+        load(tmp_path, device="cpu").embed(wide)
+
+
+def test_an_eye_of_four_channels_is_told(tmp_path: Path) -> None:
+    write_clip(tmp_path)
+    name = "vision_model.embeddings.patch_embedding.weight"
+    tensors(tmp_path, lambda state: state.update({name: torch.zeros(8, 4, 16, 16)}))
+    with pytest.raises(CheckpointError, match="4 channels"):
+        load(tmp_path, device="cpu")
 
 
 # Whisper -------------------------------------------------------------------------------------------------------------

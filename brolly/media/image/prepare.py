@@ -12,6 +12,8 @@ from brolly.media.image.decode import MAX_PIXELS
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+MAX_READ = 2048**2  # pixels, of which a network makes tokens
+
 
 class Preprocess(NamedTuple):
     """How a network's pictures are prepared.
@@ -48,6 +50,11 @@ class Preprocess(NamedTuple):
         if self.crop:
             top, left = (self._start(a, b) for a, b in zip((image.height, image.width), self.crop, strict=True))
             image = image.crop((left, top, left + self.crop[1], top + self.crop[0]))
+        if image.width * image.height > MAX_READ:
+            raise MediaError(
+                f"{name} would be read at {image.width:,} × {image.height:,} pixels, as this model neither resizes nor "
+                f"crops it enough; the most is {MAX_READ:,}. Make it smaller first."
+            )
         pixels, table = np.asarray(image), _table(self.scale, self.mean, self.std)
         out = np.empty((3, *pixels.shape[:2]), np.float32)
         for channel in range(3):

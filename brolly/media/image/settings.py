@@ -19,6 +19,7 @@ from brolly.media.image.prepare import Preprocess
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
+MAX_EDGE = 2048  # pixels: twice the largest published, and not yet hours of attention
 BILINEAR, BICUBIC = 2, 3
 FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": BILINEAR, "bicubic": BICUBIC, "box": 4, "hamming": 5}
 
@@ -148,7 +149,7 @@ def _square(value: Any, path: Any, key: str) -> tuple[int, int]:
     pair = value if isinstance(value, (list, tuple)) else (value, value)
     if len(pair) != 2:
         raise CheckpointError(f"{path}: {key} is {value!r:.80}; expected a height and a width.")
-    return _whole(pair[0], path, key, 1 << 13), _whole(pair[1], path, key, 1 << 13)
+    return _whole(pair[0], path, key, MAX_EDGE), _whole(pair[1], path, key, MAX_EDGE)
 
 
 def _whole(value: Any, path: Any, key: str, most: int) -> int:
