@@ -20,7 +20,7 @@ from brolly.tasks.transcribe.voiced import Timeline, stretches
 from brolly.tasks.transcribe.window import seconds
 from brolly.verbs import Segment, TranscribeOptions, Transcript
 
-__all__ = ["LEAST_CONTEXT", "Ear", "Transcribing", "detect_language"]
+__all__ = ["Ear", "LEAST_CONTEXT", "Transcribing", "detect_language"]
 LEAST_CONTEXT = 16  # tokens: half of them a window's text, and beside it what begins and ends one
 
 
