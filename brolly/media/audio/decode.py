@@ -160,16 +160,26 @@ def _heard(container: Any, sound: Any, name: str, least: float) -> Iterator[tupl
     heard = 0.0
     with container:
         for frames in _seconds_of(_frames(container, sound, name)):
-            rate, planar = frames[0].sample_rate, frames[0].format.is_planar
+            rate = frames[0].sample_rate
             _bounded(rate, frames[0].layout.nb_channels, name)
-            arrays = [f.to_ndarray() if planar else f.to_ndarray().reshape(f.samples, -1).T for f in frames]
-            samples = _mono(np.concatenate(arrays, axis=1))
+            samples = _mono(np.concatenate([array for frame in frames for array in _channels(frame)], axis=1))
             heard += len(samples) / rate
             yield rate, samples
         if not heard:
             raise MediaError(f"{name} holds no sound: not one sample of it can be read.")
         if heard < least:
             _warn(f"{name} should last at least {least:.1f} s, and only {heard:.1f} s of sound can be read.")
+
+
+def _channels(frame: Any) -> Iterator[Any]:
+    """A frame's samples: (channels, samples). PyAV takes what lies behind an eighth plane for planes as well, and reads
+    there: so many are packed first."""
+    import av
+
+    many = frame.format.is_planar and frame.layout.nb_channels > 7
+    for one in av.AudioResampler(format=frame.format.packed).resample(frame) if many else [frame]:
+        array = one.to_ndarray()
+        yield array if one.format.is_planar else array.reshape(one.samples, -1).T
 
 
 def _seconds_of(frames: Iterator[Any]) -> Iterator[list[Any]]:

@@ -254,3 +254,29 @@ def test_a_microphone_is_heard_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     with pytest.raises(MissingExtra, match=r"brolly\[mic\]"):
         microphone()
+
+
+@pytest.mark.parametrize("layout", ["7.1", "hexadecagonal", "22.2"])
+def test_eight_planes_and_more_are_read_where_they_lie(layout: str) -> None:
+    import av
+
+    out = io.BytesIO()
+    with av.open(out, "w", format="matroska") as file:
+        sound: Any = file.add_stream("libopus", rate=48_000, layout=layout, options={"mapping_family": "255"})
+        sound.format = "flt"
+        for i in range(50):
+            frame = av.AudioFrame(format="flt", layout=layout, samples=960)
+            wave = np.repeat(tone(1, 48_000)[i * 960 : (i + 1) * 960].astype(np.float32), frame.layout.nb_channels)
+            frame.planes[0].update(wave.tobytes().ljust(frame.planes[0].buffer_size, b"\0"))
+            frame.sample_rate, frame.pts = 48_000, i * 960
+            file.mux(sound.encode(frame))
+        file.mux(sound.encode(None))
+    heard = open_audio(out.getvalue()).samples()
+    assert abs(len(heard) - RATE) < 800
+    whole = np.abs(np.fft.rfft(heard[4000:12_000]))
+    assert int(whole.argmax()) == 220  # 440 Hz in half a second
+
+
+def test_a_name_with_a_nul_is_told() -> None:
+    with pytest.raises(MediaError, match="cannot be opened"):
+        open_audio("a\0b.wav")
