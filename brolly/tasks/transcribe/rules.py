@@ -35,7 +35,7 @@ class Rules:
             self._forbid_repeats(logits, written)
         text, times = logits[:, : self.times], logits[:, self.times :]
         # all times together likelier than any single word: then it is a time
-        text.masked_fill_((times.logsumexp(1) > text.amax(1))[:, None], NEVER)
+        silence(text, times.logsumexp(1) > text.amax(1))
 
     def _apply_times(self, logits: Tensor, written: Tensor) -> None:
         """Times come in pairs, an end and the next start, but for the first and the last; they never go back."""
@@ -43,9 +43,9 @@ class Rules:
         is_time = written >= self.times
         after_time = is_time[:, -1]
         paired = is_time[:, -2] if written.shape[1] > 1 else torch.ones_like(after_time)
-        times.masked_fill_((after_time & paired)[:, None], NEVER)
+        silence(times, after_time & paired)
         open_pair = after_time & ~paired
-        logits[:, : self.eot].masked_fill_(open_pair[:, None], NEVER)
+        silence(logits[:, : self.eot], open_pair)
         latest = torch.where(is_time, written - self.times, -1).amax(1)
         earliest = latest + ((latest >= 0) & ~open_pair)  # a segment ends later than it began
         steps = torch.arange(times.shape[1], device=logits.device)
@@ -57,3 +57,9 @@ class Rules:
             tail = tokens[len(tokens) - size + 1 :]
             ends = (i + size - 1 for i in range(len(tokens) - size + 1) if tokens[i : i + size - 1] == tail)
             row[[token for token in {tokens[i] for i in ends} if token < self.eot]] = NEVER
+
+
+def silence(logits: Tensor, rows: Tensor) -> None:
+    """Rows that `rows` tells become impossible; most often there are none, and nothing is touched."""
+    if rows.any():
+        logits[rows] = NEVER
