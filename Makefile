@@ -35,6 +35,8 @@ bench: .venv/test-installed
 	$(BIN)/python benchmarks/identify.py
 	$(BIN)/python benchmarks/llm.py
 	$(BIN)/python benchmarks/pretrain.py
+	$(BIN)/python benchmarks/vision.py
+	$(BIN)/python benchmarks/audio.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache
