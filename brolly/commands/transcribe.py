@@ -53,6 +53,7 @@ def flags(command: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from brolly.identity.show import clean
     from brolly.verbs import TranscribeOptions
 
     if args.mic or args.highlight:
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     model, errors = open_model(args), Errors()
     for name in names:
         if form == "txt" and len(names) > 1 and not places[name]:
-            print(f"{name}:", flush=True)
+            print(f"{clean(name)}:", flush=True)
         try:
             write(partial(heard, model, name, options), form, places[name], args, name, len(names) > 1)
         except BrollyError as error:
