@@ -67,14 +67,19 @@ NETWORKS = {
 
 
 @compiled
-@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_float32_equals_torch(name: str, shape: str, threads: int) -> None:
+def test_float32_equals_torch(name: str, shape: str, threads: int = 1) -> None:
     network = whisper(**NETWORKS[name])
     expected = written(network, False, **SHAPES[shape])
     torch.set_num_threads(threads)
     torch.testing.assert_close(written(network, True, **SHAPES[shape]), expected, atol=2e-5, rtol=1e-4)
+
+
+@compiled
+def test_threads_share_the_work() -> None:
+    for threads in (2, 3):
+        test_float32_equals_torch("plain", "windows of beams", threads)
 
 
 @compiled
