@@ -1,6 +1,7 @@
-"""mini-clip: `python recipes/mini_clip.py train ICONS OUT [MINUTES]`, then `… eval ICONS MODEL`.
+"""mini-clip: `python recipes/mini_clip.py train ICONS OUT [MINUTES [SHARE]]`, then `… eval ICONS MODEL`.
 
 Pictures of 64 pixels and their captions are drawn as they are needed (mini_clip_scenes.py says what ICONS holds).
+With SHARE it goes on from the weights in OUT as if that share of the minutes were over.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from mini_clip_scenes import (
     tint,
 )
 from PIL import Image
-from small_training import Clock, initialise, make_quick, save
+from small_training import Clock, go_on, initialise, make_quick, save
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
 
@@ -135,7 +136,7 @@ def look(network: Any, images: Tensor, n_patches: int) -> Tensor:
     return network.visual_projection(eye.post_layernorm(x[:: n_patches + 1]))
 
 
-def train(folder: Path, out: Path, minutes: float) -> None:
+def train(folder: Path, out: Path, minutes: float, share: float) -> None:
     """Contrastive: each picture finds its caption among the batch's, and each caption its picture (Radford et al. 2021)."""
     torch.manual_seed(1)
     make_quick()
@@ -147,7 +148,11 @@ def train(folder: Path, out: Path, minutes: float) -> None:
     for name, parameter in network.named_parameters():
         if name.endswith("class_embedding"):
             torch.nn.init.normal_(parameter, 0, 0.02)
-    clock, mean = Clock(network, minutes, lr=2e-3), 0.0
+    if share:
+        go_on(network, out)
+        tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
+        rng.seed(f"after {share}")
+    clock, mean = Clock(network, minutes, 2e-3, share), 0.0
     while clock.share < 1:
         pairs = [scene(rng, known) for _ in range(BATCH)]
         rows = [encoded.ids[:CONTEXT] for encoded in tokenizer.encode_batch([caption for _, caption in pairs])]
@@ -241,6 +246,7 @@ def evaluate(folder: Path, model: str) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "train":
-        train(Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4]) if len(sys.argv) > 4 else 30)
+        times = [float(word) for word in sys.argv[4:]]
+        train(Path(sys.argv[2]), Path(sys.argv[3]), *(times + [30.0, 0.0][len(times) :]))
     else:
         evaluate(Path(sys.argv[2]), sys.argv[3])

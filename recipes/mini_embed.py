@@ -1,7 +1,8 @@
-"""mini-embed: `python recipes/mini_embed.py train CORPUS WORDNET OUT [MINUTES]`, then `… eval CORPUS WORDNET MODEL`.
+"""mini-embed: `python recipes/mini_embed.py train CORPUS WORDNET OUT [MINUTES [SHARE]]`, then `… eval CORPUS WORDNET MODEL`.
 
 Pairs of texts (mini_embed_pairs.py) find each other among a batch of one kind. Words begin where their neighbours put
-them: as singular vectors of how often they stand together (Levy and Goldberg 2014).
+them: as singular vectors of how often they stand together (Levy and Goldberg 2014). With SHARE it goes on from the weights in OUT
+as if that share of the minutes were over.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from mini_embed_pairs import WORD, Pair, alike, event, pairs, said
 from scipy.sparse import coo_array, csr_array
-from small_training import Clock, initialise, make_quick, save
+from small_training import Clock, go_on, initialise, make_quick, save
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
 
@@ -29,10 +30,10 @@ from brolly.configs import StackConfig, TextEncoderConfig
 from brolly.layers.transformer import Spans
 from brolly.models import build
 
-VOCAB, DIM, LAYERS, HEADS, POSITIONS = 8192, 192, 4, 3, 256
-CUT, BATCH = 64, 256  # tokens of a text in training, pairs of a step
+VOCAB, DIM, LAYERS, HEADS, POSITIONS = 8192, 192, 3, 3, 256
+CUT, BATCH = 40, 256  # tokens of a text in training, pairs of a step
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-WEIGHTS = {"definition": 5, "example": 2, "synonym": 1, "tale": 2.5, "sum": 0.6, "talk": 0.3, "book": 3, "event": 1}
+WEIGHTS = {"definition": 5, "example": 2, "synonym": 1, "tale": 2.5, "sum": 0.6, "talk": 0.3, "book": 2, "event": 1}
 
 
 def make_tokenizer(texts: Sequence[str]) -> Tokenizer:
@@ -65,7 +66,7 @@ def neighbours(rows: Sequence[Sequence[int]], window: int = 5) -> Tensor:
     context = often**0.75 / (often**0.75).sum()
     values = np.log(np.maximum(both.data, 1e-9) / (often[both.coords[0]] * context[both.coords[1]]) * 1.0)
     positive = csr_array(coo_array((np.maximum(values, 0), both.coords), (VOCAB, VOCAB)))
-    u, s, _ = randomized_svd(positive, DIM, n_iter=3, random_state=1)
+    u, s, _ = randomized_svd(positive, DIM, n_iter=2, random_state=1)
     found = u * np.sqrt(s)
     print(f"{total:.3g} neighbours", flush=True)
     return torch.from_numpy(found / (found.std() + 1e-9) * 0.05).float()
@@ -118,22 +119,26 @@ def export(network: torch.nn.Module, tokenizer: Tokenizer, out: Path) -> None:
     tokenizer.save(str(out / "tokenizer.json"))
 
 
-def train(corpus: Path, folder: Path, out: Path, minutes: float) -> None:
+def train(corpus: Path, folder: Path, out: Path, minutes: float, share: float) -> None:
     """Each text finds its partner among those of the batch."""
     torch.manual_seed(1)
     make_quick()
     found, paragraphs = pairs(corpus, folder)
     rng, found = random.Random(1), [p for p in found if not p.held]
     tokenizer = make_tokenizer([t for p in found for t in (p.first, p.second)])
-    near = [f"{p.first} {p.second}" for p in found if p.kind != "book"] + rng.sample(paragraphs, 40_000)
-    rows = [encoded.ids for encoded in tokenizer.encode_batch(near, add_special_tokens=False)]
     network: Any = build(config())
     initialise(network, LAYERS)
-    network.embeddings.word.weight.data = neighbours(rows)
+    near = [f"{p.first} {p.second}" for p in found if p.kind != "book"] + rng.sample(paragraphs, 25_000)
+    if share:
+        go_on(network, out, hugging_face)
+        rng.seed(f"after {share}")
+    else:
+        rows = [encoded.ids for encoded in tokenizer.encode_batch(near, add_special_tokens=False)]
+        network.embeddings.word.weight.data = neighbours(rows)
     kinds: dict[str, list[Pair]] = defaultdict(list)
     for pair in found:
         kinds[pair.kind].append(pair)
-    clock, mean = Clock(network, minutes, lr=1.5e-3), 0.0
+    clock, mean = Clock(network, minutes, 1.5e-3, share), 0.0
     while clock.share < 1:
         kind = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
         some = rng.sample(kinds[kind], BATCH)
@@ -187,8 +192,8 @@ def evaluate(corpus: Path, folder: Path, model: str) -> None:
 
     for kind, ask in (("tale", "second"), ("definition", "first"), ("synonym", "second"), ("book", "second")):
         chosen = {getattr(p, ask): p for p in every if p.kind == kind and (kind != "tale" or p.first.endswith("?"))}
-        some = list(chosen.values())[:500]
         other = "first" if ask == "second" else "second"
+        some = list({getattr(p, other): p for p in chosen.values()}.values())[:500]
         texts, queries = [getattr(p, ask) for p in some], [getattr(p, other) for p in some]
         line = []
         for name, table in (("mini-embed", cosines(queries, texts)), ("BM25", bm25(queries, texts))):
@@ -219,6 +224,7 @@ def evaluate(corpus: Path, folder: Path, model: str) -> None:
 if __name__ == "__main__":
     where = Path(sys.argv[2]), Path(sys.argv[3])
     if sys.argv[1] == "train":
-        train(*where, Path(sys.argv[4]), float(sys.argv[5]) if len(sys.argv) > 5 else 30)
+        times = [float(word) for word in sys.argv[5:]]
+        train(*where, Path(sys.argv[4]), *(times + [30.0, 0.0][len(times) :]))
     else:
         evaluate(*where, sys.argv[4])

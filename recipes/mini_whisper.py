@@ -1,7 +1,8 @@
-"""mini-whisper: `python recipes/mini_whisper.py train SPEECH OUT [MINUTES]`, then `… eval SPEECH MODEL`.
+"""mini-whisper: `python recipes/mini_whisper.py train SPEECH OUT [MINUTES [SHARE]]`, then `… eval SPEECH MODEL`.
 
 SPEECH is what mini_whisper_speech.py makes. Two helps make an hour enough: a head that spells (CTC, Graves et al. 2006)
 teaches the encoder its letters and is thrown away, and two of the decoder's heads are told about where each token is said.
+With SHARE it goes on from the weights in OUT as if that share of the minutes were over.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from small_training import Clock, initialise, make_quick, save
+from small_training import Clock, go_on, initialise, make_quick, save
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 
@@ -39,6 +40,7 @@ TIMES = NO_TIMES + 1
 N_VOCAB = TIMES + 1501
 LETTERS = {letter: i + 1 for i, letter in enumerate("abcdefghijklmnopqrstuvwxyz' ")}  # 0 is CTC's blank
 FRAMES_A_BATCH = 10_000
+FEW = 4  # whole windows that the encoder learns from at once
 
 
 class Clip(NamedTuple):
@@ -138,11 +140,11 @@ class Target(NamedTuple):
 
 
 def target(clip: Clip, tokenizer: Tokenizer, before: str, rng: random.Random) -> Target:
-    """Half of them with times, some behind an earlier sentence."""
+    """Most of them with times, some behind an earlier sentence."""
     if not clip.segments:
         return Target([SOT, NO_SPEECH, EOT], [-1.0] * 3, 0)
     prompt = [PREV, *tokenizer.encode(f" {before}").ids] if rng.random() < 0.1 else []
-    ids, timed = [*prompt, SOT, EN, TRANSCRIBE], rng.random() < 0.5
+    ids, timed = [*prompt, SOT, EN, TRANSCRIBE], rng.random() < 0.75
     if not timed:
         ids.append(NO_TIMES)
     places = [-1.0] * len(ids)
@@ -185,15 +187,15 @@ def batches(every: list[Clip], rng: random.Random, clock: Clock) -> Iterator[tup
         pool = sorted(rng.sample(pool, min(2000, len(pool))), key=lambda c: c.frames)
         ready = []
         while pool:
-            most = pool[-1].frames + rng.choice((10, 40, 100))
+            most = pool[-1].frames + rng.choice((10, 40, 100, 400))
             n = max(1, FRAMES_A_BATCH // most)
             ready.append((pool[-n:], most))
             del pool[-n:]
         rng.shuffle(ready)
         for some, most in ready:
             yield some, most
-            if clock.share > 0.6 and rng.random() < 0.08 + 0.15 * (clock.share > 0.85):
-                yield rng.sample(every, 4), 3000
+            if clock.share > 0.4 and rng.random() < 0.5:  # whole windows, as it will always hear them
+                yield rng.sample(every, rng.choice((FEW, 10, 10, 10))), 3000
 
 
 def together(some: list[Clip], most: int, rng: random.Random) -> Tensor:
@@ -212,7 +214,7 @@ def together(some: list[Clip], most: int, rng: random.Random) -> Tensor:
     return torch.stack(rows)
 
 
-def train(folder: Path, out: Path, minutes: float) -> None:
+def train(folder: Path, out: Path, minutes: float, share: float) -> None:
     """Next tokens and, of what the encoder heard, letters."""
     torch.manual_seed(1)
     make_quick()
@@ -224,8 +226,13 @@ def train(folder: Path, out: Path, minutes: float) -> None:
     network.encoder.embed_positions.weight.data = sinusoids(1500, DIM)
     network.encoder.embed_positions.weight.requires_grad = False
     speller = nn.Linear(DIM, len(LETTERS) + 1)
+    if share:
+        go_on(network, out, hugging_face)
+        if out.with_suffix(".speller").exists():
+            speller.load_state_dict(torch.load(out.with_suffix(".speller")))
+        rng.seed(f"after {share}")
     whole = nn.ModuleDict({"network": network, "embed_speller": speller})  # a name that Muon leaves to AdamW
-    clock, means, known = Clock(whole, minutes, lr=2e-3), np.zeros(4), 0
+    clock, means, known = Clock(whole, minutes, 2e-3, share), np.zeros(4), 0
     shards: list[Path] = []
     while clock.share < 1:
         found = sorted(folder.glob("[0-9]*[0-9].npy"))
@@ -242,11 +249,13 @@ def train(folder: Path, out: Path, minutes: float) -> None:
         places = torch.tensor([t.places[:-1] + [-1.0] * (longest - len(t.ids)) for t in texts])
         positions = torch.arange(longest - 1).expand(len(some), -1)
         with torch.autocast("cpu", torch.bfloat16):
-            heard = network.encode(together(some, most, rng))
+            # a whole window's silence costs the encoder most of the time, and teaches the decoder where to stop
+            with torch.set_grad_enabled(most < 3000 or len(some) == FEW):
+                heard = network.encode(together(some, most, rng))
             hidden, seen = network.align(ids[:, :-1], positions, Causal(shape), network.cross(heard), GUIDED)
             written = network.logits(hidden)
             spelled = speller(heard)
-        loss = F.cross_entropy(written.flatten(0, 1).float(), wanted.flatten(), label_smoothing=0.05)
+        loss = F.cross_entropy(written.flatten(0, 1).float(), wanted.flatten())
         letters = [spelling(c) for c in some]
         ctc = F.ctc_loss(
             spelled.float().log_softmax(-1).transpose(0, 1),
@@ -265,6 +274,7 @@ def train(folder: Path, out: Path, minutes: float) -> None:
             print(f"step {clock.steps} {clock.spent / 60:.1f} min {known / 360_000:.1f} h {words}", flush=True)
         if clock.steps % 100 == 0:
             export(network, tokenizer, out)
+            torch.save(speller.state_dict(), out.with_suffix(".speller"))
     export(network, tokenizer, out)
 
 
@@ -342,6 +352,7 @@ def evaluate(folder: Path, model: str, *recordings: str) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "train":
-        train(Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4]) if len(sys.argv) > 4 else 60)
+        times = [float(word) for word in sys.argv[4:]]
+        train(Path(sys.argv[2]), Path(sys.argv[3]), *(times + [60.0, 0.0][len(times) :]))
     else:
         evaluate(Path(sys.argv[2]), *sys.argv[3:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,12 +56,20 @@ def make_quick() -> None:
 
 
 class Clock:
-    """Muon and AdamW with a learning rate that follows the time: up for 50 steps, flat, and down from half time on."""
+    """Muon and AdamW with a learning rate that follows the time: up for 50 steps, flat, and down from half time on.
 
-    def __init__(self, network: nn.Module, minutes: float, lr: float, weight_decay: float = 0.01) -> None:
+    `share` is how much of the time an earlier run has used up.
+    """
+
+    def __init__(self, network: nn.Module, minutes: float, lr: float, share: float = 0.0) -> None:
         self.network, self.seconds, self.lr = network, minutes * 60, lr
-        self.optimizers = make_optimizers(network, Run(0, 0, lr=lr, optimizer="muon", weight_decay=weight_decay))
-        self.steps, self.spent, self._last = 0, 0.0, time.perf_counter()
+        self.optimizers = make_optimizers(network, Run(0, 0, lr=lr, optimizer="muon"))
+        self.steps, self._start = 0, time.perf_counter() - share * self.seconds
+
+    @property
+    def spent(self) -> float:
+        """Seconds."""
+        return time.perf_counter() - self._start
 
     @property
     def share(self) -> float:
@@ -68,7 +77,7 @@ class Clock:
         return self.spent / self.seconds
 
     def step(self, loss: Tensor) -> None:
-        """One step down the loss; a pause of the process counts as ten seconds at most."""
+        """One step down the loss."""
         pace = min(1.0, (self.steps + 1) / 50) * max(0.01, min(1.0, 2 * (1 - self.share)))
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
@@ -77,8 +86,16 @@ class Clock:
                 group["lr"] = self.lr * pace
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        now = time.perf_counter()
-        self.steps, self.spent, self._last = self.steps + 1, self.spent + min(now - self._last, 10), now
+        self.steps += 1
+
+
+def go_on(network: nn.Module, folder: Path, theirs: Callable[[str], str] = str) -> None:
+    """Take up the weights that an earlier run left in its folder, under their published names."""
+    from safetensors.torch import load_file
+
+    saved = load_file(folder / "model.safetensors")
+    for name, tensor in network.state_dict().items():
+        tensor.copy_(saved[theirs(name)])
 
 
 def save(folder: Path, tensors: dict[str, Tensor], texts: dict[str, Any]) -> None:
