@@ -16,7 +16,6 @@ OpenAI does it, and eight side by side.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from typing import Any
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.common import Worker, machine, matmul_flops, median, read_bandwidth, serve, table
+from benchmarks.common import Worker, arguments, machine, matmul_flops, median, read_bandwidth, serve, table
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = {"base": (512, 6, 8), "small": (768, 12, 12)}  # dim, layers, heads
@@ -277,12 +276,8 @@ def report_long(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    shared = ROOT.parent / "shared" / "data" / "audio" / "jfk.flac"
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", action="append", choices=list(SIZES), help="default: all")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--sound", default=str(shared if shared.exists() else ROOT / "tests/fixtures/audio/jfk.flac"))
-    parser.add_argument("--json", action="store_true", help="every single figure")
+    parser = arguments(__doc__, "--size", SIZES)
+    parser.add_argument("--sound", default=str(ROOT / "tests/fixtures/audio/jfk.flac"))
     given = parser.parse_args()
     packages = ("torch", "transformers", "faster-whisper", "ctranslate2", "openai-whisper")
     print(f"{time.strftime('%Y-%m-%d')}, {machine(*packages)}\n")

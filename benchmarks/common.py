@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -9,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,15 @@ def matmul_flops(n: int = 4096, rounds: int = 4) -> float:
 
     a, b = (torch.randn(n, n).to(torch.bfloat16) for _ in range(2))
     return 2 * n**3 / min(seconds(lambda: a @ b) for _ in range(rounds))
+
+
+def arguments(doc: str | None, option: str, cases: Iterable[str]) -> argparse.ArgumentParser:
+    """What every benchmark of several cases is asked."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(option, action="append", choices=list(cases), help="default: all")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", action="store_true", help="every single figure")
+    return parser
 
 
 def median(values: list[float]) -> float:

@@ -12,7 +12,6 @@ held with its libraries imported and the tokenizer loaded.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from typing import Any
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.common import Worker, machine, matmul_flops, median, read_bandwidth, seconds, serve, table
+from benchmarks.common import Worker, arguments, machine, matmul_flops, median, read_bandwidth, seconds, serve, table
 
 SHAPES = {
     "1.1B": dict(
@@ -279,10 +278,7 @@ def report(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", action="append", choices=list(SHAPES), help="default: all")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true", help="every single figure")
+    parser = arguments(__doc__, "--size", SHAPES)
     given = parser.parse_args()
     print(f"{time.strftime('%Y-%m-%d')}, {machine('torch', 'transformers')}\n")
     for size in given.size or SHAPES:

@@ -10,7 +10,6 @@ of its own, and they are asked in turn; a ratio is the median over the rounds of
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import sys
@@ -22,7 +21,7 @@ from typing import Any
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.common import Worker, machine, matmul_flops, median, seconds, serve, table
+from benchmarks.common import Worker, arguments, machine, matmul_flops, median, seconds, serve, table
 
 SIDES = ("brolly", "peer")
 N_FILES, N_TEXTS = 64, 128
@@ -242,10 +241,7 @@ def report(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--case", action="append", choices=list(CASES), help="default: all")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true", help="every single figure")
+    parser = arguments(__doc__, "--case", CASES)
     given = parser.parse_args()
     print(f"{time.strftime('%Y-%m-%d')}, {machine('torch', 'transformers', 'sentence-transformers')}\n")
     for name in given.case or CASES:
