@@ -1,9 +1,9 @@
 """Makes mini-whisper's speech: `python recipes/mini_whisper_speech.py CORPUS OUT [CLIPS]`, by espeak-ng and flite.
 
-Sentences are from public-domain books and tales and from a grammar; no text that asks for attribution is read. A clip is
+Sentences are from public-domain books and from two grammars; no text that asks for attribution is read. A clip is
 one sentence or several with pauses, read by one voice, with noise, echo and filters. Written are shards of 500 clips,
 mel frames of all (N, 80) as float16 and beside them each clip's segments as (start, end, text) in seconds; and 200 clips
-of held-out sentences by known and 200 by unknown voices as sound, every second one without noise.
+of held-out sentences by known and 200 by unknown voices as sound, every second one without noise. Needs soundfile.
 """
 
 from __future__ import annotations
