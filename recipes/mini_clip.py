@@ -154,7 +154,8 @@ def train(folder: Path, out: Path, minutes: float, share: float) -> None:
         rng.seed(f"after {share}")
     clock, mean = Clock(network, minutes, 2e-3, share), 0.0
     while clock.share < 1:
-        pairs = [scene(rng, known) for _ in range(BATCH)]
+        kind = "shape" if rng.random() < 0.4 else ""  # among shapes alone, their colours do not give them away
+        pairs = [scene(rng, known, kind) for _ in range(BATCH)]
         rows = [encoded.ids[:CONTEXT] for encoded in tokenizer.encode_batch([caption for _, caption in pairs])]
         same = torch.tensor([[a == b for b in rows] for a in rows])
         order = sorted(range(BATCH), key=lambda i: len(rows[i]))  # equal lengths side by side

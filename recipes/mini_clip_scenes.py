@@ -284,9 +284,9 @@ def icon_scene(rng: random.Random, known: list[Icon]) -> tuple[Image.Image, str]
     return finish(image, rng), words
 
 
-def scene(rng: random.Random, known: list[Icon]) -> tuple[Image.Image, str]:
+def scene(rng: random.Random, known: list[Icon], kind: str = "") -> tuple[Image.Image, str]:
     """One picture for training and its caption, in one of the ways that people write captions."""
-    kind = rng.choices(("icon", "shape", "sign"), (0.5, 0.4, 0.1))[0]
+    kind = kind or rng.choices(("icon", "shape", "sign"), (0.5, 0.4, 0.1))[0]
     image, words = (
         icon_scene(rng, known) if kind == "icon" else shape_scene(rng) if kind == "shape" else sign_scene(rng)
     )
