@@ -328,7 +328,7 @@ def evaluate(folder: Path, model: str, *recordings: str) -> None:
         paths = [folder / name / f"{i:03}.flac" for i in range(len(rows))]
         sounds = [soundfile.read(path, dtype="float32")[0] for path in paths]
         answers = {
-            "mini-whisper": [ours.transcribe(path, language="en").text for path in paths],
+            "mini-whisper": [ours.transcribe(path, language="en", temperature=0.0).text for path in paths],
             "nearest clip": nearest(folder, sounds),
         }
         try:
@@ -347,7 +347,7 @@ def evaluate(folder: Path, model: str, *recordings: str) -> None:
         for i in range(0, 40, 5):
             print(f"    {rows[i]['text']} | {answers['mini-whisper'][i]}")
     for path in recordings:
-        print(f"{path}: {ours.transcribe(path, language='en').text}")
+        print(f"{path}: {ours.transcribe(path, language='en', temperature=0.0).text}")
 
 
 if __name__ == "__main__":
