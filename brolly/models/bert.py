@@ -18,7 +18,6 @@ from brolly.layers.norm import LayerNorm
 from brolly.layers.pool import DENSE_ACTS, Pool, pooled
 from brolly.layers.transformer import Spans, Stack
 
-
 Bias = Callable[[int], Tensor]
 
 
