@@ -37,6 +37,7 @@ bench: .venv/test-installed
 	$(BIN)/python benchmarks/pretrain.py
 	$(BIN)/python benchmarks/vision.py
 	$(BIN)/python benchmarks/audio.py
+	$(BIN)/python benchmarks/int8.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache
