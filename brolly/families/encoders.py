@@ -154,7 +154,14 @@ def late_interaction(header: Header, steps: list[Mapping[str, Any]]) -> LateConf
 
 
 def pooling_modes(header: Header, step: Mapping[str, Any]) -> tuple[str, ...]:
-    """In the order in which they stand side by side."""
+    """In the order in which they stand side by side. Raises CheckpointError where prompts are to be left out."""
+    about = header.config.get("sentence_transformers")
+    if (
+        step.get("include_prompt") is False
+        and isinstance(about, Mapping)
+        and any((about.get("prompts") or {}).values())
+    ):
+        raise CheckpointError(f"{header.path} pools without the tokens of its prompts, which brolly cannot do yet.")
     said = step.get("pooling_mode")
     found = [said] if isinstance(said, str) else said if isinstance(said, list) else None
     if found is None:

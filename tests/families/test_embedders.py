@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,16 @@ def test_folder_of_the_first_versions_embeds_as_ever(plain: Path, tmp_path: Path
     model = load(tmp_path)
     assert model.network.config.pool == PoolConfig(("max", "mean"), (), normalize=False)
     close(theirs.encode(TEXT_SAMPLES), model.embed(TEXT_SAMPLES).vectors)
+
+
+def test_pooling_that_leaves_prompts_out_is_told(plain: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(plain, tmp_path / "model"))
+    said = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True, "include_prompt": False}
+    modules(folder, ("", "sentence_transformers.models.Transformer", None), ("1_Pooling", "models.Pooling", said))
+    load(folder)  # without prompts it is the same
+    write(folder / "config_sentence_transformers.json", {"prompts": {"query": "Find: "}})
+    with pytest.raises(CheckpointError, match="without the tokens of its prompts"):
+        load(folder)
 
 
 def test_folder_without_modules_pools_the_mean_and_normalises(plain: Path) -> None:
