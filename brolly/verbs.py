@@ -253,6 +253,11 @@ class TranscribeOptions:
             raise OptionError(f"temperature is {given!r:.80}; expected numbers from 0 to 100, at least one.")
         object.__setattr__(self, "temperature", several)
         check_ranges(self)
+        if self.batch_size > 1 and self.hallucination_silence_threshold is not None:
+            raise OptionError(
+                "hallucination_silence_threshold moves on from where a window went wrong, and a batch_size above 1 has "
+                "begun the next ones by then; leave one of them out."
+            )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from brolly import errors
 from brolly.errors import OptionError
 from brolly.families import families
 from brolly.model import Model, Options
-from brolly.verbs import TASKS, GenerateOptions, Generation, Piece, Score, Usage
+from brolly.verbs import TASKS, GenerateOptions, Generation, Piece, Score, TranscribeOptions, Usage
 
 RANGED = [f for f in fields(GenerateOptions) if f.metadata["low"] is not None]
 
@@ -98,3 +98,10 @@ def test_a_model_refuses_options_of_the_wrong_kind(model: Model, name: str, valu
 
 def test_a_model_takes_null_for_unset(model: Model) -> None:
     assert model.options(**dict.fromkeys(Options.__annotations__)) == model.options()
+
+
+def test_transcribing_side_by_side_cannot_move_the_next_window() -> None:
+    TranscribeOptions(batch_size=8)
+    TranscribeOptions(hallucination_silence_threshold=2.0)
+    with pytest.raises(OptionError, match="leave one of them out"):
+        TranscribeOptions(batch_size=8, hallucination_silence_threshold=2.0)
