@@ -16,16 +16,14 @@ OpenAI does it, and eight side by side.
 
 from __future__ import annotations
 
-import json
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.common import Worker, arguments, machine, matmul_flops, median, read_bandwidth, serve, table
+from benchmarks.common import Worker, arguments, matmul_flops, median, read_bandwidth, serve, show, table
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = {"base": (512, 6, 8), "small": (768, 12, 12)}  # dim, layers, heads
@@ -280,12 +278,9 @@ def main() -> None:
     parser.add_argument("--sound", default=str(ROOT / "tests/fixtures/audio/jfk.flac"))
     given = parser.parse_args()
     packages = ("torch", "transformers", "faster-whisper", "ctranslate2", "openai-whisper")
-    print(f"{time.strftime('%Y-%m-%d')}, {machine(*packages)}\n")
-    for size in given.size or SIZES:
-        for way, told in ((measure, report), (measure_long, report_long)):
-            with tempfile.TemporaryDirectory() as folder:
-                result = way(size, given.rounds, Path(folder), given.sound)
-            print(json.dumps(result) if given.json else told(result) + "\n", flush=True)
+    short = (lambda size, folder: measure(size, given.rounds, folder, given.sound), report)
+    long = (lambda size, folder: measure_long(size, given.rounds, folder, given.sound), report_long)
+    show(given.size or SIZES, given.json, packages, short, long)
 
 
 if __name__ == "__main__":

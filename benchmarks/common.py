@@ -9,11 +9,15 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+Measure = Callable[[str, Path], dict[str, Any]]
+Report = Callable[[dict[str, Any]], str]
 
 
 class Worker:
@@ -80,6 +84,16 @@ def arguments(doc: str | None, option: str, cases: Iterable[str]) -> argparse.Ar
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="every single figure")
     return parser
+
+
+def show(cases: Iterable[str], as_json: bool, packages: Sequence[str], *ways: tuple[Measure, Report]) -> None:
+    """Measures every case in each way, in a folder that goes again, and prints what came out as soon as it did."""
+    print(f"{time.strftime('%Y-%m-%d')}, {machine(*packages)}\n")
+    for case in cases:
+        for measure, report in ways:
+            with tempfile.TemporaryDirectory() as folder:
+                result = measure(case, Path(folder))
+            print(json.dumps(result) if as_json else report(result) + "\n", flush=True)
 
 
 def median(values: list[float]) -> float:

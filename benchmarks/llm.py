@@ -12,17 +12,15 @@ held with its libraries imported and the tokenizer loaded.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.common import Worker, arguments, machine, matmul_flops, median, read_bandwidth, seconds, serve, table
+from benchmarks.common import Worker, arguments, matmul_flops, median, read_bandwidth, seconds, serve, show, table
 
 SHAPES = {
     "1.1B": dict(
@@ -280,11 +278,9 @@ def report(result: dict[str, Any]) -> str:
 def main() -> None:
     parser = arguments(__doc__, "--size", SHAPES)
     given = parser.parse_args()
-    print(f"{time.strftime('%Y-%m-%d')}, {machine('torch', 'transformers')}\n")
-    for size in given.size or SHAPES:
-        with tempfile.TemporaryDirectory() as folder:
-            result = measure(size, given.rounds, Path(folder))
-        print(json.dumps(result) if given.json else report(result) + "\n", flush=True)
+    packages = ("torch", "transformers")
+    way = (lambda case, folder: measure(case, given.rounds, folder), report)
+    show(given.size or SHAPES, given.json, packages, way)
 
 
 if __name__ == "__main__":

@@ -10,18 +10,15 @@ of its own, and they are asked in turn; a ratio is the median over the rounds of
 
 from __future__ import annotations
 
-import json
 import random
 import sys
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
-from benchmarks.common import Worker, arguments, machine, matmul_flops, median, seconds, serve, table
+from benchmarks.common import Worker, arguments, matmul_flops, median, seconds, serve, show, table
 
 SIDES = ("brolly", "peer")
 N_FILES, N_TEXTS = 64, 128
@@ -243,11 +240,9 @@ def report(result: dict[str, Any]) -> str:
 def main() -> None:
     parser = arguments(__doc__, "--case", CASES)
     given = parser.parse_args()
-    print(f"{time.strftime('%Y-%m-%d')}, {machine('torch', 'transformers', 'sentence-transformers')}\n")
-    for name in given.case or CASES:
-        with tempfile.TemporaryDirectory() as folder:
-            result = measure(name, given.rounds, Path(folder))
-        print(json.dumps(result) if given.json else report(result) + "\n", flush=True)
+    packages = ("torch", "transformers", "sentence-transformers")
+    way = (lambda case, folder: measure(case, given.rounds, folder), report)
+    show(given.case or CASES, given.json, packages, way)
 
 
 if __name__ == "__main__":
