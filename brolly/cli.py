@@ -364,6 +364,7 @@ COMMANDS: dict[str, Row] = {
     "search": apart("search", "pictures of a folder, by a text or a picture"),
     "transcribe": apart("transcribe", "what is said in sounds and videos, with times"),
     "rerank": apart("rerank", "documents in the order in which they answer a query"),
+    "serve": apart("serve", "every verb over HTTP, as OpenAI's, Anthropic's and Ollama's clients speak it"),
     "pull": (pull_model, "download a model into the cache", add_pull),
     "list": (list_models, "models on this disk", add_json),
     "remove": (remove_model, "delete a model from the cache", add_remove),

@@ -12,6 +12,7 @@
     ├── RecipeError            a training recipe or its data
     ├── MediaError             an image, a sound or a video that cannot be read
     ├── MissingExtra           an optional package is not installed
+    ├── Busy                   more is asked for than fits now; try again after `retry_after` seconds
     └── HubError               a name could not be turned into files
         ├── NotFound           no such file, repository or revision
         ├── Gated              exists, and its owner wants something first
@@ -81,6 +82,14 @@ class MissingExtra(BrollyError):
     def __init__(self, purpose: str, extra: str) -> None:
         super().__init__(f"{purpose} needs an optional package; install it with: pip install 'brolly[{extra}]'")
         self.extra = extra
+
+
+class Busy(BrollyError):
+    """More is asked for than fits now; the same request may be granted after `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class HubError(BrollyError):

@@ -15,6 +15,7 @@ from torch import nn
 from brolly.checkpoint import json_object
 from brolly.engine.cache import Causal
 from brolly.engine.encode import accelerate
+from brolly.engine.job import Deliver, Job, Ticket
 from brolly.engine.listen import Listener
 from brolly.engine.runner import Runner
 from brolly.errors import BrollyError, CheckpointError, OptionError, TokenizerError, UnsupportedTask
@@ -66,6 +67,12 @@ class Options(TypedDict, total=False):
     seed: int | None
     stop: str | Sequence[str]
     logprobs: int | None
+    min_tokens: int
+    ignore_eos: bool
+    json_schema: str | Mapping[str, Any] | None
+    regex: str | None
+    choice: Sequence[str]
+    grammar: str | None
 
 
 class Embed(TypedDict, total=False):
@@ -151,6 +158,37 @@ class Model:
     def stream_chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[Options]) -> Iterator[Piece]:
         """The same answer, piece by piece."""
         return self._run("chat", self._chat_ids(messages), (), options)
+
+    def prepare(
+        self, prompt: str | Sequence[int], *, n: int = 1, best_of: int | None = None, adapter: str | None = None,
+        priority: int = 0, user: str = "", **options: Unpack[Options],
+    ) -> Job:  # fmt: skip
+        """A continuation as a job for `submit`; a prompt may be tokens. Raises ContextTooLong, OptionError."""
+        self._require("generate")
+        ids = self._prompt_ids(prompt) if isinstance(prompt, str) else self._known(list(prompt))
+        return Job(
+            ids, self.options(**options), after=ids, n=n, best_of=best_of, adapter=adapter, priority=priority, user=user
+        )
+
+    def prepare_chat(
+        self, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] = (),
+        tool_choice: str | Mapping[str, Any] = "auto", parallel_tool_calls: bool = True,
+        template: Mapping[str, Any] | None = None, n: int = 1, adapter: str | None = None, priority: int = 0,
+        user: str = "", **options: Unpack[Options],
+    ) -> Job:  # fmt: skip
+        """An answer to a conversation as a job for `submit`.
+
+        `tools` and `tool_choice` are OpenAI's; `template` reaches the chat template by name (enable_thinking …).
+        """
+        ids = self._chat_ids(messages)
+        return Job(ids, self.options(**options), n=n, adapter=adapter, priority=priority, user=user)
+
+    def submit(self, job: Job, deliver: Deliver) -> Ticket:
+        """Have a job written beside the others; `deliver` gets its pieces in the engine's thread, an error as the last.
+
+        Raises Busy, ContextTooLong, OptionError.
+        """
+        return self.engine.submit(job, deliver)
 
     def score(self, text: str) -> Score:
         """Log-probability of each token of a text given those before it."""
@@ -288,6 +326,11 @@ class Model:
         return Runner(self.network, self._release)
 
     @cached_property
+    def engine(self) -> Any:
+        """What writes many answers at a time."""
+        return Serial(self)
+
+    @cached_property
     def tokenizer(self) -> Tokenizer:
         found = load_tokenizer(self.card.header)
         for marker in self.prompts.markers:
@@ -370,3 +413,44 @@ class Model:
             raise UnsupportedTask(
                 f"{self.card.header.path} is a {found.family.name} ({', '.join(found.tasks)}); it cannot {verb}."
             )
+
+
+class Serial:
+    """SKELETON, to be replaced by engine.engine.Engine: one job after another in a thread."""
+
+    def __init__(self, model: Model) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        self.model, self.pool = model, ThreadPoolExecutor(1)
+
+    def submit(self, job: Job, deliver: Deliver) -> Ticket:
+        ticket = SerialTicket()
+        self.pool.submit(self._write, job, deliver, ticket)
+        return ticket
+
+    def _write(self, job: Job, deliver: Deliver, ticket: SerialTicket) -> None:
+        from brolly.verbs import Usage
+
+        model = self.model
+        config: Any = model.network.config
+        try:
+            for index in range(job.n):
+                count = 0
+                for piece in stream(
+                    model.runner, model.tokenizer, job.prompt, job.options, context=config.context,
+                    stop_ids=model.stop_ids, after=job.after, device=model.device,
+                ):  # fmt: skip
+                    if ticket.cancelled:
+                        return
+                    count += len(piece.tokens)
+                    usage = Usage(len(job.prompt), count) if piece.finish_reason else None
+                    deliver(replace(piece, index=index, usage=usage))
+        except BaseException as error:
+            deliver(error)
+
+
+class SerialTicket:
+    cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -32,13 +33,26 @@ class GenerateOptions:
     seed: int | None = option(None, "the same seed gives the same text")
     stop: tuple[str, ...] = option(tuple, "stop before this text (may be repeated)")
     logprobs: int | None = option(None, "log-probabilities of each token and this many alternatives", low=0, high=100)
+    min_tokens: int = option(0, "write at least so many tokens before an end is allowed", low=0)
+    ignore_eos: bool = option(False, "write on past the end, up to max_tokens")
+    json_schema: str | None = option(None, "write JSON that this JSON Schema allows; {} allows any")
+    regex: str | None = option(None, "write what this regular expression matches as a whole")
+    choice: tuple[str, ...] = option(tuple, "write one of these texts (may be repeated)")
+    grammar: str | None = option(None, "write what this grammar allows, in Lark's or GBNF notation")
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
             object.__setattr__(self, "stop", (self.stop,))
         elif not isinstance(self.stop, tuple):
             object.__setattr__(self, "stop", tuple(self.stop or ()))
+        if not isinstance(self.choice, tuple):
+            object.__setattr__(self, "choice", (self.choice,) if isinstance(self.choice, str) else tuple(self.choice))
+        if self.json_schema is not None and not isinstance(self.json_schema, str):
+            object.__setattr__(self, "json_schema", json.dumps(self.json_schema))
         check_ranges(self)
+        shapes = [name for name in ("json_schema", "regex", "choice", "grammar") if getattr(self, name)]
+        if len(shapes) > 1:
+            raise OptionError(f"{shapes[0]} and {shapes[1]} both say what may be written; leave one of them out.")
         if "" in self.stop:
             raise OptionError("stop holds an empty string, which would stop before the first token; leave it out.")
 
@@ -77,6 +91,8 @@ class Usage:
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0  # of the prompt, that were not computed again
+    reasoning_tokens: int = 0  # of the completion
 
     @property
     def total_tokens(self) -> int:
@@ -94,13 +110,39 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True)
+class ToolCall:
+    """A tool that the model wants called: `arguments` is JSON as it was written."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class ToolDelta:
+    """A part of the tool call at `index`: its id and name come first and whole, its arguments by pieces."""
+
+    index: int
+    arguments: str = ""
+    id: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
 class Piece:
-    """A stretch of text that became certain while streaming; the last one carries the finish reason."""
+    """A stretch of text that became certain while streaming; the last one carries the finish reason and the usage.
+
+    Of `n` answers to one prompt, `index` tells whose it is.
+    """
 
     text: str
     tokens: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: str | None = None
+    reasoning: str = ""
+    calls: tuple[ToolDelta, ...] = ()
+    index: int = 0
+    usage: Usage | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -108,13 +150,15 @@ class Piece:
 
 @dataclass(frozen=True)
 class Generation:
-    """What was written: the continuation alone, its tokens, and why it ended ("stop" or "length")."""
+    """What was written: the continuation alone, its tokens, and why it ended ("stop", "length" or "tool_calls")."""
 
     text: str
     tokens: list[int]
     finish_reason: str
     usage: Usage
     logprobs: list[TokenLogprob] | None = None
+    reasoning: str | None = None  # what a thinking model thought before the answer
+    tool_calls: tuple[ToolCall, ...] = ()
 
     def __str__(self) -> str:
         return self.text

@@ -1,0 +1,35 @@
+"""How a server runs: what it serves, where, within which limits. No HTTP here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Set once at the start; the command line has a flag for each."""
+
+    models: tuple[str, ...] = ()  # references; none: every model in the cache and the bundled ones
+    alias: dict[str, str] = field(default_factory=dict)  # name in requests → one of the models
+    pin: tuple[str, ...] = ()  # loaded at the start and never unloaded
+    adapters: dict[str, str] = field(default_factory=dict)  # "base:name" or "name" → a PEFT folder
+    host: str = "127.0.0.1"
+    port: int = 8000
+    memory: int | None = None  # bytes for models; None: most of what is free
+    keep_alive: float = 600.0  # seconds that a model stays after its last use; below 0: for ever
+    device: str | None = None
+    dtype: str | None = None
+    api_keys: tuple[tuple[str, str], ...] = ()  # (key, scope), scope "user" or "admin"; none: no key is asked for
+    cors: tuple[str, ...] = ()  # origins that may call from a browser
+    body_bytes: int = 32 << 20
+    upload_bytes: int = 512 << 20  # sounds and pictures as files
+    request_seconds: float = 600.0  # for an answer that is not streamed, and between two events of one that is
+    body_seconds: float = 30.0  # for a request's head and body to arrive
+    connections: int = 1024
+    waiting: int = 1024  # requests that may wait for one model
+    fetch: tuple[str, ...] = ()  # hosts from which URLs in requests are fetched; "*" any public one
+    log: str = "text"  # or "json"
+    log_prompts: bool = False
+    store: Path | None = None  # where stored responses lie; None: the user's state folder
+    shutdown_seconds: float = 30.0  # that running answers have when the server is told to stop
