@@ -1,15 +1,20 @@
-"""Where attention finds its past: `Causal` keeps nothing (training, scoring), `DenseCache` one stretch a sequence.
+"""Where attention finds its past: `Causal` keeps nothing (training, scoring), `DenseCache` one stretch a sequence, and
+`PagedCache` blocks that any number of sequences share out.
 
 B batch, H heads, KV key-value heads, T new tokens, S tokens so far, D head_dim. Masks are True where a query may look.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+BLOCK = 32  # tokens of a block of PagedCache
 
 
 class Shape(Protocol):
@@ -113,3 +118,93 @@ class DenseCache:
             new = make((*old.shape[:3], 2 * old.shape[3], old.shape[4]))
             new[:, :, :, : old.shape[3]] = old
             setattr(self, name, new)
+
+
+class Row(NamedTuple):
+    """Where `length` next tokens of one sequence stand: from position `start`, in its `blocks`, in order."""
+
+    start: int
+    length: int
+    blocks: Sequence[int]
+
+
+class Past(NamedTuple):
+    """What some tokens look at in the layers of one window: blocks (R, n), and what each may see, (R, 1, T, n * BLOCK)."""
+
+    blocks: Tensor
+    mask: Tensor
+
+
+class PagedCache:
+    """Keys and values in blocks of BLOCK tokens; sequences say which are theirs. A block may serve several.
+
+    Call `begin(rows)` before each forward pass, whose tokens are all rows' one behind the other: (1, N). Blocks that lie
+    behind every window may be given as -1. What is kept is finite, an endless number as 0: nothing that a sequence
+    leaves in its blocks can touch the next one through a mask.
+    """
+
+    def __init__(self, config: Shape, keys: Tensor, values: Tensor) -> None:
+        """keys: (L, KV, blocks, BLOCK, D), values: (L, KV, blocks, D, BLOCK), both finite."""
+        self.windows, self.keys, self.values = config.windows, keys, values
+        self._rows: list[tuple[slice, Row]] = []
+        self._block = self._place = self._single = keys.new_empty(0, dtype=torch.long)
+        self._pasts: dict[tuple[int, int | None], Past] = {}
+
+    def begin(self, rows: Sequence[Row]) -> None:
+        at, block, place, single = 0, [], [], []
+        self._rows, self._pasts = [], {}
+        for row in rows:
+            if row.length == 1:
+                single.append(at)
+            self._rows.append((slice(at, at + row.length), row))
+            for position in range(row.start, row.start + row.length):
+                block.append(row.blocks[position // BLOCK])
+                place.append(position % BLOCK)
+            at += row.length
+        assert min(block, default=0) >= 0, "a token has no block"
+        self._block, self._place, self._single = (
+            torch.tensor(numbers, dtype=torch.long, device=self.keys.device) for numbers in (block, place, single)
+        )
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        keys, values, window = self.keys[layer], self.values[layer], self.windows[layer]
+        keys[:, self._block, self._place] = k[0].nan_to_num(0, 0, 0)
+        # Indices apart from each other come first: (N, KV, D).
+        values[:, self._block, :, self._place] = v[0].nan_to_num(0, 0, 0).transpose(0, 1)
+        out = torch.empty_like(q)
+        if len(self._single):
+            past = self._past(-1, [row for _, row in self._rows if row.length == 1], window)
+            out[0, :, self._single] = self._look(layer, q[0, :, self._single].transpose(0, 1)[:, :, None], past)[
+                :, :, 0
+            ].transpose(0, 1)
+        for i, (where, row) in enumerate(self._rows):
+            if row.length == 1:
+                continue
+            if row.start == 0 and (window is None or window >= row.length):
+                q1, k1, v1 = q[:, :, where], k[:, :, where], v[:, :, where]
+                gqa = q.shape[1] != k.shape[1]
+                out[:, :, where] = F.scaled_dot_product_attention(q1, k1, v1, is_causal=True, enable_gqa=gqa)
+            else:
+                out[:, :, where] = self._look(layer, q[:, :, where], self._past(i, [row], window))
+        return out
+
+    def _past(self, key: int, rows: Sequence[Row], window: int | None) -> Past:
+        """The blocks of rows of one length T, each padded to the longest; the same for all layers of a window."""
+        if (key, window) not in self._pasts:
+            device, length = self.keys.device, rows[0].length
+            firsts = [0 if window is None else max(0, row.start + 1 - window) // BLOCK for row in rows]
+            seen = [row.blocks[a : (row.start + length - 1) // BLOCK + 1] for row, a in zip(rows, firsts, strict=True)]
+            longest = max(map(len, seen))
+            table = torch.tensor([[*blocks, *[0] * (longest - len(blocks))] for blocks in seen], device=device)
+            assert int(table.min()) >= 0, "a block in sight was freed"
+            at = torch.tensor([[row.start - a * BLOCK] for row, a in zip(rows, firsts, strict=True)], device=device)
+            queries = at + torch.arange(length, device=device)  # counted from each row's first block in sight
+            self._pasts[key, window] = Past(table, visible(queries, longest * BLOCK, window))
+        return self._pasts[key, window]
+
+    def _look(self, layer: int, q: Tensor, past: Past) -> Tensor:
+        """q (R, H, T, D) over each row's blocks."""
+        keys = self.keys[layer][:, past.blocks].transpose(0, 1).flatten(2, 3)  # (R, KV, S, D)
+        values = self.values[layer][:, past.blocks].permute(1, 0, 2, 4, 3).flatten(2, 3)
+        gqa = q.shape[1] != keys.shape[1]
+        return F.scaled_dot_product_attention(q, keys, values, attn_mask=past.mask, enable_gqa=gqa)

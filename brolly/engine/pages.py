@@ -1,13 +1,16 @@
-"""SKELETON (owner: pages). Keys and values in blocks, and one pass of a causal network over stretches of many sequences."""
+"""Keys and values in blocks, and one pass of a causal network over stretches of many sequences."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-BLOCK = 32  # tokens a block
+from brolly.engine.cache import BLOCK, PagedCache, Row
+
+__all__ = ["BLOCK", "Pages", "Stretch"]
 
 
 class Stretch(NamedTuple):
@@ -15,26 +18,62 @@ class Stretch(NamedTuple):
 
     tokens: Sequence[int]
     start: int  # the first one's position
-    blocks: Sequence[int]  # the sequence's blocks, in order; enough for the last of `tokens`
+    blocks: Sequence[
+        int
+    ]  # the sequence's blocks, in order; -1: freed, behind every window. array("i") is read in place
     logits: bool = True  # whether what follows the last one is wanted
     adapter: Any = None  # engine.adapters.Adapter, or None for the network alone
 
 
 class Pages:
-    """A network's key-value memory of `n_blocks` blocks, and the fastest way to pass a batch through it here."""
+    """A network's key-value memory of `n_blocks` blocks, and the fastest way to pass a batch through it here.
+
+    `likeliest` holds the first largest logit's token for each row of the last pass: greedy rows need no more.
+    """
 
     def __init__(self, network: nn.Module, n_blocks: int) -> None:
-        raise NotImplementedError
+        self.network: Any = network
+        config, weight = self.network.config, next(network.parameters())
+        self.device, self.n_blocks = weight.device, n_blocks
+        shape = (config.n_layers, config.n_kv_heads, n_blocks)
+        self.keys = torch.zeros(*shape, BLOCK, config.head_dim, dtype=weight.dtype, device=self.device)
+        self.values = torch.zeros(*shape, config.head_dim, BLOCK, dtype=weight.dtype, device=self.device)
+        self.cache = PagedCache(config, self.keys, self.values)
+        self.likeliest: list[int] = []
+        # Such a network looks at the length of what it is given, so each sequence passes alone.
+        self._alone = getattr(getattr(config, "rope", None), "kind", "") == "dynamic"
 
     @staticmethod
     def block_bytes(network: nn.Module) -> int:
         """Bytes that one block takes, of all layers."""
-        raise NotImplementedError
+        config: Any = network.config
+        weight = next(network.parameters())
+        return 2 * config.n_layers * config.n_kv_heads * config.head_dim * BLOCK * weight.element_size()
 
+    @torch.inference_mode()
     def forward(self, stretches: Sequence[Stretch]) -> Tensor:
         """Logits (n, V) float32, a row for each stretch that wants some, in order."""
-        raise NotImplementedError
+        groups = [[stretch] for stretch in stretches] if self._alone else [stretches]
+        logits = torch.cat([self._by_torch(group) for group in groups])
+        self.likeliest = logits.argmax(-1).tolist()
+        return logits
 
     def copy(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy whole blocks, (from, to): before one that several share is written to."""
-        raise NotImplementedError
+        if pairs:
+            old, new = torch.tensor(pairs, device=self.device).T
+            for memory in (self.keys, self.values):
+                memory[:, :, new] = memory[:, :, old]
+
+    def _by_torch(self, stretches: Sequence[Stretch]) -> Tensor:
+        self.cache.begin([Row(s.start, len(s.tokens), s.blocks) for s in stretches])
+        ids = torch.tensor([[token for s in stretches for token in s.tokens]], device=self.device)
+        places = [place for s in stretches for place in range(s.start, s.start + len(s.tokens))]
+        hidden = self.network(ids, torch.tensor([places], device=self.device), self.cache)[0]
+        ends, end = [], 0
+        for s in stretches:
+            end += len(s.tokens)
+            if s.logits:
+                ends.append(end - 1)
+        logits: Tensor = self.network.logits(hidden[ends]).float()
+        return logits
