@@ -1,0 +1,156 @@
+"""OpenAI's options → brolly's: sampling, what may be written, tools, messages. Knows the wire, and no HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from brolly.serve.errors import Refused
+from brolly.serve.wire.chat import ChatRequest, Message, Part, Sampling
+
+NEUTRAL = {"text", "input_text", "output_text"}
+
+
+def sampling(body: Sampling, max_tokens: int | None, logprobs: int | None) -> dict[str, Any]:
+    """GenerateOptions' keyword arguments. Raises Refused."""
+    found = {
+        "max_tokens": max_tokens, "temperature": body.temperature, "top_p": body.top_p,
+        "top_k": 0 if body.top_k == -1 else body.top_k, "min_p": body.min_p,
+        "repetition_penalty": body.repetition_penalty or body.repeat_penalty,
+        "presence_penalty": body.presence_penalty, "frequency_penalty": body.frequency_penalty, "seed": body.seed,
+        "logit_bias": biases(body.logit_bias), "logprobs": logprobs, "min_tokens": body.min_tokens,
+        "ignore_eos": body.ignore_eos, "stop": [body.stop] if isinstance(body.stop, str) else body.stop,
+        **shape(body),
+    }  # fmt: skip
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def biases(given: Mapping[str, float] | None) -> dict[int, float] | None:
+    """logit_bias with the ids as numbers. Raises Refused."""
+    if not given:
+        return None
+    wrong = next((token for token in given if not token.isascii() or not token.isdigit()), None)
+    if wrong is not None:
+        raise Refused(f"logit_bias has the key {wrong!r:.40}; expected a token's id.", param="logit_bias")
+    beyond = next((bias for bias in given.values() if not -100 <= bias <= 100), None)
+    if beyond is not None:
+        raise Refused(f"logit_bias has {beyond}; expected numbers from -100 to 100.", param="logit_bias")
+    return {int(token): bias for token, bias in given.items()}
+
+
+def shape(body: Sampling) -> dict[str, Any]:
+    """What may be written, by whichever of the names the client knows. Raises Refused."""
+    outputs, format = body.structured_outputs, body.response_format
+    found: list[tuple[str, Any]] = [
+        ("json_schema", body.guided_json), ("json_schema", body.json_schema), ("regex", body.guided_regex),
+        ("regex", body.regex), ("choice", body.guided_choice), ("choice", body.choice),
+        ("grammar", body.guided_grammar), ("grammar", body.grammar),
+    ]  # fmt: skip
+    if outputs:
+        found += [("json_schema", outputs.json_), ("regex", outputs.regex), ("choice", outputs.choice)]
+        found += [("grammar", outputs.grammar), ("json_schema", ANY_OBJECT if outputs.json_object else None)]
+    if format and format.type == "json_object":
+        found.append(("json_schema", format.schema_ or ANY_OBJECT))
+    elif format and format.type == "json_schema":
+        if format.json_schema is None or format.json_schema.schema_ is None:
+            raise Refused("response_format is a json_schema without a schema.", param="response_format.json_schema")
+        found.append(("json_schema", format.json_schema.schema_))
+    elif format and format.type in ("regex", "grammar"):
+        found.append((format.type, (format.model_extra or {}).get(format.type)))
+    given = [(name, value) for name, value in found if value is not None]
+    if len(given) > 1:
+        raise Refused("Several fields say what may be written; leave all but one out.", param="response_format")
+    return {name: value if isinstance(value, (str, list)) else json.dumps(value) for name, value in given}
+
+
+ANY_OBJECT = {"type": "object"}
+
+
+def tools_of(body: ChatRequest) -> tuple[list[dict[str, Any]], str | dict[str, Any]]:
+    """Tools and tool_choice as `prepare_chat` takes them. Raises Refused."""
+    if body.functions or body.function_call:
+        raise Refused(
+            "functions and function_call are no longer served; give tools and tool_choice.", param="functions"
+        )
+    for at, tool in enumerate(body.tools or ()):
+        if tool.type != "function" or tool.function is None:
+            raise Refused(
+                f"tools[{at}] is a {tool.type!r:.40}; only tools of the type 'function' are served.", param="tools"
+            )
+    tools = [tool.model_dump(exclude_none=True) for tool in body.tools or ()]
+    return choose(tools, body.tool_choice)
+
+
+def choose(
+    tools: list[dict[str, Any]], choice: str | dict[str, Any] | None
+) -> tuple[list[dict[str, Any]], str | dict[str, Any]]:
+    """Tools in OpenAI's chat form and the choice among them, each checked against the other. Raises Refused."""
+    names = {tool["function"]["name"] for tool in tools}
+    if choice is None:
+        return tools, "auto" if tools else "none"
+    if isinstance(choice, str):
+        if choice not in ("none", "auto", "required"):
+            raise Refused(
+                f"tool_choice is {choice!r:.40}; expected none, auto, required or an object.", param="tool_choice"
+            )
+        if choice == "required" and not tools:
+            raise Refused("tool_choice is 'required', and there are no tools.", param="tool_choice")
+        return tools, choice
+    if choice.get("type") == "allowed_tools":
+        inner = choice.get("allowed_tools", choice)
+        allowed = {(t.get("function") or t).get("name") for t in inner.get("tools", ()) if isinstance(t, dict)}
+        kept = [tool for tool in tools if tool["function"]["name"] in allowed]
+        return choose(kept, inner.get("mode", "auto"))
+    wanted = (choice.get("function") or choice).get("name") if choice.get("type", "function") == "function" else None
+    if wanted not in names:
+        raise Refused(f"tool_choice names {wanted!r:.80}, which is none of the tools.", param="tool_choice")
+    return tools, {"type": "function", "function": {"name": wanted}}
+
+
+def text_of(content: str | Sequence[Part] | None, where: str) -> str:
+    """A content's text. Raises Refused at a picture, a sound or a file, which no language model here takes."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    said = []
+    for part in content:
+        if part.type == "refusal":
+            said.append(part.refusal or "")
+        elif part.type in NEUTRAL and part.text is not None:
+            said.append(part.text)
+        else:
+            raise Refused(
+                f"{where} holds a part of the type {part.type!r:.40}; this model reads text alone.", param=where,
+                code="unsupported_content",
+            )  # fmt: skip
+    return "".join(said)
+
+
+def messages_of(messages: Sequence[Message], knows: Callable[[str], bool]) -> list[dict[str, Any]]:
+    """The conversation as chat templates take it; `knows(role)` tells whether this one's template names a role."""
+    found = []
+    for at, message in enumerate(messages):
+        role = {"function": "tool"}.get(message.role, message.role)
+        if role == "developer" and not knows(role):
+            role = "system"
+        row: dict[str, Any] = {"role": role, "content": text_of(message.content, f"messages[{at}].content")}
+        if message.refusal and not row["content"]:
+            row["content"] = message.refusal
+        for name in ("name", "tool_call_id"):
+            if getattr(message, name) is not None:
+                row[name] = getattr(message, name)
+        if message.tool_calls:
+            row["tool_calls"] = [call.model_dump(exclude_none=True) for call in message.tool_calls]
+        thoughts = message.reasoning_content if message.reasoning_content is not None else message.reasoning
+        if thoughts is not None:
+            row["reasoning_content"] = thoughts
+        found.append(row)
+    return found
+
+
+def template_of(effort: str | None, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the chat template is told by name: how hard to think, and what the client says itself."""
+    found: dict[str, Any] = {}
+    if effort is not None:  # each family's template reads one of these names
+        found = {"reasoning_effort": effort, "enable_thinking": effort != "none", "thinking": effort != "none"}
+    return {**found, **(given or {})}

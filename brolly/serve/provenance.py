@@ -1,0 +1,66 @@
+"""Where an answer comes from: which files, in which numbers, by which version; a short hash and a header that tell."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from brolly import __version__
+from brolly.serve.house import Use
+
+
+class Provenance(NamedTuple):
+    """`fingerprint` is OpenAI's system_fingerprint; `headers` go with every answer."""
+
+    fingerprint: str
+    headers: dict[str, str]
+
+
+_files: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # a loaded model → the identity of its files
+
+
+def provenance(use: Use) -> Provenance:
+    """Of the answers that this use gives. Equal files, dtype, version and adapter have equal fingerprints."""
+    model = use.model
+    if model not in _files:
+        _files[model] = _identity(model.card.header.files or (model.card.header.path,))
+    dtype = str(model.dtype).removeprefix("torch.")
+    return _provenance(
+        _files[model], use.entry.name, _revision(str(use.entry.path)), model.card.licence.id or "unknown", dtype,
+        use.adapter or "",
+    )  # fmt: skip
+
+
+@lru_cache(256)
+def _provenance(files: str, name: str, revision: str, licence: str, dtype: str, adapter: str) -> Provenance:
+    said = "\n".join((files, revision, dtype, __version__, adapter))
+    fingerprint = "fp_" + hashlib.sha256(said.encode()).hexdigest()[:10]
+    rows = {
+        "model": name, "revision": revision or files[:12], "licence": licence, "dtype": dtype, "adapter": adapter,
+        "brolly": __version__,
+    }  # fmt: skip
+    told = "; ".join(f"{key}={_plain(value)}" for key, value in rows.items() if value)
+    return Provenance(fingerprint, {"x-brolly-provenance": told})
+
+
+def _identity(files: Any) -> str:
+    """Names, sizes and times of change; reading gigabytes for a hash of their bytes would cost more than the answer."""
+    found = hashlib.sha256()
+    for file in sorted(map(str, files)):
+        about = Path(file).stat() if Path(file).exists() else None
+        found.update(f"{Path(file).name} {about and about.st_size} {about and about.st_mtime_ns}\n".encode())
+    return found.hexdigest()
+
+
+def _revision(path: str) -> str:
+    """The commit, where the files lie in the hub's cache: …/snapshots/<commit>/…"""
+    parts = Path(path).parts
+    return parts[parts.index("snapshots") + 1][:40] if "snapshots" in parts[:-1] else ""
+
+
+def _plain(text: str) -> str:
+    """What a header may hold."""
+    return "".join(c if " " < c < "\x7f" and c not in ";," else "_" for c in text)

@@ -1,0 +1,68 @@
+"""What brolly found → what OpenAI's clients read: usage, log-probabilities, the body and its headers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from brolly.serve.streams import dumps
+from brolly.verbs import TokenLogprob, Usage
+
+LEAST = -9999.0  # OpenAI's for a token that cannot be; JSON has no infinity
+
+
+def reply(found: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    """An answer as JSON."""
+    return Response(dumps(found), media_type="application/json", headers=dict(headers or {}))
+
+
+def share(request: Request, user: str | None) -> str:
+    """Whose share of the engine a request takes: its key's, and within that its user's."""
+    return "/".join(part for part in (str(getattr(request.state, "key", "") or ""), user or "") if part)
+
+
+def total(usages: Iterable[Usage | None]) -> Usage:
+    """Of several answers to one prompt, which counts once."""
+    given = [u for u in usages if u]
+    return Usage(
+        max((u.prompt_tokens for u in given), default=0), sum(u.completion_tokens for u in given),
+        max((u.cached_tokens for u in given), default=0), sum(u.reasoning_tokens for u in given),
+    )  # fmt: skip
+
+
+def usage_of(usages: Iterable[Usage | None]) -> dict[str, Any]:
+    """OpenAI's usage of several answers to one prompt."""
+    return usage_body(total(usages))
+
+
+def usage_body(usage: Usage) -> dict[str, Any]:
+    return {
+        "prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+    }  # fmt: skip
+
+
+def chat_logprobs(found: Sequence[TokenLogprob], tokenizer: Any) -> dict[str, Any]:
+    """Each token with its bytes, and the likeliest at its place."""
+    rows = [
+        {
+            **token_row(one.token, one.logprob, tokenizer),
+            "top_logprobs": [token_row(i, p, tokenizer) for i, p in one.top.items()],
+        }
+        for one in found
+    ]
+    return {"content": rows, "refusal": None}
+
+
+def token_row(token: int, logprob: float, tokenizer: Any) -> dict[str, Any]:
+    said: bytes = tokenizer.token_bytes(token)
+    return {"token": said.decode(errors="replace"), "logprob": finite(logprob), "bytes": list(said)}
+
+
+def finite(logprob: float) -> float:
+    return logprob if logprob > LEAST else LEAST
