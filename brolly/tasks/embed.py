@@ -35,7 +35,7 @@ class Encoder(Protocol):
 
 
 def embed(model: Encoder, inputs: Sequence[Any], options: EmbedOptions) -> Iterator[Embedding]:
-    """Every input's vector or error, as they come: strings are texts, all else is a picture."""
+    """Every input's vector or error, as they come: strings are texts, lists the ids of one, all else is a picture."""
 
     def found(i: int, kind: str, row: Tensor | BrollyError, n_tokens: int = 0) -> Embedding:
         if isinstance(row, BrollyError):
@@ -46,7 +46,7 @@ def embed(model: Encoder, inputs: Sequence[Any], options: EmbedOptions) -> Itera
         vector = F.normalize(row, dim=-1) if normalizes(model) else row
         return Embedding(i, kind, vector.cpu().numpy(), n_tokens)
 
-    texts = {i: text for i, text in enumerate(inputs) if isinstance(text, str)}
+    texts = {i: text for i, text in enumerate(inputs) if isinstance(text, (str, list))}
     late = late_of(model.network.config)
     role = options.role or ("document" if late else None)
     rows, errors = read_texts(model, texts, options.truncate, role)
@@ -111,20 +111,25 @@ def broken(model: Encoder) -> CheckpointError:
 
 
 def read_texts(
-    model: Encoder, texts: Mapping[int, str], truncate: bool, role: str | None = None
+    model: Encoder, texts: Mapping[int, str | list[int]], truncate: bool, role: str | None = None
 ) -> tuple[dict[int, list[int]], dict[int, BrollyError]]:
-    """Token ids of each text that the model can read, and the errors of the others; what was cut is warned of once."""
+    """Token ids of each text that the model can read, and the errors of the others; what was cut is warned of once.
+
+    A text that comes as ids is read as it is, with nothing put around it.
+    """
     rows: dict[int, list[int]] = {}
     errors: dict[int, BrollyError] = {}
     cut: list[BrollyError] = []
     if not texts or not reads(model):
         return {}, dict.fromkeys(texts, UnsupportedTask("this model sees pictures alone; it reads no text."))
-    asked = {i: model.prompted(text, role) for i, text in texts.items()}
-    for i, ids in encoded(model.tokenizer, asked).items():
+    asked = {i: model.prompted(text, role) for i, text in texts.items() if isinstance(text, str)}
+    ready = {i: ids for i, ids in texts.items() if not isinstance(ids, str)}
+    for i, ids in {**encoded(model.tokenizer, asked), **ready}.items():
         try:
             if isinstance(ids, BrollyError):
                 raise ids
-            rows[i], longer = fitted(model, ids, asked[i], longest(model.network.config, role))
+            text = asked.get(i, f"ids {ids[:8]}")
+            rows[i], longer = fitted(model, ids, text, longest(model.network.config, role))
             if longer and not truncate:
                 raise ContextTooLong(f"{longer} Shorten it.")
             cut += [longer] if longer else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -73,6 +73,3 @@ class EmbeddingsAnswer(Answer):
     data: list[EmbeddingBody]
     model: str
     usage: EmbeddingsUsage
-
-
-Input = Any  # what Model.embed takes: a text, its tokens, or a picture's bytes

@@ -1,0 +1,144 @@
+"""The long verbs of one model (embed, rerank, classify, transcribe): one at a time in a thread of their own, in order.
+
+Small requests of one kind that arrive within a few milliseconds, or while another runs, are computed as one batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from fastapi import Request
+
+from brolly.errors import Busy
+
+T = TypeVar("T")
+PAUSE, PAUSES = 0.002, 5  # seconds without a new request that close a batch, and how often they may be put off
+SMALL = 32  # inputs of a request that is computed with others
+END = object()
+
+
+class Turns:
+    """The thread of one model. Its methods are called on the event loop."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.waiting = most, 0  # requests that wait or run
+        self._thread = ThreadPoolExecutor(1, "brolly-verb")
+        self._gathering: dict[Hashable, list[tuple[Sequence[Any], asyncio.Future[list[Any]]]]] = {}
+        self._batch = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """What `work` returns, in its turn; left out if whoever asked has gone by then. Raises Busy."""
+        self._enter()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        finally:
+            self.waiting -= 1
+
+    async def each(self, work: Callable[[], Iterator[T]]) -> AsyncGenerator[T, None]:
+        """What an iterator gives, as it comes; closing this stops it behind its next item. Raises Busy."""
+        loop, gone = asyncio.get_running_loop(), threading.Event()
+        came: asyncio.Queue[Any] = asyncio.Queue()
+
+        def tell(item: Any) -> None:
+            with suppress(RuntimeError):  # the loop has gone
+                loop.call_soon_threadsafe(came.put_nowait, item)
+
+        def walk() -> None:
+            try:
+                for item in () if gone.is_set() else work():
+                    tell(item)
+                    if gone.is_set():
+                        return
+                tell(END)
+            except BaseException as error:
+                tell(error)
+
+        self._enter()
+        try:
+            self._thread.submit(walk)
+            while (item := await came.get()) is not END:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            gone.set()
+            self.waiting -= 1
+
+    async def together(self, key: Hashable, inputs: Sequence[Any], work: Callable[[list[Any]], list[Any]]) -> list[Any]:
+        """What `work` finds for each of these inputs, computed with the inputs of others who say the same key.
+
+        `work` gives a result or an exception for each input; `key` must tell apart all that it depends on. Raises Busy
+        and the first of the exceptions.
+        """
+        if len(inputs) > SMALL:
+            found = await self.run(lambda: work(list(inputs)))
+        else:
+            self._enter()
+            try:
+                found = await self._gathered(key, inputs, work)
+            finally:
+                self.waiting -= 1
+        for one in found:
+            if isinstance(one, BaseException):
+                raise one
+        return found
+
+    async def _gathered(
+        self, key: Hashable, inputs: Sequence[Any], work: Callable[[list[Any]], list[Any]]
+    ) -> list[Any]:  # fmt: skip
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        if key not in self._gathering:
+            self._gathering[key] = []
+            task = asyncio.create_task(self._close(key, work))
+            self._tasks.add(task)  # the loop itself keeps only a weak reference
+            task.add_done_callback(self._tasks.discard)
+        self._gathering[key].append((inputs, future))
+        return await future
+
+    async def _close(self, key: Hashable, work: Callable[[list[Any]], list[Any]]) -> None:
+        """Wait while requests come in quick succession and for the batch before, then compute them all."""
+        n = 0
+        for _ in range(PAUSES):
+            if n == (n := len(self._gathering[key])) and n:
+                break
+            await asyncio.sleep(PAUSE)
+        async with self._batch:
+            asked = [(inputs, future) for inputs, future in self._gathering.pop(key) if not future.done()]
+            if not asked:
+                return
+            try:
+                every = [one for inputs, _ in asked for one in inputs]
+                found = await asyncio.get_running_loop().run_in_executor(self._thread, work, every)
+            except BaseException as error:
+                for _, future in asked:
+                    if not future.done():
+                        future.set_exception(error)
+                return
+        at = 0
+        for inputs, future in asked:
+            if not future.done():
+                future.set_result(found[at : at + len(inputs)])
+            at += len(inputs)
+
+    def _enter(self) -> None:
+        if self.waiting > self.most:
+            raise Busy(f"{self.waiting - 1} requests already wait for this model; try again in a moment.")
+        self.waiting += 1
+
+
+_TURNS: WeakKeyDictionary[Any, Turns] = WeakKeyDictionary()
+
+
+def turns(request: Request, model: Any) -> Turns:
+    """The turns of a loaded model; they end with it."""
+    found = _TURNS.get(model)
+    if found is None:
+        found = _TURNS[model] = Turns(request.app.state.settings.waiting)
+    return found
