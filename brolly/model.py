@@ -190,13 +190,29 @@ class Model:
         """
         return self.engine.submit(job, deliver)
 
-    def score(self, text: str) -> Score:
-        """Log-probability of each token of a text given those before it."""
+    def close(self) -> None:
+        """Stop its threads and give back what it holds; afterwards it can do nothing."""
+        held = self.__dict__
+        if "engine" in held:
+            self.engine.close()
+        settler = self.runner.settler if "runner" in held else None
+        if settler:
+            settler.stop = True
+            settler.join()
+        if self._release:
+            for name, _ in self.network.named_parameters():
+                self._release(name)  # its file's pages, even where somebody still has a view of them
+        card = self.card
+        held.clear()
+        self.card = card
+
+    def score(self, text: str | Sequence[int], *, top: int = 0) -> Score:
+        """Log-probability of each token of a text, or of tokens, given those before it; `top` tells the likeliest."""
         self._require("score")
-        ids = self._known(self.tokenizer.encode(text))
+        ids = self._known(self.tokenizer.encode(text) if isinstance(text, str) else list(text))
         texts = [self.tokenizer.token_text(i) for i in ids]
         network: Any = self.network
-        return score(network, Causal(network.config), ids, texts, network.config.context, self.device)
+        return score(network, Causal(network.config), ids, texts, network.config.context, self.device, top)
 
     def embed(self, inputs: Any, **options: Unpack[Embed]) -> Embeddings:
         """A vector for each input of a list, or for one: a str is a text; a Path, bytes, a Pillow picture or an array
@@ -422,6 +438,9 @@ class Serial:
         from concurrent.futures import ThreadPoolExecutor
 
         self.model, self.pool = model, ThreadPoolExecutor(1)
+
+    def close(self) -> None:
+        self.pool.shutdown()
 
     def submit(self, job: Job, deliver: Deliver) -> Ticket:
         ticket = SerialTicket()

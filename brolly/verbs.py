@@ -166,11 +166,15 @@ class Generation:
 
 @dataclass(frozen=True)
 class Score:
-    """Natural-log probability of each token given those before it; the first token has none."""
+    """Natural-log probability of each token given those before it; the first token has none.
+
+    `top` holds the likeliest tokens at each place (id to log-probability), as many as were asked for.
+    """
 
     tokens: list[int]
     texts: list[str]
     logprobs: list[float | None]
+    top: list[dict[int, float]] = field(default_factory=list)
 
     @property
     def total(self) -> float:

@@ -23,18 +23,24 @@ class Network(Protocol):
 
 @torch.inference_mode()
 def score(
-    network: Network, cache: Any, tokens: Sequence[int], texts: list[str], context: int, device: torch.device
-) -> Score:
-    """Natural-log probabilities; the first token has none. `cache` is one that keeps nothing. Raises ContextTooLong."""
+    network: Network, cache: Any, tokens: Sequence[int], texts: list[str], context: int, device: torch.device,
+    top: int = 0,
+) -> Score:  # fmt: skip
+    """Natural-log probabilities, and the `top` likeliest tokens at each place; the first token has none. `cache` is one
+    that keeps nothing. Raises ContextTooLong."""
     if len(tokens) > context:
         raise ContextTooLong(f"the text has {len(tokens)} tokens; this model holds {context}. Score it in parts.")
     if len(tokens) < 2:
-        return Score(list(tokens), texts, [None] * len(tokens))
+        return Score(list(tokens), texts, [None] * len(tokens), [{} for _ in tokens])
     ids = torch.tensor([list(tokens)], device=device)
     hidden = network(ids, torch.arange(len(tokens), device=device)[None], cache)[0]  # (T, C)
     out: list[float | None] = [None]
+    others: list[dict[int, float]] = [{}]
     for start in range(0, len(tokens) - 1, CHUNK):
         part = slice(start, min(start + CHUNK, len(tokens) - 1))
         shares = network.logits(hidden[part]).float().log_softmax(-1)
         out += shares.gather(-1, ids[0, part.start + 1 : part.stop + 1, None])[:, 0].tolist()
-    return Score(list(tokens), texts, out)
+        values, likeliest = shares.topk(min(top, shares.shape[-1]))  # (T', top)
+        rows = zip(likeliest.tolist(), values.tolist(), strict=True)
+        others += [dict(zip(i, p, strict=True)) for i, p in rows]
+    return Score(list(tokens), texts, out, others)
