@@ -154,3 +154,10 @@ def template_of(effort: str | None, given: Mapping[str, Any] | None) -> dict[str
     if effort is not None:  # each family's template reads one of these names
         found = {"reasoning_effort": effort, "enable_thinking": effort != "none", "thinking": effort != "none"}
     return {**found, **(given or {})}
+
+
+def speaks(tokenizer: Any) -> Callable[[str], bool]:
+    """Whether a tokenizer's chat template names a role."""
+    template = tokenizer.template
+    source = str(template.source).replace("'", '"') if template is not None else ""
+    return lambda role: f'"{role}"' in source

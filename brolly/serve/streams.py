@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from brolly.engine.job import Job
 from brolly.errors import BrollyError
+from brolly.serve.account import current
 from brolly.serve.errors import envelope, told
 from brolly.verbs import Piece, TokenLogprob, Usage
 
@@ -58,6 +59,7 @@ class Pieces:
 
     async def batches(self) -> AsyncIterator[list[Piece]]:
         """All pieces that are there, as often as there are some. Raises what the engine delivers."""
+        account = current.get()
         while self._open:
             while not self._waiting:
                 self._there.clear()
@@ -73,6 +75,8 @@ class Pieces:
                     raise piece
                 self._open -= piece.finish_reason is not None
                 found.append(piece)
+                if account is not None:
+                    account.wrote(piece)
             yield found
 
     async def __aiter__(self) -> AsyncIterator[Piece]:

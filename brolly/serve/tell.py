@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fastapi import Request
 from fastapi.responses import Response
 
+from brolly.serve.account import current
 from brolly.serve.streams import dumps
 from brolly.verbs import TokenLogprob, Usage
 
@@ -19,9 +19,13 @@ def reply(found: Mapping[str, Any], headers: Mapping[str, str] | None = None) ->
     return Response(dumps(found), media_type="application/json", headers=dict(headers or {}))
 
 
-def share(request: Request, user: str | None) -> str:
-    """Whose share of the engine a request takes: its key's, and within that its user's."""
-    return "/".join(part for part in (str(getattr(request.state, "key", "") or ""), user or "") if part)
+def share(user: str | None) -> str:
+    """Whose share of the engine a request takes: its key's or its address's, whoever it says that it asks for.
+
+    Else one client would get more by making up names. Without an account (tests, Ray's proxy) `user` is believed.
+    """
+    account = current.get()
+    return account.user if account is not None and account.user else user or ""
 
 
 def total(usages: Iterable[Usage | None]) -> Usage:

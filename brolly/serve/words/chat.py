@@ -13,7 +13,7 @@ from fastapi.responses import Response
 
 from brolly.engine.job import Job
 from brolly.serve.app import house
-from brolly.serve.ask import messages_of, sampling, template_of, tools_of
+from brolly.serve.ask import messages_of, sampling, speaks, template_of, tools_of
 from brolly.serve.errors import Refused
 from brolly.serve.provenance import Provenance, provenance
 from brolly.serve.streams import DONE, Events, Pieces, Written, dumps, gathered, in_stream, unless_left
@@ -64,10 +64,10 @@ class Chat:
 
     def prepare(self, model: Any, adapter: str | None) -> Job:
         """The job, by reading the conversation with the model's template; takes its time."""
-        body, template = self.body, model.tokenizer.template
-        messages = messages_of(body.messages, lambda role: template is not None and f'"{role}"' in _quoted(template))
+        body = self.body
+        messages = messages_of(body.messages, speaks(model.tokenizer))
         common: dict[str, Any] = {
-            "n": body.n or 1, "adapter": adapter, "priority": self.priority, "user": share(self.request, body.user),
+            "n": body.n or 1, "adapter": adapter, "priority": self.priority, "user": share(body.user),
             **self.options,
         }  # fmt: skip
         if body.continue_final_message or body.add_generation_prompt is False:
@@ -197,10 +197,6 @@ def continued(model: Any, messages: list[dict[str, Any]], template: dict[str, An
         text = text[: at + len(said)]
     ids: list[int] = model.tokenizer.encode(text, special=False)
     return ids
-
-
-def _quoted(template: Any) -> str:
-    return str(template.source).replace("'", '"')
 
 
 def _reason(given: str, called: bool) -> str:

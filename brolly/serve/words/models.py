@@ -1,0 +1,80 @@
+"""Which models are served, each with its card."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from brolly.errors import BrollyError
+from brolly.serve.app import house
+from brolly.serve.house import Entry, House
+from brolly.serve.tell import reply
+from brolly.serve.wire.common import ERRORS
+from brolly.serve.wire.models import ModelBody, ModelList
+
+router = APIRouter(tags=["models"])
+
+
+@router.get("/v1/models", response_model=ModelList, responses=ERRORS)
+async def models(request: Request) -> Response:
+    """Every model that is served, and every adapter as "base:adapter"."""
+    inside = house(request)
+    entries = list(inside.entries.values())
+    bodies = await asyncio.to_thread(lambda: [body for entry in entries for body in _bodies(inside, entry)])
+    return reply({"object": "list", "data": bodies})
+
+
+@router.get("/v1/models/{id:path}", response_model=ModelBody, responses=ERRORS)
+async def model(id: str, request: Request) -> Response:
+    """One of them, by its name or an alias."""
+    inside = house(request)
+    entry, adapter = inside.find(id)
+    bodies = await asyncio.to_thread(_bodies, inside, entry)
+    found = next((b for b in bodies if adapter and b["id"] == f"{entry.name}:{adapter}"), bodies[0])
+    return reply({**found, "id": id})
+
+
+def _bodies(inside: House, entry: Entry) -> list[dict[str, Any]]:
+    """The model, then its adapters; may read the files' headers."""
+    about = _card(inside, entry)
+    made = {
+        "id": entry.name, "object": "model", "created": entry.created, "owned_by": _owner(entry.name),
+        "max_model_len": about["context_length"], "brolly": about,
+    }  # fmt: skip
+    adapters = [f"{entry.name}:{name}" for name in entry.adapters]
+    own = {**about, "aliases": [], "adapter_of": entry.name}
+    return [made, *({**made, "id": name, "brolly": own} for name in adapters)]
+
+
+def _card(inside: House, entry: Entry) -> dict[str, Any]:
+    loaded = {"loaded": entry.model is not None, "aliases": list(entry.aliases)}
+    try:
+        card = inside.card(entry)
+        kind, size, licence = card.kind, card.parameters, card.licence
+        return {
+            "kind": kind.kind, "family": kind.family, "size_class": size.size_class,
+            "parameters": {"total": size.total, "activated": size.activated},
+            "precision": size.precision, "quantization": size.quantization,
+            "context_length": card.needs.context_length,
+            "modalities": {"in": list(kind.modalities_in), "out": list(kind.modalities_out)},
+            "licence": {
+                "id": licence.id, "name": licence.name, "commercial": licence.commercial,
+                "free_and_open": licence.free_and_open, "url": licence.url,
+            },
+            "rules": [
+                {"id": r.id, "name": r.name, "outcome": r.outcome, "article": r.article, "because": r.because}
+                for r in card.rules
+            ],
+            "verbs": list(card.verbs), **loaded,
+        }  # fmt: skip
+    except BrollyError as error:
+        return {"context_length": None, "verbs": [], "error": str(error), **loaded}
+
+
+def _owner(name: str) -> str:
+    """Who publishes it: the first half of "org/name"."""
+    owner, slash, rest = name.partition("/")
+    return owner if slash and "/" not in rest and owner not in ("", ".", "..", "~") else "brolly"
