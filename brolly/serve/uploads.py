@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from brolly.serve.errors import Refused
@@ -19,28 +17,29 @@ M = TypeVar("M", bound=BaseModel)
 MAX_FILES, MAX_FIELDS, MAX_FIELD = 16, 256, 1 << 20
 
 
-@asynccontextmanager
-async def form(request: Request, model: type[M]) -> AsyncIterator[M]:
-    """A form as `model`: fields that end in [] are lists, files `UploadFile`s that live as long as the context.
+def form(model: type[M]) -> Callable[[Request], AsyncIterator[M]]:
+    """A FastAPI dependency: the form as `model`; its fields that end in [] are lists, and its files live as long as the
+    answer takes. It raises Refused and RequestValidationError."""
 
-    Raises Refused, RequestValidationError.
-    """
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        raise Refused("this takes a form; send it as multipart/form-data.", 415)
-    most = request.app.state.settings.upload_bytes
-    parser = MultiPartParser(
-        request.headers, bounded(request, most), max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD
-    )
-    try:
-        data = await parser.parse()
-    except MultiPartException as error:
-        raise Refused(f"the form cannot be read: {error.message}") from None
-    except (ValueError, LookupError, AttributeError, UnicodeError):  # headers of parts that are none
-        raise Refused("the form cannot be read; it is no multipart/form-data as RFC 7578 has it.") from None
-    try:
-        yield validated(model, fields(model, data.multi_items()))
-    finally:
-        await data.close()
+    async def read(request: Request) -> AsyncIterator[M]:
+        if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+            raise Refused("this takes a form; send it as multipart/form-data.", 415)
+        stream = bounded(request, request.app.state.settings.upload_bytes)
+        parser = MultiPartParser(
+            request.headers, stream, max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD
+        )
+        try:
+            data = await parser.parse()
+        except MultiPartException as error:
+            raise Refused(f"the form cannot be read: {error.message}") from None
+        except (ValueError, LookupError, AttributeError):  # headers of parts that are none
+            raise Refused("the form cannot be read; it is no multipart/form-data as RFC 7578 has it.") from None
+        try:
+            yield validated(model, fields(model, data.multi_items()))
+        finally:
+            await data.close()
+
+    return read
 
 
 async def bounded(request: Request, most: int) -> AsyncGenerator[bytes, None]:
@@ -77,7 +76,7 @@ def validated(model: type[M], given: dict[str, Any]) -> M:
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        raise RequestValidationError([{**e, "loc": ("body", *e["loc"])} for e in error.errors()]) from None
+        raise RequestValidationError([{**e, "loc": ("body", *e["loc"])} for e in error.errors()], body=given) from None
 
 
 def described(model: type[BaseModel]) -> dict[str, Any]:
@@ -85,6 +84,3 @@ def described(model: type[BaseModel]) -> dict[str, Any]:
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
-
-
-__all__ = ["UploadFile", "described", "form"]

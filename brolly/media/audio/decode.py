@@ -124,7 +124,7 @@ def _from_file(file: Any, name: str, reopen: Callable[[], AudioStream] | None) -
     except ImportError:
         raise MissingExtra("Reading sound", "audio") from None
     try:
-        container: Any = av.open(file, options={"format_whitelist": FORMATS}, metadata_errors="replace")
+        container: Any = av.open(file, "r", options={"format_whitelist": FORMATS}, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError, TypeError):  # TypeError: a file opened as text
         raise MediaError(
             f"{name} is no sound or video that can be read here, or its beginning is broken; expected WAV, FLAC, MP3, "
