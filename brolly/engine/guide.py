@@ -1,0 +1,370 @@
+"""Answers that keep within a grammar: JSON Schema, regular expressions, choices, Lark and GBNF, by llguidance.
+
+A grammar is compiled once and copied for each answer. Knows tokens as bytes, and neither networks nor sampling.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Mapping
+from copy import copy
+from typing import Any
+from weakref import WeakKeyDictionary, ref
+
+import numpy as np
+from torch import Tensor
+
+from brolly.engine.job import Guide
+from brolly.engine.trial import limits, try_grammar
+from brolly.errors import MissingExtra, OptionError
+from brolly.media.text import Tokenizer
+from brolly.verbs import GenerateOptions
+
+TEXT = 200_000  # characters of a schema, an expression or a grammar
+DEPTH = 64  # how deep a schema may nest; llguidance itself ends at 128 braces
+KEPT = 64  # compiled grammars
+PATIENCE = 1.0  # seconds of processor for one token, in the thread that writes everybody's
+# one blank, or a line's end and its indentation: what json.dumps writes, and a bound on what a weak model does
+WHITESPACE = r" |\n[ \t]{0,40}"
+# JSON Schema's own formats; llguidance refuses those that it cannot enforce, and any other is a remark
+ENFORCED = {"date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
+FORMATS = ENFORCED | {"idn-email", "idn-hostname", "uri-reference", "iri", "iri-reference", "uri-template"}
+FORMATS |= {"json-pointer", "relative-json-pointer", "regex"}
+
+# where schemas stand within a schema
+NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")  # a schema a name
+LISTED = ("allOf", "anyOf", "oneOf", "prefixItems", "items")  # a list of them
+SINGLE = ("items", "additionalProperties", "additionalItems", "not", "if", "then", "else", "contains", "propertyNames",
+          "unevaluatedProperties", "unevaluatedItems")  # fmt: skip
+JOINING = ("allOf", "anyOf", "oneOf", "$ref", "$dynamicRef", "if", "dependentSchemas")
+
+_lock = threading.Lock()
+_vocabularies: WeakKeyDictionary[Tokenizer, dict[int, Any]] = WeakKeyDictionary()
+_compiled: WeakKeyDictionary[Tokenizer, OrderedDict[tuple[int, str], Any]] = WeakKeyDictionary()
+
+
+def guide_for(
+    options: GenerateOptions, tokenizer: Tokenizer, vocab_size: int, stop_ids: Collection[int]
+) -> Callable[[], Guide] | None:
+    """What makes a guide for each answer, or None where the options ask for none.
+
+    `vocab_size` is the network's number of rows; `stop_ids` end an answer, where the grammar may end.
+    Raises MissingExtra, and OptionError with the reason why a grammar is refused.
+    """
+    if options.json_schema is not None:
+        return _guides(_from_schema(options.json_schema), "json_schema", tokenizer, vocab_size, stop_ids)
+    if options.regex is not None:
+        return _guides(_from_regex(options.regex), "regex", tokenizer, vocab_size, stop_ids)
+    if options.choice:
+        texts = "|".join(_literal(text) for text in options.choice)
+        return _guides(_from_regex(texts), "choice", tokenizer, vocab_size, stop_ids)
+    if options.grammar is not None:
+        return guide_of_grammar(options.grammar, tokenizer, vocab_size, stop_ids)
+    return None
+
+
+def guide_of_grammar(
+    grammar: str, tokenizer: Tokenizer, vocab_size: int, stop_ids: Collection[int]
+) -> Callable[[], Guide]:
+    """What makes a guide for each answer that a Lark or a GBNF grammar allows.
+
+    Lark is llguidance's: `json_rule(schema)` stands for a value, `<|name|>` for a control token of the tokenizer, and
+    a rule marked `[lazy]` ends as soon as it can, so that text is free up to a marker.
+    """
+    return _guides(_from_grammar(grammar), "grammar", tokenizer, vocab_size, stop_ids)
+
+
+def json_rule(schema: Mapping[str, Any] | bool | str) -> str:
+    """A JSON Schema as an expression of a Lark grammar, as strict as `json_schema` is."""
+    return "%json " + json.dumps(_strict(_read(schema)))
+
+
+class Constraint:
+    """A Guide: one answer's place in a grammar. A `matcher` of its own; V rows of logits."""
+
+    def __init__(self, matcher: Any, vocab_size: int, stops: np.ndarray, named: np.ndarray) -> None:
+        self._matcher, self._size = matcher, vocab_size
+        self._stops = stops  # ids that end an answer
+        self._named = named  # those of them that are control tokens, which a grammar may name
+        self._bits: np.ndarray | None = None  # (V + 1,) what may come next; the last one, whether the text may end
+        self._ended = False
+
+    def mask(self, logits: Tensor) -> None:
+        """Set to -inf, in place, the logits (V,) of tokens that may not come next. Raises OptionError."""
+        bits = self._next()
+        allowed = bits[:-1].copy()
+        named = self._named[allowed[self._named]]
+        allowed[self._stops] = bits[-1]
+        allowed[named] = True
+        if not allowed.any():
+            raise OptionError(
+                "the text is complete, and this model has no token to end it with."
+                if bits[-1]
+                else "this model's vocabulary has no token with which the text could go on within the grammar."
+            )
+        if logits.device.type == "cpu" and logits.dtype.itemsize == 4:
+            np.putmask(logits.detach().numpy(), ~allowed, -np.inf)  # torch would wake its threads for it
+        else:
+            from torch import from_numpy
+
+            logits.masked_fill_(from_numpy(~allowed).to(logits.device), float("-inf"))
+
+    def accept(self, token: int) -> None:
+        """The token that was chosen. Raises OptionError at one that `mask` had ruled out."""
+        bits, self._bits = self._next(), None
+        if not bits[token]:
+            if token in self._stops and bits[-1]:
+                self._ended = True
+                return
+            raise OptionError(f"token {token} is not within the grammar at this place.")
+        self._matcher.consume_token(token)
+        self._check()
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing may follow but an end."""
+        if self._ended or self._matcher.is_stopped():
+            return True
+        return self._matcher.is_accepting() and not self._next()[:-1].any()
+
+    def _next(self) -> np.ndarray:
+        if self._bits is None:
+            start = time.thread_time()
+            data = self._matcher.compute_bitmask()
+            self._check()
+            if time.thread_time() - start > PATIENCE:
+                raise OptionError(f"the grammar takes more than {PATIENCE:g} s a token; make it simpler.")
+            bits = np.unpackbits(np.frombuffer(data, np.uint8), count=self._size + 1, bitorder="little")
+            self._bits = bits.view(bool)
+        return self._bits
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise OptionError(f"the grammar cannot be followed further ({_sentence(self._matcher.get_error())}).")
+
+
+def _guides(
+    grammar: str, option: str, tokenizer: Tokenizer, vocab_size: int, stop_ids: Collection[int]
+) -> Callable[[], Guide]:
+    if len(grammar) > 2 * TEXT:
+        raise OptionError(f"{option} has {len(grammar):,} characters once written out; at most {2 * TEXT:,} are read.")
+    original = _matcher(grammar, option, tokenizer, vocab_size)
+    stops = np.array(sorted(i for i in set(stop_ids) if 0 <= i < vocab_size), np.int64)
+    named = np.array([i for i in stops if tokenizer.is_special(int(i))], np.int64)
+
+    def make() -> Guide:
+        with _lock:
+            return Constraint(original.deep_copy(), vocab_size, stops, named)
+
+    return make
+
+
+def _matcher(grammar: str, option: str, tokenizer: Tokenizer, vocab_size: int) -> Any:
+    """The grammar, compiled for this vocabulary; the last ones are kept."""
+    key = (vocab_size, grammar)
+    with _lock:
+        kept = _compiled.setdefault(tokenizer, OrderedDict())
+        if key in kept:
+            kept.move_to_end(key)
+            return kept[key]
+    import_llguidance()
+    from llguidance import LLMatcher
+
+    if reason := try_grammar(grammar):
+        raise OptionError(f"{option} is refused: {_sentence(reason)}.")
+    found = LLMatcher(_vocabulary(tokenizer, vocab_size), grammar, log_level=0, limits=limits())
+    if found.is_error():
+        raise OptionError(f"{option} is refused: {_sentence(found.get_error())}.")
+    with _lock:
+        kept[key] = found
+        while len(kept) > KEPT:
+            kept.popitem(last=False)
+    return found
+
+
+def import_llguidance() -> Any:
+    """The library. Raises MissingExtra."""
+    try:
+        import llguidance
+    except ImportError:
+        raise MissingExtra("Keeping an answer within a grammar", "guided") from None
+    return llguidance
+
+
+class _Words:
+    """A tokenizer as llguidance wants it: each row's bytes, and one row more, an end of its own.
+
+    Which tokens end an answer differs by job, and a published vocabulary may have none.
+    """
+
+    bos_token_id = None
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
+        self._tokenizer = ref(tokenizer)  # llguidance keeps this object, and would keep the tokenizer for ever
+        self.tokens = [tokenizer.token_bytes(i) for i in range(vocab_size)] + [b"<|the text ends|>"]
+        self.special_token_ids = [i for i in range(vocab_size) if tokenizer.is_special(i)] + [vocab_size]
+        self.eos_token_id = vocab_size
+        special = set(self.special_token_ids)
+        self._by_bytes = {data: i for i, data in enumerate(self.tokens) if data and i not in special}
+        self._widest = max(map(len, self._by_bytes), default=0)
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        """Ids that spell just this; the tokenizer's own where it puts nothing before them, as SentencePiece may."""
+        data = text if isinstance(text, bytes) else text.encode()
+        tokenizer = self._tokenizer()
+        assert tokenizer, "a grammar outlived its tokenizer"
+        ids = tokenizer.encode(data.decode(errors="replace"), special=False, parse_special=False)
+        if b"".join(map(tokenizer.token_bytes, ids)) == data and max(ids, default=0) < self.eos_token_id:
+            return ids
+        return self._longest(data)
+
+    def _longest(self, data: bytes) -> list[int]:
+        ids: list[int] = []
+        while data:
+            ends = range(min(len(data), self._widest), 0, -1)
+            found = next((self._by_bytes[data[:end]] for end in ends if data[:end] in self._by_bytes), None)
+            if found is None:
+                break
+            ids.append(found)
+            data = data[len(self.tokens[found]) :]
+        return ids
+
+
+def _vocabulary(tokenizer: Tokenizer, vocab_size: int) -> Any:
+    """The tokenizer's tokens as llguidance's trie, made once."""
+    from llguidance import LLTokenizer, TokenizerWrapper
+
+    with _lock:
+        made = _vocabularies.setdefault(tokenizer, {})
+        if vocab_size not in made:
+            words = TokenizerWrapper(_Words(tokenizer, vocab_size))
+            made[vocab_size] = LLTokenizer(words, n_vocab=vocab_size + 1, eos_token=vocab_size)
+        return made[vocab_size]
+
+
+def _from_schema(schema: str) -> str:
+    return json.dumps({"grammars": [{"json_schema": _strict(_read(schema))}]})
+
+
+def _from_regex(regex: str) -> str:
+    _measured(regex, "regex")
+    llguidance = import_llguidance()
+    return str(llguidance.LLMatcher.grammar_from_regex(regex))
+
+
+def _from_grammar(grammar: str) -> str:
+    _measured(grammar, "grammar")
+    llguidance = import_llguidance()
+    if "::=" in grammar:
+        from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
+
+        try:
+            grammar = gbnf_to_lark(grammar)
+        except (GbnfToLarkError, IndexError) as error:
+            raise OptionError(f"grammar is no GBNF: {_sentence(str(error))}.") from None
+        except RecursionError:
+            raise OptionError("grammar nests too deep; give its inner parts rules of their own.") from None
+    return str(llguidance.LLMatcher.grammar_from_lark(grammar))
+
+
+def _literal(text: str) -> str:
+    """A text as an expression that matches it alone."""
+    return re.sub(r"[\W_]", lambda found: f"\\x{{{ord(found[0]):x}}}", text)
+
+
+def _measured(text: str, option: str) -> None:
+    if len(text) > TEXT:
+        raise OptionError(f"{option} has {len(text):,} characters; at most {TEXT:,} are read.")
+
+
+def _read(schema: Mapping[str, Any] | bool | str) -> Any:
+    """A schema as Python's values. Raises OptionError."""
+    try:
+        text = schema if isinstance(schema, str) else json.dumps(schema)
+        _measured(text, "json_schema")
+        found = json.loads(text, parse_constant=_no_number)
+    except RecursionError:
+        raise OptionError(f"json_schema nests too deep; at most {DEPTH} levels are read.") from None
+    except (ValueError, TypeError) as error:
+        raise OptionError(f"json_schema is no JSON ({error}).") from None
+    if not isinstance(found, (dict, bool)):
+        raise OptionError(f"json_schema is {text[:60]}; expected an object, such as {{}} for any JSON.")
+    return found
+
+
+def _strict(schema: Any) -> Any:
+    """The schema that is compiled: whitespace is bounded, and an object with `properties` has no others unasked.
+
+    Others would be allowed by the standard, and never end. Texts that pass this schema pass the given one.
+    """
+    if schema is True:
+        schema = {}
+    if schema is False:
+        raise OptionError("json_schema is false, which no text satisfies.")
+    made = dict(_walked(schema, not _joins(schema)))
+    made["x-guidance"] = {
+        "whitespace_pattern": WHITESPACE, "whitespace_flexible": True, "item_separator": ",", "key_separator": ":",
+        "coerce_one_of": False, "lenient": False,
+    }  # fmt: skip
+    return made
+
+
+def _parts(schema: Any) -> Iterator[tuple[str, Any, Any]]:
+    """The schemas right within one: the keyword, the name or place under it (None: its value itself), the schema."""
+    for word, value in schema.items() if isinstance(schema, dict) else ():
+        if word in NAMED and isinstance(value, dict):
+            yield from ((word, name, one) for name, one in value.items())
+        elif word in LISTED and isinstance(value, list):
+            yield from ((word, i, one) for i, one in enumerate(value))
+        elif word in SINGLE:
+            yield word, None, value
+
+
+def _joins(schema: Any, depth: int = 0) -> bool:
+    """Whether one value must obey two objects' schemas: closed apart, those would have nothing in common."""
+    if depth > DEPTH:
+        raise OptionError(f"json_schema nests too deep; at most {DEPTH} levels are read.")
+    if not isinstance(schema, dict):
+        return False
+    every = schema.get("allOf")
+    joined = sum(len(every) if word == "allOf" and isinstance(every, list) else 1 for word in JOINING if word in schema)
+    own = any(word in schema for word in ("properties", "required", "additionalProperties", "patternProperties"))
+    return joined + own > 1 or any(_joins(one, depth + 1) for _, _, one in _parts(schema))
+
+
+def _walked(schema: Any, close: bool) -> Any:
+    """A copy without what is a mere remark; objects that name their properties are closed where `close` says so."""
+    if not isinstance(schema, dict):
+        return schema
+    made = dict(schema)
+    for word, at, one in _parts(schema):
+        inner = _walked(one, close)
+        if at is None:
+            made[word] = inner
+        else:
+            if made[word] is schema[word]:
+                made[word] = copy(schema[word])
+            made[word][at] = inner
+    if made.get("uniqueItems") is False:
+        del made["uniqueItems"]
+    if isinstance(said := made.get("format"), str) and said not in FORMATS:
+        del made["format"]
+    if close and "properties" in made and not {"additionalProperties", "patternProperties"} & made.keys():
+        made["additionalProperties"] = False
+    return made
+
+
+def _sentence(reason: str) -> str:
+    """A library's report in one line, without its copy of the grammar."""
+    line = " ".join(reason.split("<state>")[0].split())
+    if "regex parse error" in line:
+        line = line.rsplit("error: ", 1)[-1]
+    return line.split(" 1 | ")[0][:300].rstrip(". ")
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON number")
