@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 BLOCK = 32  # tokens of a block of PagedCache
 
 
@@ -129,7 +128,7 @@ class Row(NamedTuple):
 
 
 class Past(NamedTuple):
-    """What some tokens look at in the layers of one window: blocks (R, n), and what each may see, (R, 1, T, n * BLOCK)."""
+    """What T tokens of R sequences look at in the layers of one window: `blocks` (R, n) through `mask` (R, 1, T, S)."""
 
     blocks: Tensor
     mask: Tensor
@@ -138,9 +137,9 @@ class Past(NamedTuple):
 class PagedCache:
     """Keys and values in blocks of BLOCK tokens; sequences say which are theirs. A block may serve several.
 
-    Call `begin(rows)` before each forward pass, whose tokens are all rows' one behind the other: (1, N). Blocks that lie
-    behind every window may be given as -1. What is kept is finite, an endless number as 0: nothing that a sequence
-    leaves in its blocks can touch the next one through a mask.
+    Call `begin(rows)` before each forward pass, whose tokens are all rows' one behind the other: (1, N). Blocks behind
+    every window may be given as -1. What is kept is finite, an endless number as 0: nothing that a sequence leaves in
+    its blocks can touch the next one through a mask.
     """
 
     def __init__(self, config: Shape, keys: Tensor, values: Tensor) -> None:

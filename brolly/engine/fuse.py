@@ -7,8 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from brolly.configs import GPT2Config, LlamaConfig, WhisperConfig
-from brolly.kernels.decoder import Decoder, Weights
+from brolly.kernels.decoder import Decoder
 from brolly.kernels.listener import SIZES, Listening, Texts
+from brolly.kernels.weights import Weights
 from brolly.layers.rope import frequencies
 
 LLAMA = {

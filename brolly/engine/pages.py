@@ -33,7 +33,8 @@ class Pages:
 
     def __init__(self, network: nn.Module, n_blocks: int) -> None:
         self.network: Any = network
-        config, weight = self.network.config, next(network.parameters())
+        config: Any = self.network.config
+        weight = next(network.parameters())
         self.device, self.n_blocks = weight.device, n_blocks
         shape = (config.n_layers, config.n_kv_heads, n_blocks)
         self.keys = torch.zeros(*shape, BLOCK, config.head_dim, dtype=weight.dtype, device=self.device)

@@ -1,31 +1,17 @@
 // Llama's and GPT-2's diagram (a pre-norm decoder) in single calls: one token (here), a block of tokens (prompt.h).
 //
 // Weights stay where torch has them, row-major (out, in), float32 or bfloat16; activations and sums are float32.
-// The reference is brolly/models run by torch; tests/kernels compares the two. decoder.py mirrors the structs.
+// The reference is brolly/models run by torch; tests/kernels compares the two.
 
 #define _GNU_SOURCE
 #include "vectors.h"
 
 #include "team.h"
 
+#include "network.h"
 #include "rows.h"
 
 enum { MAX_HEAD = 1024 };
-
-typedef struct {
-    const void *q, *k, *v, *o, *gate, *up, *down;  // matrices; no gate: up alone through GELU
-    const void *norm1, *norm1_b, *norm2, *norm2_b, *q_norm, *k_norm;  // NULL where the network has none
-    const void *q_b, *k_b, *v_b, *o_b, *gate_b, *up_b, *down_b;
-    int64_t window;  // 0: all that came before
-} Layer;
-
-typedef struct {
-    int64_t bf16, layer_norm, vocab_size, dim, n_layers, n_heads, n_kv_heads, head_dim, hidden_dim;
-    float eps, rope_scale;
-    const void *embed, *places, *head, *norm, *norm_b;  // places: learned positions (context, dim) or NULL
-    const float *inv_freq;                              // (head_dim / 2), NULL without rotary positions
-    const Layer *layers;
-} Network;
 
 // ---- pieces of the step ----
 

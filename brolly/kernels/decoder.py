@@ -3,57 +3,21 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
-from ctypes import c_float, c_int64, c_void_p
-from dataclasses import dataclass
+from ctypes import c_int64, c_void_p
 from threading import Lock
 
 import torch
 from torch import Tensor
 
 from brolly.kernels.build import library as build
-
-MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
-VECTORS = ("norm1", "norm1_b", "norm2", "norm2_b", "q_norm", "k_norm")
-BIASES = ("q_b", "k_b", "v_b", "o_b", "gate_b", "up_b", "down_b")
-
-
-class _Layer(ctypes.Structure):
-    _fields_ = [(name, c_void_p) for name in MATRICES + VECTORS + BIASES] + [("window", c_int64)]
-
-
-SIZES = ("vocab_size", "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim")
-TABLES = ("embed", "places", "head", "norm", "norm_b")
-
-
-class _Network(ctypes.Structure):
-    _fields_ = [
-        *((name, c_int64) for name in ("bf16", "layer_norm", *SIZES)),
-        *((name, c_float) for name in ("eps", "rope_scale")),
-        *((name, c_void_p) for name in (*TABLES, "inv_freq")),
-        ("layers", ctypes.POINTER(_Layer)),
-    ]
-
-
-@dataclass
-class Weights:
-    """What the kernel reads: `tables` by TABLES, and a dict a layer by MATRICES, VECTORS, BIASES; absent: unused."""
-
-    sizes: dict[str, int]
-    eps: float
-    layer_norm: bool
-    tables: Mapping[str, Tensor]
-    layers: Sequence[Mapping[str, Tensor]]
-    windows: Sequence[int | None]
-    inv_freq: Tensor | None = None  # (D/2) float32
-    rope_scale: float = 1.0
+from brolly.kernels.weights import NetworkStruct, Pointers, Weights
 
 
 def library() -> ctypes.CDLL | str:
     """The compiled kernel, or why there is none."""
     lib = build("decoder")
     if not isinstance(lib, str) and lib.brolly_step.argtypes is None:
-        network = ctypes.POINTER(_Network)
+        network = ctypes.POINTER(NetworkStruct)
         lib.brolly_step.argtypes = [
             network,
             c_int64,
@@ -98,21 +62,8 @@ class Decoder:
         if self.sizes["head_dim"] > lib.brolly_max_head() or self.sizes["head_dim"] % 2:
             raise ValueError(f"heads of {self.sizes['head_dim']} dimensions")
         self._lock = Lock()
-        self._held: list[Tensor] = []
-        self._layers = (_Layer * self.sizes["n_layers"])()
-        for layer, tensors, window in zip(self._layers, weights.layers, weights.windows, strict=True):
-            for name, tensor in tensors.items():
-                setattr(layer, name, self._pointer(tensor))
-            layer.window = window or 0
-        numbers = {"bf16": self.dtype == torch.bfloat16, "layer_norm": weights.layer_norm, **self.sizes}
-        self._network = _Network(**numbers, eps=weights.eps, rope_scale=weights.rope_scale)
-        for name, tensor in weights.tables.items():
-            setattr(self._network, name, self._pointer(tensor))
-        if weights.inv_freq is not None:
-            assert weights.inv_freq.dtype == torch.float32
-            self._network.inv_freq = weights.inv_freq.data_ptr()
-            self._held.append(weights.inv_freq)
-        self._network.layers = ctypes.cast(self._layers, ctypes.POINTER(_Layer))
+        self._pointers = Pointers(weights)
+        self._network = self._pointers.network
         self._space = torch.empty(0, dtype=torch.uint8)
         self.takes_blocks = bool(lib.brolly_amx()) and self.dtype == torch.bfloat16 and self._tiles()
 
@@ -147,16 +98,8 @@ class Decoder:
 
     def move(self, old: Tensor, new: Tensor) -> None:
         """Between two steps, read `new`, of the same numbers, where `old` was read."""
-        first, n_bytes, shift = old.data_ptr(), old.nbytes, new.data_ptr() - old.data_ptr()
-        structs = [(self._network, TABLES), *((layer, MATRICES + VECTORS + BIASES) for layer in self._layers)]
         with self._lock:
-            for struct, names in structs:
-                for name in names:
-                    pointer = getattr(struct, name)
-                    if pointer is not None and first <= pointer < first + n_bytes:
-                        setattr(struct, name, pointer + shift)
-            self._held = [t for t in self._held if not first <= t.data_ptr() < first + n_bytes]
-            self._held.append(new)
+            self._pointers.move(old, new)
 
     def _checked(self, end: int, keys: Tensor, values: Tensor) -> int:
         n_layers, batch, n_kv_heads, capacity, head_dim = keys.shape
@@ -175,12 +118,6 @@ class Decoder:
         if self._space.numel() < n_bytes:
             self._space = torch.empty(n_bytes * 5 // 4, dtype=torch.uint8)
         return self._space.data_ptr()
-
-    def _pointer(self, tensor: Tensor) -> int:
-        if tensor.dtype != self.dtype or not tensor.is_contiguous() or tensor.device.type != "cpu":
-            raise ValueError("weights of several kinds")
-        self._held.append(tensor.detach())
-        return tensor.data_ptr()
 
     def _tiles(self) -> bool:
         s = self.sizes
