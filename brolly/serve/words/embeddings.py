@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from brolly.errors import OptionError
 from brolly.serve.app import house
 from brolly.serve.errors import Refused
 from brolly.serve.fetch import content
+from brolly.serve.provenance import provenance
 from brolly.serve.settings import Settings
 from brolly.serve.streams import unless_left
+from brolly.serve.tell import reply
 from brolly.serve.turns import turns
 from brolly.serve.wire.common import ERRORS
 from brolly.serve.wire.embeddings import EmbeddingsAnswer, EmbeddingsRequest, ImagePart, ImageURL, TextPart
@@ -52,7 +54,7 @@ async def answer(request: Request, body: EmbeddingsRequest) -> Response:
             for i, one in enumerate(found)
         ]
         usage = {"prompt_tokens": n, "total_tokens": n}
-        return JSONResponse({"object": "list", "data": rows, "model": body.model, "usage": usage})
+        return reply({"object": "list", "data": rows, "model": body.model, "usage": usage}, headers)
 
     return await asyncio.to_thread(written)
 
