@@ -69,14 +69,14 @@ export async function chat(main) {
     fill(body, one);
     if (!one.live) box.append(h("div", { class: "acts" },
       h("button", { class: "plain", onclick: () => navigator.clipboard.writeText(one.text).then(() => note("Copied.")) }, "Copy"),
-      one.role === "user" ? h("button", { class: "plain", onclick: () => edit(index) }, "Edit")
-        : h("button", { class: "plain", onclick: () => { if (!stop) { now.turns.length = index; answer(); } } }, "Try again"),
+      one.role === "user" && h("button", { class: "plain", onclick: () => edit(index) }, "Edit"),
+      one.role === "user" && index === now.turns.length - 1 && h("button", { class: "plain", onclick: () => stop || answer() }, "Ask again"),
+      one.role !== "user" && h("button", { class: "plain", onclick: () => { if (!stop) { now.turns.length = index; answer(); } } }, "Try again"),
       one.told && h("span", { class: "soft" }, one.told)));
     return box;
   }
   function fill(body, one) {
-    const parts = one.role === "user" ? [h("div", { style: undefined }, one.text)] : markdown(one.text);
-    if (one.role === "user") parts[0].classList.add("kept");
+    const parts = one.role === "user" ? [one.text] : markdown(one.text);
     body.replaceChildren(
       ...(one.images || []).map((url) => h("img", { class: "thumb", src: url, alt: "attached picture" })),
       ...(one.reasoning ? [h("details", { open: one.live && !one.text }, h("summary", {}, "Thoughts"), one.reasoning)] : []),
