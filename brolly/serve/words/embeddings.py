@@ -42,7 +42,11 @@ async def answer(request: Request, body: EmbeddingsRequest) -> Response:
     inputs = await read(request.app.state.settings, body)
     role = body.role or (ROLES.get(body.input_type, body.input_type) if body.input_type else None)
     async with house(request).use(body.model, "embed") as use:
-        found = await vectors(request, use.model, inputs, role=role, dimensions=body.dimensions, truncate=body.truncate)
+        headers, vocab = provenance(use).headers, use.model.network.config.vocab_size
+        if beyond := [i for one in inputs if isinstance(one, list) for i in one if i >= vocab]:
+            raise Refused(f"input has the token {beyond[0]}; this model's go from 0 to {vocab - 1}.", param="input")
+        options = {"role": role, "dimensions": body.dimensions, "truncate": body.truncate}
+        found = await vectors(request, use.model, inputs, **options)
     packed = body.encoding_format == "base64"
     if packed and any(one.vector.ndim > 1 for one in found):
         raise Refused("this model gives a vector a token; ask for encoding_format float.", param="encoding_format")
