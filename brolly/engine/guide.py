@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any
 from weakref import WeakKeyDictionary, ref
@@ -43,39 +43,42 @@ SINGLE = ("items", "additionalProperties", "additionalItems", "not", "if", "then
 JOINING = ("allOf", "anyOf", "oneOf", "$ref", "$dynamicRef", "if", "dependentSchemas")
 
 _lock = threading.Lock()
-_vocabularies: WeakKeyDictionary[Tokenizer, dict[int, Any]] = WeakKeyDictionary()
+_vocabularies: WeakKeyDictionary[Tokenizer, dict[int, tuple[Any, dict[int, int]]]] = WeakKeyDictionary()
 _compiled: WeakKeyDictionary[Tokenizer, OrderedDict[tuple[int, str], Any]] = WeakKeyDictionary()
 
 
 def guide_for(
-    options: GenerateOptions, tokenizer: Tokenizer, vocab_size: int, stop_ids: Collection[int]
-) -> Callable[[], Guide] | None:
+    options: GenerateOptions, tokenizer: Tokenizer, vocab_size: int, stop_ids: Collection[int],
+    *, after: Sequence[int] = (),
+) -> Callable[[], Guide] | None:  # fmt: skip
     """What makes a guide for each answer, or None where the options ask for none.
 
-    `vocab_size` is the network's number of rows; `stop_ids` end an answer, where the grammar may end.
+    `vocab_size` is the network's number of rows; `stop_ids` end an answer, where the grammar may end; `after` is what
+    the text follows, as in `Tokenizer.stream`.
     Raises MissingExtra, and OptionError with the reason why a grammar is refused.
     """
     if options.json_schema is not None:
-        return _guides(_from_schema(options.json_schema), "json_schema", tokenizer, vocab_size, stop_ids)
-    if options.regex is not None:
-        return _guides(_from_regex(options.regex), "regex", tokenizer, vocab_size, stop_ids)
-    if options.choice:
-        texts = "|".join(_literal(text) for text in options.choice)
-        return _guides(_from_regex(texts), "choice", tokenizer, vocab_size, stop_ids)
-    if options.grammar is not None:
-        return guide_of_grammar(options.grammar, tokenizer, vocab_size, stop_ids)
-    return None
+        option, grammar = "json_schema", _from_schema(options.json_schema)
+    elif options.regex is not None:
+        option, grammar = "regex", _from_regex(options.regex)
+    elif options.choice:
+        option, grammar = "choice", _from_regex("|".join(_literal(text) for text in options.choice))
+    elif options.grammar is not None:
+        option, grammar = "grammar", _from_grammar(options.grammar)
+    else:
+        return None
+    return _guides(grammar, option, tokenizer, vocab_size, stop_ids, after)
 
 
 def guide_of_grammar(
-    grammar: str, tokenizer: Tokenizer, vocab_size: int, stop_ids: Collection[int]
+    grammar: str, tokenizer: Tokenizer, vocab_size: int, stop_ids: Collection[int], *, after: Sequence[int] = ()
 ) -> Callable[[], Guide]:
     """What makes a guide for each answer that a Lark or a GBNF grammar allows.
 
     Lark is llguidance's: `json_rule(schema)` stands for a value, `<|name|>` for a control token of the tokenizer, and
     a rule marked `[lazy]` ends as soon as it can, so that text is free up to a marker.
     """
-    return _guides(_from_grammar(grammar), "grammar", tokenizer, vocab_size, stop_ids)
+    return _guides(_from_grammar(grammar), "grammar", tokenizer, vocab_size, stop_ids, after)
 
 
 def json_rule(schema: Mapping[str, Any] | bool | str) -> str:
@@ -86,8 +89,11 @@ def json_rule(schema: Mapping[str, Any] | bool | str) -> str:
 class Constraint:
     """A Guide: one answer's place in a grammar. A `matcher` of its own; V rows of logits."""
 
-    def __init__(self, matcher: Any, vocab_size: int, stops: np.ndarray, named: np.ndarray) -> None:
+    def __init__(
+        self, matcher: Any, vocab_size: int, stops: np.ndarray, named: np.ndarray, bare: dict[int, int] | None
+    ) -> None:
         self._matcher, self._size = matcher, vocab_size
+        self._bare = bare  # of the first token: those that lose a space there, and what they then are
         self._stops = stops  # ids that end an answer
         self._named = named  # those of them that are control tokens, which a grammar may name
         self._bits: np.ndarray | None = None  # (V + 1,) what may come next; the last one, whether the text may end
@@ -116,12 +122,13 @@ class Constraint:
     def accept(self, token: int) -> None:
         """The token that was chosen. Raises OptionError at one that `mask` had ruled out."""
         bits, self._bits = self._next(), None
+        bare, self._bare = self._bare or {}, None
         if not bits[token]:
             if token in self._stops and bits[-1]:
                 self._ended = True
                 return
             raise OptionError(f"token {token} is not within the grammar at this place.")
-        self._matcher.consume_token(token)
+        self._matcher.consume_token(bare.get(token, token))
         self._check()
 
     @property
@@ -140,6 +147,9 @@ class Constraint:
                 raise OptionError(f"the grammar takes more than {PATIENCE:g} s a token; make it simpler.")
             bits = np.unpackbits(np.frombuffer(data, np.uint8), count=self._size + 1, bitorder="little")
             self._bits = bits.view(bool)
+            if self._bare:
+                spaced, other = np.fromiter(self._bare, np.int64), np.fromiter(self._bare.values(), np.int64)
+                self._bits[spaced] = self._bits[other] & (other >= 0)
         return self._bits
 
     def _check(self) -> None:
@@ -148,17 +158,19 @@ class Constraint:
 
 
 def _guides(
-    grammar: str, option: str, tokenizer: Tokenizer, vocab_size: int, stop_ids: Collection[int]
+    grammar: str, option: str, tokenizer: Tokenizer, vocab_size: int, stop_ids: Collection[int], after: Sequence[int]
 ) -> Callable[[], Guide]:
     if len(grammar) > 2 * TEXT:
         raise OptionError(f"{option} has {len(grammar):,} characters once written out; at most {2 * TEXT:,} are read.")
     original = _matcher(grammar, option, tokenizer, vocab_size)
     stops = np.array(sorted(i for i in set(stop_ids) if 0 <= i < vocab_size), np.int64)
     named = np.array([i for i in stops if tokenizer.is_special(int(i))], np.int64)
+    begun = any(tokenizer.token_bytes(i) and not tokenizer.is_special(i) for i in after)
+    bare = None if begun or not tokenizer.spelling.strip else _vocabulary(tokenizer, vocab_size)[1]
 
     def make() -> Guide:
         with _lock:
-            return Constraint(original.deep_copy(), vocab_size, stops, named)
+            return Constraint(original.deep_copy(), vocab_size, stops, named, bare)
 
     return make
 
@@ -176,7 +188,7 @@ def _matcher(grammar: str, option: str, tokenizer: Tokenizer, vocab_size: int) -
 
     if reason := try_grammar(grammar):
         raise OptionError(f"{option} is refused: {_sentence(reason)}.")
-    found = LLMatcher(_vocabulary(tokenizer, vocab_size), grammar, log_level=0, limits=limits())
+    found = LLMatcher(_vocabulary(tokenizer, vocab_size)[0], grammar, log_level=0, limits=limits())
     if found.is_error():
         raise OptionError(f"{option} is refused: {_sentence(found.get_error())}.")
     with _lock:
@@ -222,6 +234,11 @@ class _Words:
             return ids
         return self._longest(data)
 
+    def bare(self) -> dict[int, int]:
+        """Of each token that begins with a space, the one without it, or -1."""
+        spaced = ((i, data) for i, data in enumerate(self.tokens) if data[:1] == b" ")
+        return {i: self._by_bytes.get(data[1:], -1) for i, data in spaced}
+
     def _longest(self, data: bytes) -> list[int]:
         ids: list[int] = []
         while data:
@@ -234,15 +251,16 @@ class _Words:
         return ids
 
 
-def _vocabulary(tokenizer: Tokenizer, vocab_size: int) -> Any:
-    """The tokenizer's tokens as llguidance's trie, made once."""
+def _vocabulary(tokenizer: Tokenizer, vocab_size: int) -> tuple[Any, dict[int, int]]:
+    """The tokenizer's tokens as llguidance's trie, made once, and of those that begin with a space the ones without."""
     from llguidance import LLTokenizer, TokenizerWrapper
 
     with _lock:
         made = _vocabularies.setdefault(tokenizer, {})
         if vocab_size not in made:
-            words = TokenizerWrapper(_Words(tokenizer, vocab_size))
-            made[vocab_size] = LLTokenizer(words, n_vocab=vocab_size + 1, eos_token=vocab_size)
+            words = _Words(tokenizer, vocab_size)
+            trie = LLTokenizer(TokenizerWrapper(words), n_vocab=vocab_size + 1, eos_token=vocab_size)
+            made[vocab_size] = trie, words.bare()
         return made[vocab_size]
 
 
