@@ -1,0 +1,183 @@
+"""Stored responses on this disk. What `put` has returned from survives the process's and the machine's sudden end.
+
+SQLite with a write-ahead log that is synced at every commit; bounded in bytes and days, the longest unused go first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from brolly.errors import OptionError
+
+DAY = 86400.0
+UNFINISHED = ("queued", "in_progress")
+TABLES = """
+create table if not exists responses (
+  id text primary key, owner text not null, run text not null, status text not null, previous text,
+  created real not null, used real not null, bytes integer not null,
+  response blob not null, input blob not null, events blob not null) without rowid;
+create index if not exists by_use on responses (used);
+create table if not exists items (id text primary key, response text not null) without rowid;
+create index if not exists by_response on items (response);
+"""
+
+
+@dataclass
+class Stored:
+    """A response as its client saw it, what it answered, and the events in which it was told."""
+
+    response: dict[str, Any]
+    input: list[dict[str, Any]]
+    owner: str = ""
+    events: Sequence[bytes] = ()
+
+    @property
+    def id(self) -> str:
+        return str(self.response["id"])
+
+
+def state_folder() -> Path:
+    """The user's own folder for what programs keep."""
+    base = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".local" / "state") / "brolly" / "responses"
+
+
+class Store:
+    """Responses by id. Every method may be called from any thread and may wait for the disk."""
+
+    def __init__(self, folder: Path, most_bytes: int = 1 << 30, days: float = 30.0) -> None:
+        self.folder, self.most_bytes, self.days = folder, most_bytes, days
+        self._lock = threading.Lock()
+        self._run = f"{os.getpid()}:{uuid4().hex}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._db = sqlite3.connect(folder / "responses.sqlite3", timeout=30, check_same_thread=False)
+            (folder / "responses.sqlite3").chmod(0o600)
+            self._db.execute("pragma auto_vacuum = incremental")
+            self._db.execute("pragma journal_mode = wal")
+            self._db.execute("pragma synchronous = full")
+            self._db.executescript(TABLES)
+            self._bury()
+            self._bytes = int(self._db.execute("select coalesce(sum(bytes), 0) from responses").fetchone()[0])
+        except (OSError, sqlite3.Error) as error:
+            raise OptionError(f"{folder}: responses cannot be stored here ({error}); set another store.") from error
+
+    def put(self, stored: Stored) -> None:
+        """Keep a response, in place of an earlier state of it. On return it is on the disk."""
+        said = [zlib.compress(json.dumps(part).encode(), 1) for part in (stored.response, stored.input)]
+        events = zlib.compress(b"".join(stored.events), 1) if stored.events else b""
+        size, now, response = sum(map(len, said)) + len(events), time.time(), stored.response
+        items = [(item["id"], stored.id) for item in (*response["output"], *stored.input) if item.get("id")]
+        with self._lock, self._db:
+            before = self._db.execute("select bytes from responses where id = ?", (stored.id,)).fetchone()
+            self._db.execute(
+                "insert or replace into responses values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (stored.id, stored.owner, self._run, response["status"], response["previous_response_id"],
+                 response["created_at"], now, size, *said, events),
+            )  # fmt: skip
+            self._db.executemany("insert or ignore into items values (?, ?)", items)
+            self._bytes += size - (before[0] if before else 0)
+            self._trim(now)
+
+    def get(self, id: str, owner: str = "") -> Stored | None:
+        """A response of this owner's, or None."""
+        with self._lock:
+            row = self._db.execute(
+                "select response, input, events from responses where id = ? and owner = ?", (id, owner)
+            ).fetchone()
+        if row is None:
+            return None
+        events = zlib.decompress(row[2]).split(b"\n\n")[:-1] if row[2] else []
+        response, given = (json.loads(zlib.decompress(part)) for part in row[:2])
+        return Stored(response, given, owner, [one + b"\n\n" for one in events])
+
+    def chain(self, id: str, owner: str = "") -> list[Stored] | None:
+        """A response and all those that it continues, the oldest first; None where one of them is gone."""
+        found: list[Stored] = []
+        at: str | None = id
+        while at is not None:
+            one = self.get(at, owner)
+            if one is None or any(one.id == other.id for other in found):
+                return None
+            found.append(one)
+            at = one.response["previous_response_id"]
+        with self._lock, self._db:
+            self._db.executemany("update responses set used = ? where id = ?", [(time.time(), one.id) for one in found])
+        return found[::-1]
+
+    def item(self, id: str, owner: str = "") -> dict[str, Any] | None:
+        """An item of a stored response of this owner's, by its own id, or None."""
+        with self._lock:
+            row = self._db.execute("select response from items where id = ?", (id,)).fetchone()
+        stored = self.get(row[0], owner) if row else None
+        every = (*stored.response["output"], *stored.input) if stored else ()
+        return next((item for item in every if item.get("id") == id), None)
+
+    def delete(self, id: str, owner: str = "") -> bool:
+        """Forget a response; whether there was one."""
+        with self._lock, self._db:
+            row = self._db.execute("select bytes from responses where id = ? and owner = ?", (id, owner)).fetchone()
+            if row is not None:
+                self._forget(id, row[0])
+        return row is not None
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    def _forget(self, id: str, size: int) -> None:
+        self._db.execute("delete from responses where id = ?", (id,))
+        self._db.execute("delete from items where response = ?", (id,))
+        self._bytes -= size
+
+    def _trim(self, now: float) -> None:
+        """Down to the bounds; what is still being written stays."""
+        rows = self._db.execute("select id, bytes, used, status from responses order by used")
+        doomed, left = [], self._bytes
+        for id, size, used, status in rows:
+            if left <= self.most_bytes and now - used <= self.days * DAY:
+                break
+            if status not in UNFINISHED:
+                doomed.append((id, size))
+                left -= size
+        rows.close()
+        for id, size in doomed:
+            self._forget(id, size)
+        if doomed:
+            self._db.execute("pragma incremental_vacuum").fetchall()
+
+    def _bury(self) -> None:
+        """Responses that a process which is no more was writing have failed."""
+        held = self._db.execute("select id, run, response from responses where status in (?, ?)", UNFINISHED)
+        with self._db:
+            for id, run, said in held.fetchall():
+                pid = int(run.partition(":")[0])
+                if pid != os.getpid() and _alive(pid):
+                    continue
+                response = json.loads(zlib.decompress(said))
+                response["status"] = "failed"
+                response["error"] = {"code": "server_error", "message": "The server stopped while it wrote this."}
+                self._db.execute(
+                    "update responses set status = 'failed', response = ? where id = ?",
+                    (zlib.compress(json.dumps(response).encode(), 1), id),
+                )
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
