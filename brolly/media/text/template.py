@@ -31,7 +31,7 @@ class ChatTemplate:
         """The prompt for a conversation; `extra` reaches the template by name (enable_thinking, ...)."""
         from brolly.media.text.sandbox import compile_template, render
 
-        source = self._choose(bool(tools))
+        source = self.source_for(tools=bool(tools))
         for kind, rows in (("message", messages), ("tool", tools), ("document", documents)):
             wrong = next((row for row in rows or () if not isinstance(row, Mapping)), None)
             if wrong is not None or isinstance(rows, (str, Mapping)):
@@ -48,7 +48,7 @@ class ChatTemplate:
         }
         return render(self._compiled[source], values)
 
-    def _choose(self, tools: bool) -> str:
+    def source_for(self, *, tools: bool) -> str:
         """The variant made for tools where there are some, else the default one."""
         source = self.named.get("tool_use", self.source) if tools else self.source
         if not source:

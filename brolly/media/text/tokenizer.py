@@ -216,6 +216,16 @@ class Tokenizer:
         """How this vocabulary spells bytes."""
         return self._spelling
 
+    @property
+    def added(self) -> Mapping[str, int]:
+        """The texts of all tokens that were added beside the vocabulary, and their ids."""
+        return {text: i for i, text in self._added.items()}
+
+    @property
+    def control(self) -> Mapping[str, int]:
+        """The texts of the control tokens among them, and their ids."""
+        return {text: i for i, text in self._added.items() if i in self._special_ids}
+
     def is_added(self, token_id: int) -> bool:
         """Whether the id was added beside the vocabulary, spelled as it is."""
         return token_id in self._added
