@@ -120,16 +120,13 @@ class Constraint:
             logits.masked_fill_(from_numpy(~allowed).to(logits.device), float("-inf"))
 
     def accept(self, token: int) -> None:
-        """The token that was chosen. Raises OptionError at one that `mask` had ruled out."""
+        """The token that was chosen. Raises OptionError at one that the grammar does not allow here."""
         bits, self._bits = self._next(), None
         bare, self._bare = self._bare or {}, None
-        if not bits[token]:
-            if token in self._stops and bits[-1]:
-                self._ended = True
-                return
+        if token in self._stops and not (token in self._named and bits[token]) and bits[-1]:
+            self._ended = True
+        elif not self._matcher.consume_token(bare.get(token, token)):
             raise OptionError(f"token {token} is not within the grammar at this place.")
-        self._matcher.consume_token(bare.get(token, token))
-        self._check()
 
     @property
     def complete(self) -> bool:
@@ -163,7 +160,7 @@ def _guides(
     if len(grammar) > 2 * TEXT:
         raise OptionError(f"{option} has {len(grammar):,} characters once written out; at most {2 * TEXT:,} are read.")
     original = _matcher(grammar, option, tokenizer, vocab_size)
-    stops = np.array(sorted(i for i in set(stop_ids) if 0 <= i < vocab_size), np.int64)
+    stops = np.array(sorted(i for i in set(stop_ids) if i < vocab_size), np.int64)
     named = np.array([i for i in stops if tokenizer.is_special(int(i))], np.int64)
     begun = any(tokenizer.token_bytes(i) and not tokenizer.is_special(i) for i in after)
     bare = None if begun or not tokenizer.spelling.strip else _vocabulary(tokenizer, vocab_size)[1]
@@ -378,7 +375,9 @@ def _walked(schema: Any, close: bool) -> Any:
 
 def _sentence(reason: str) -> str:
     """A library's report in one line, without its copy of the grammar."""
-    line = " ".join(reason.split("<state>")[0].split())
+    line = " ".join(re.split("<state>|<non-verbose/>", reason)[0].split())
+    if line.startswith("NoExtension"):
+        return "no text satisfies it"
     if "regex parse error" in line:
         line = line.rsplit("error: ", 1)[-1]
     return line.split(" 1 | ")[0][:300].rstrip(". ")
