@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import threading
 from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +21,61 @@ CHUNK = 2**26  # bytes copied before looking whether the program ends
 HUGE = getattr(mmap, "MADV_HUGEPAGE", None)
 
 
-class Settler(threading.Thread):
-    """One pass over a network's parameters; ends early, and harmlessly, with the program."""
+class Reader(Protocol):
+    """What computes with weights where they lie."""
 
-    def __init__(self, network: nn.Module, moved: Callable[[str, Tensor, Tensor], None]) -> None:
+    def move(self, old: Tensor, new: Tensor) -> None:
+        """Read `new`, of the same numbers, where `old` was read."""
+        ...
+
+
+R = TypeVar("R", bound=Reader)
+
+
+class Settling:
+    """A network's weights and all who read them in place: they move once, whoever steps first, and all are told.
+
+    `release(name)` gives back what a parameter was read from; without it nothing moves.
+    """
+
+    def __init__(self, network: nn.Module, release: Callable[[str], None] | None = None) -> None:
+        self.network = network
+        self.settler: Settler | None = None
+        self._release, self._begun, self._lock = release, False, threading.Lock()
+        self._readers: list[Reader] = []
+
+    def add(self, make: Callable[[nn.Module], R]) -> R:
+        """A reader of the network, made while no weight moves."""
+        with self._lock:
+            reader = make(self.network)
+            self._readers.append(reader)
+            return reader
+
+    def begin(self) -> None:
+        """Move the weights to faster memory, in the background; with the first step, and once."""
+        with self._lock:
+            if self._begun or self._release is None:
+                return
+            self._begun = True
+        if pays(self.network):
+            self.settler = Settler(self.network, self._swap)
+            self.settler.start()
+
+    def _swap(self, name: str, parameter: nn.Parameter, new: Tensor) -> None:
+        with self._lock:
+            old, parameter.data = parameter.data, new
+            for reader in self._readers:
+                reader.move(old, new)
+        if self._release:
+            self._release(name)
+
+
+class Settler(threading.Thread):
+    """One pass over a network's parameters; ends early, and harmlessly, with the program or by `stop`."""
+
+    def __init__(self, network: nn.Module, swap: Callable[[str, nn.Parameter, Tensor], None]) -> None:
         super().__init__(name="brolly-settle")
-        self.network, self.moved = network, moved
+        self.network, self.swap, self.stop = network, swap, False
 
     def run(self) -> None:
         parameters = list(self.network.named_parameters())
@@ -36,11 +86,10 @@ class Settler(threading.Thread):
             at += room(old)
             source, target = old.view(-1).view(torch.uint8), new.view(-1).view(torch.uint8)
             for start in range(0, len(source), CHUNK):
-                if not threading.main_thread().is_alive():
+                if self.stop or not threading.main_thread().is_alive():
                     return
                 target[start : start + CHUNK] = source[start : start + CHUNK]
-            parameter.data = new
-            self.moved(name, old, new)
+            self.swap(name, parameter, new)
 
 
 def pays(network: nn.Module) -> bool:

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+import logging
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
-from brolly import hub
-from brolly.errors import NotFound, UnsupportedTask
+from brolly.errors import BrollyError, Busy, UnsupportedTask
 from brolly.identity import Card, examine
+from brolly.serve import memory
+from brolly.serve.errors import Refused
+from brolly.serve.ledger import Ledger
+from brolly.serve.names import Entry, pick, served
 from brolly.serve.settings import Settings
 
+log = logging.getLogger("brolly.serve")
 
-@dataclass
-class Entry:
-    """One model that is served."""
-
-    name: str
-    path: Path
-    aliases: list[str] = field(default_factory=list)
-    model: Any = None  # brolly.model.Model once loaded
-    card: Card | None = None
-    created: int = 0  # seconds since 1970
-    loading: asyncio.Task[Any] | None = None
+REMEMBERED = 5.0  # seconds that a load's failure is told again without trying
+PATIENCE = 5.0  # seconds that a model waits for room before those in use are asked to finish and go
+TICK = 1.0  # seconds between two looks for models whose time has run out
 
 
 @dataclass(frozen=True)
@@ -39,47 +37,331 @@ class Use:
 
 
 class House:
-    """SKELETON: loads on demand and never unloads. Its methods are called on the event loop and never block it."""
+    """The models of these settings. Its methods are called on the event loop and never block it."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.entries: dict[str, Entry] = {}
-        for reference in settings.models or hub.minis():
-            self.entries[reference] = Entry(reference, hub.resolve(reference))
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self.settings, self.clock = settings, clock
+        found, self.notes = served(settings, quiet=not sys.stderr.isatty())
+        self.entries = {entry.name: entry for entry in found}
+        self.ledger = Ledger(settings.memory or 0, clock)
+        for entry in found:
+            entry.share.keep_alive = settings.keep_alive
+            self.ledger.shares.append(entry.share)
+        for name in settings.pin:
+            pick(found, name)[0].share.pinned = True
+        self.device = settings.device or "cpu"  # until `start` has looked
+        self._closed = False
+        self._one = asyncio.Lock()  # a load at a time: so its growth can be measured, and the disk read in order
+        self._growing: dict[Entry, tuple[int, int]] = {}  # bytes of the process before, bytes of weights
+        self._closing: set[asyncio.Task[None]] = set()
+        self._change = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Find what is served and load what is pinned."""
+        """Begin to look at the machine and the models, then load what is pinned; returns at once."""
+        self._surveyed = asyncio.create_task(self._survey())
+        self.looked = asyncio.create_task(self._look())
+        self._tasks = [self._surveyed, self.looked, asyncio.create_task(self._tick())]
+        self._tasks += [asyncio.create_task(self._keep(e)) for e in self.entries.values() if e.share.pinned]
 
     async def close(self) -> None:
-        """Unload everything."""
+        """Unload everything; whoever still waits is told so."""
+        self._closed = True
+        self._changed()
+        for task in self._tasks:
+            task.cancel()
+        loading = [entry.loading for entry in self.entries.values() if entry.loading]
+        await asyncio.gather(*self._tasks, *loading, return_exceptions=True)
+        for entry in self.entries.values():
+            if entry.model is not None:
+                self._release(entry)
+        await asyncio.gather(*self._closing)
+
+    def ready(self) -> bool:
+        """Whether everything that is pinned is loaded."""
+        pinned = [entry for entry in self.entries.values() if entry.share.pinned]
+        return not self._closed and all(entry.model is not None for entry in pinned)
 
     def find(self, name: str) -> tuple[Entry, str | None]:
         """The entry of a name, an alias or "base:adapter", and the adapter. Raises NotFound."""
-        name = self.settings.alias.get(name, name)
-        if name not in self.entries:
-            raise NotFound(f"the model {name!r:.200} is not served here; GET /v1/models lists those that are.")
-        return self.entries[name], None
+        if found := self.entries.get(name):
+            return found, None
+        return pick(self.entries.values(), name)
 
     def card(self, entry: Entry) -> Card:
-        """What identify tells of it, without loading it."""
+        """What identify tells of it, without loading it; read behind the start, or here where that is not done yet."""
         if entry.card is None:
-            entry.card = examine(entry.path)
+            entry.card = examine(entry.path, entry.name)
         return entry.card
 
-    @asynccontextmanager
-    async def use(self, name: str, verb: str, priority: int = 0) -> AsyncIterator[Use]:
-        """The model of a name, loaded, and kept while in use. Raises NotFound, UnsupportedTask, Busy, load's errors."""
-        entry, adapter = self.find(name)
-        if entry.loading is None:
-            entry.loading = asyncio.ensure_future(asyncio.to_thread(self._load, entry))
-        model = await asyncio.shield(entry.loading)
-        if verb not in model.card.verbs:
-            raise UnsupportedTask(f"{entry.name} can {', '.join(model.card.verbs)}; it cannot {verb}.")
-        yield Use(name, entry, model, adapter)
+    async def read(self, entry: Entry) -> Card:
+        """The same, never on the event loop."""
+        return entry.card if entry.card is not None else await asyncio.to_thread(self.card, entry)
 
-    def _load(self, entry: Entry) -> Any:
+    @asynccontextmanager
+    async def use(
+        self, name: str, verb: str = "", priority: int = 0, keep_alive: float | None = None
+    ) -> AsyncIterator[Use]:
+        """The model of a name, loaded, and kept while in use. Raises NotFound, UnsupportedTask, Busy, load's errors.
+
+        Without a verb, whatever the model can do. `keep_alive` replaces how long it stays idle, in seconds; below 0:
+        for ever.
+        """
+        entry, adapter = self.find(name)
+        card = await self.read(entry)
+        verbs = card.verbs or card.recognised.tasks  # no verbs: the second tells why
+        if verb and verb not in verbs:
+            raise UnsupportedTask(f"{entry.name} can {', '.join(verbs)}; it cannot {verb}.")
+        model = await self._enter(entry)
+        try:
+            if keep_alive is not None:
+                entry.share.keep_alive = keep_alive
+            yield Use(name, entry, model, adapter)
+        finally:
+            del model  # a frame that lives on would keep its memory
+            self._leave(entry)
+
+    async def load(self, name: str, *, keep_alive: float | None = None, pin: bool | None = None) -> Entry:
+        """Load a model, and say how long it stays. Raises as `use` does."""
+        async with self.use(name, keep_alive=keep_alive) as use:
+            if pin is not None:
+                use.entry.share.pinned = pin
+            return use.entry
+
+    async def unload(self, name: str) -> Entry:
+        """Unpin a model and let it go: now, or as soon as the requests that use it are done."""
+        entry, _ = self.find(name)
+        entry.share.pinned = False
+        if entry.model is not None and not entry.share.uses:
+            self._release(entry)
+        elif entry.model is not None:
+            entry.share.keep_alive = 0
+        if entry.model is None:
+            await asyncio.gather(*self._closing)
+        return entry
+
+    def state(self, entry: Entry) -> str:
+        """In a word: loaded, leaving, loading, waiting (for memory), failed, or away."""
+        if entry.model is not None:
+            return "leaving" if entry.share.leaving or not entry.share.keep_alive else "loaded"
+        if entry.loading is not None:
+            return "loading" if entry in self._growing else "waiting"
+        return "failed" if self._failure(entry) else "away"
+
+    def progress(self, entry: Entry) -> tuple[int, int]:
+        """Bytes that have come since its load began, as the process grew, and bytes that are expected."""
+        if entry not in self._growing:
+            return 0, 0
+        before, expected = self._growing[entry]
+        return min(max(memory.taken(self.device) - before, 0), expected), expected
+
+    # what a test replaces: a model's size, its loading, and what it holds
+
+    def need(self, entry: Entry) -> memory.Need:
+        """What a model will take; in a thread."""
+        settings = self.settings
+        return memory.predict(self.card(entry), self.ledger.total, settings.device, settings.dtype)
+
+    def bring(self, entry: Entry, cache: int) -> Any:
+        """The model, with so many bytes for its keys and values; in a thread."""
         from brolly.loader import load
 
-        entry.model = load(entry.path, device=self.settings.device, dtype=self.settings.dtype)
-        entry.card = entry.model.card
+        model: Any = load(entry.path, device=self.settings.device, dtype=self.settings.dtype)
+        if "generate" in model.card.verbs:
+            model.engine_bytes = cache
+            model.adapters = entry.adapters
+        return model
+
+    def held(self, model: Any, grown: int) -> int:
+        """Bytes that a loaded model takes, where the process grew by so many (0: unknown)."""
+        weights = memory.held(model)
+        # weights that stay mapped from their file are not in what grew; copied ones are
+        return grown if grown > 0.9 * weights else weights + max(grown, 0)
+
+    # inside
+
+    async def _survey(self) -> None:
+        def look() -> tuple[str, int]:
+            from brolly.fill import choose_device
+
+            device = self.settings.device
+            return str(choose_device(device)), self.settings.memory or memory.budget(device)
+
+        self.device, self.ledger.total = await asyncio.to_thread(look)
+
+    async def _look(self) -> None:
+        """Read every card; what was found in the cache and cannot be run is not served."""
+
+        def read(entry: Entry) -> str:
+            try:
+                card = self.card(entry)
+                card.json()  # so that no section is worked out on the event loop
+                return "" if card.verbs else card.verbs_why
+            except (BrollyError, OSError) as error:
+                return str(error)
+
+        for entry in list(self.entries.values()):
+            entry.fault = await asyncio.to_thread(read, entry)
+            if entry.fault and not entry.asked and not entry.share.uses:
+                log.info("%s is not served: %s", entry.name, entry.fault)
+                del self.entries[entry.name]
+                self.ledger.shares.remove(entry.share)
+
+    async def _keep(self, entry: Entry) -> None:
+        """Load a pinned model; why it cannot be is in the log, and the server runs on."""
+        with suppress(BrollyError):
+            await self.load(entry.name)
+
+    async def _tick(self) -> None:
+        while True:
+            self.sweep()
+            await self._wait(TICK)
+
+    def sweep(self) -> None:
+        """Let those go whose time has run out, and idle ones where memory is overdrawn."""
+        gone = {*self.ledger.expired(), *self.ledger.over()}
+        for entry in [e for e in self.entries.values() if e.share in gone]:
+            self._release(entry)
+
+    async def _enter(self, entry: Entry) -> Any:
+        """The loaded model, and one use more of it."""
+        share = entry.share
+        while share.leaving and not self._closed:
+            await self._wait(TICK)
+        if self._closed:
+            raise Refused("The server is shutting down.", 503, "server_error")
+        if entry.model is None and share.uses >= self.settings.waiting:
+            raise Busy(f"{share.uses:,} requests wait for {entry.name} already; try again later.", 5)
+        self.ledger.enter(share)
+        try:
+            while entry.model is None:
+                if error := self._failure(entry):
+                    raise error.with_traceback(None)
+                if entry.loading is None:
+                    entry.loading = asyncio.create_task(self._load(entry))
+                    entry.loading.add_done_callback(lambda task: task.cancelled() or task.exception())
+                await asyncio.shield(entry.loading)
+        except BaseException:
+            self._leave(entry)
+            raise
         return entry.model
+
+    def _leave(self, entry: Entry) -> None:
+        self.ledger.leave(entry.share)
+        self._changed()
+
+    def _failure(self, entry: Entry) -> BrollyError | None:
+        error, at = entry.failed
+        return error if error and self.clock() - at < REMEMBERED else None
+
+    async def _load(self, entry: Entry) -> None:
+        """One load for all who wait: make room, load in a thread, measure."""
+        share = entry.share
+        try:
+            await asyncio.shield(self._surveyed)
+            need = await asyncio.to_thread(self.need, entry)
+            cache = await self._room(entry, need)
+            async with self._one:
+                await asyncio.gather(*self._closing)
+                before, others = memory.taken(self.device), self._busy(entry)
+                self._growing[entry] = before, need.weights
+                began = self.clock()
+                model = await asyncio.to_thread(self.bring, entry, cache)
+                alone = not others and not self._busy(entry)  # what others computed meanwhile is not this one's
+                grown = memory.taken(self.device) - before if alone else 0
+                share.n_bytes = self.held(model, grown) + need.workspace + cache
+        except Exception as error:
+            self.ledger.clear(share)
+            known = error if isinstance(error, BrollyError) else None
+            if known is None:
+                log.exception("%s failed to load", entry.name)
+                known = Refused(f"{entry.name} failed to load; the server's log tells why.", 500, "server_error")
+            elif not isinstance(known, Busy):
+                log.warning("%s was not loaded: %s", entry.name, known)
+            if not isinstance(known, Busy):
+                entry.failed = known, self.clock()
+            raise known from None
+        else:
+            entry.model, entry.failed, share.ready = model, (None, 0.0), True
+            share.used_at = self.clock()
+            took = self.clock() - began
+            log.info("%s is loaded: %.2f GB in %.1f s", entry.name, share.n_bytes / 1e9, took)
+        finally:
+            self._growing.pop(entry, None)
+            entry.loading = None
+            self._changed()
+
+    def _busy(self, entry: Entry) -> bool:
+        return any(e.share.uses for e in self.entries.values() if e is not entry)
+
+    async def _room(self, entry: Entry, need: memory.Need) -> int:
+        """Reserve a model's bytes, for which idle ones go; returns its share for keys and values.
+
+        Raises Busy when nothing went in time, Refused when it is larger than all the memory.
+        """
+        ledger, began = self.ledger, self.clock()
+        if need.least > ledger.total:
+            raise Refused(
+                f"{entry.name} needs {_gb(need.least)} ({_gb(need.weights)} of weights), and this server has "
+                f"{_gb(ledger.total)} for models; give it more with --memory, or ask for a smaller model.",
+                400, code="model_too_large",
+            )  # fmt: skip
+        asked: list[Entry] = []
+        try:
+            while True:
+                for n_bytes in (min(need.best, ledger.total), need.least):
+                    victims = ledger.victims(n_bytes)
+                    if victims is not None:
+                        for other in [e for e in self.entries.values() if e.share in victims]:
+                            self._release(other)
+                        ledger.reserve(entry.share, n_bytes)
+                        return n_bytes - need.weights - need.workspace
+                waited = self.clock() - began
+                if not entry.share.uses or self._closed:
+                    raise Busy(f"nobody waits for {entry.name} any more.")
+                if waited >= self.settings.room_seconds:
+                    raise Busy(f"{entry.name} needs {_gb(need.least)}, and every model here is in use; try again.", 10)
+                if waited >= PATIENCE and not asked:
+                    shares = ledger.victims(need.least, busy=True) or []
+                    asked = [e for e in self.entries.values() if e.share in shares]
+                    for other in asked:
+                        other.share.leaving = True
+                await self._wait(TICK)
+        finally:
+            for other in asked:
+                other.share.leaving = False
+
+    def _release(self, entry: Entry) -> None:
+        """Take a model away from its entry and close it in a thread."""
+        box, entry.model = [entry.model], None
+        self.ledger.clear(entry.share)
+        log.info("%s is unloaded", entry.name)
+
+        def shut(name: str, device: str) -> None:
+            model = box.pop()
+            try:
+                model.close()
+            except Exception:
+                log.exception("%s did not close", name)
+            del model
+            memory.give_back(device)
+
+        task = asyncio.create_task(asyncio.to_thread(shut, entry.name, self.device))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        self._changed()
+
+    def _changed(self) -> None:
+        """Wake whoever waits for room or for the end."""
+        self._change.set()
+        self._change = asyncio.Event()
+
+    async def _wait(self, seconds: float) -> None:
+        change = self._change
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):  # wait_for would lose a cancelling that comes with the change
+                await change.wait()
+
+
+def _gb(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:,.2f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:,.1f} MB"

@@ -1,0 +1,91 @@
+"""How much memory a model will take, how much this process takes now, and how it is given back."""
+
+from __future__ import annotations
+
+import gc
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from brolly.identity import Card, machine
+from brolly.kernels.pages import trim
+
+WORKSPACE = 48 << 20  # bytes a model's passes take beside weights and keys: activations and logits of a block
+PART = 4  # a language model's keys and values get at most 1 / PART of all memory
+CONTEXTS = 32  # and never more than so many full contexts
+LEAST_TOKENS = 2048  # of keys and values, or a full context where that is shorter: less serves nobody
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that a model is predicted to take. Its blocks of keys and values may be fewer than would be best."""
+
+    weights: int
+    workspace: int
+    least_cache: int = 0
+    best_cache: int = 0
+
+    @property
+    def least(self) -> int:
+        return self.weights + self.workspace + self.least_cache
+
+    @property
+    def best(self) -> int:
+        return self.weights + self.workspace + self.best_cache
+
+
+def predict(card: Card, total: int, device: str | None, dtype: str | None) -> Need:
+    """What the model of a card will take in the dtype in which it will compute. Raises OptionError; imports torch."""
+    from brolly.fill import choose_device, choose_dtype
+
+    size = choose_dtype(dtype, card.header, choose_device(device)).itemsize
+    weights = card.header.n_params * size
+    if "generate" not in card.verbs:
+        return Need(weights, WORKSPACE)
+    needs = card.needs
+    token = (needs.kv_bytes_per_token or 0) * size // 2  # the card tells those of 16 bits
+    context = needs.context_length or LEAST_TOKENS
+    least = token * min(LEAST_TOKENS, context)
+    return Need(weights, WORKSPACE, least, max(least, min(token * context * CONTEXTS, total // PART)))
+
+
+def budget(device: str | None) -> int:
+    """Bytes for models where nobody says how many: most of what is free on their device. Imports torch."""
+    import torch
+
+    from brolly.fill import choose_device
+
+    place = choose_device(device)
+    if place.type == "cuda":
+        return int(torch.cuda.mem_get_info(place)[0] * 0.9)
+    free = machine.memory()
+    return int(free.free * 0.8) if free else 8 << 30
+
+
+def taken(device: str | None = None) -> int:
+    """Bytes of memory that this process holds now: torch's on a CUDA device, else what is resident; 0 if unknown."""
+    if device and device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.memory_allocated(device)
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def held(model: Any) -> int:
+    """Bytes of a loaded model's numbers; what two parameters share counts once."""
+    tensors = [*model.network.parameters(), *model.network.buffers()]
+    return sum({t.data_ptr(): t.nbytes for t in tensors}.values())
+
+
+def give_back(device: str | None = None) -> None:
+    """Return to the system what closed models held."""
+    gc.collect()
+    if device and device.startswith("cuda"):
+        import torch
+
+        torch.cuda.empty_cache()
+    trim()
