@@ -154,6 +154,33 @@ class Constraint:
             raise OptionError(f"the grammar cannot be followed further ({_sentence(self._matcher.get_error())}).")
 
 
+class After:
+    """A Guide that begins behind a token: what a thinking model writes up to it is free, but for an end (`ends`)."""
+
+    def __init__(self, make: Callable[[], Guide], token: int, ends: Collection[int] = ()) -> None:
+        self._guide, self._token, self._ends = make(), token, list(ends)
+        self._begun = False
+
+    def mask(self, logits: Tensor) -> None:
+        """Set to -inf, in place, the logits (V,) of tokens that may not come next. Raises OptionError."""
+        if self._begun:
+            self._guide.mask(logits)
+        elif self._ends:
+            logits[self._ends] = float("-inf")
+
+    def accept(self, token: int) -> None:
+        """The token that was chosen. Raises OptionError at one that the grammar does not allow here."""
+        if self._begun:
+            self._guide.accept(token)
+        else:
+            self._begun = token == self._token
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing may follow but an end."""
+        return self._begun and self._guide.complete
+
+
 def _guides(
     grammar: str, option: str, tokenizer: Tokenizer, vocab_size: int, stop_ids: Collection[int], after: Sequence[int]
 ) -> Callable[[], Guide]:

@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 import torch
 
-from brolly.engine.guide import guide_for, guide_of_grammar, json_rule
+from brolly.engine.guide import After, guide_for, guide_of_grammar, json_rule
 from brolly.engine.sampler import Sampler
 from brolly.errors import MissingExtra, OptionError
 from brolly.media.text import Tokenizer, load_tokenizer
@@ -197,6 +197,22 @@ arguments: {json_rule(SCHEMAS["person"])}
     assert allowed and all(mini.token_bytes(i).startswith(b"{") for i in allowed)
     for token in mini.encode('{"name": "A", "age": 3}</tool> Done.', special=False):
         one.accept(token)
+
+
+def test_thoughts_are_free_until_their_last_token(mini: Tokenizer) -> None:
+    x, y = (mini.encode(letter, special=False)[0] for letter in "xy")
+    one = After(guide(mini, regex="ab"), x, ends=[mini.eos_id])
+    logits = torch.zeros(mini.vocab_size + MORE)
+    one.mask(logits)
+    assert (logits == -torch.inf).nonzero().flatten().tolist() == [mini.eos_id]
+    one.accept(y)
+    one.accept(x)
+    logits.zero_()
+    one.mask(logits)
+    assert logits[y] == -torch.inf and not one.complete
+    for token in mini.encode("ab", special=False):
+        one.accept(token)
+    assert one.complete
 
 
 def test_an_end_is_allowed_where_the_grammar_ends_and_nowhere_else(mini: Tokenizer) -> None:
