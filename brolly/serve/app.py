@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import import_module
@@ -10,17 +11,24 @@ from pkgutil import iter_modules
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 from brolly import __version__
 from brolly.errors import BrollyError
 from brolly.serve import words
 from brolly.serve.errors import answer
+from brolly.serve.guard import Guard, Watch
 from brolly.serve.house import House
+from brolly.serve.keys import Keys
+from brolly.serve.metrics import Metrics
 from brolly.serve.settings import Settings
+from brolly.serve.tracing import Tracing, wanted
 
 
 def create(settings: Settings) -> FastAPI:
-    """A server's application; its house opens and closes with it."""
+    """A server's application; its house opens and closes with it. Raises MissingExtra where traces are asked for."""
+    tracing = Tracing() if wanted(settings.otel) else None
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -29,10 +37,26 @@ def create(settings: Settings) -> FastAPI:
             yield
         finally:
             await app.state.house.close()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
 
-    app = FastAPI(title="brolly", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
+    metrics = Metrics()
+    passed = [Middleware(Watch, metrics=metrics, tracing=tracing)]
+    if settings.cors:
+        passed.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.cors,
+                allow_methods=["*"],
+                allow_headers=["*"],
+                expose_headers=["x-request-id", "retry-after"],
+            )  # fmt: skip
+        )
+    passed.append(Middleware(Guard, settings=settings, keys=Keys(settings.api_keys)))
+    app = FastAPI(title="brolly", version=__version__, lifespan=life, docs_url=None, redoc_url=None, middleware=passed)
     app.state.settings, app.state.house = settings, House(settings)
-    for kind in (BrollyError, RequestValidationError, HTTPException, Exception):
+    app.state.metrics, app.state.stopping = metrics, False
+    for kind in (BrollyError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, answer)
     for module in sorted(m.name for m in iter_modules(words.__path__)):
         app.include_router(import_module(f"{words.__name__}.{module}").router)
