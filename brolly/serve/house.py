@@ -269,7 +269,7 @@ class House:
                 model = await asyncio.to_thread(self.bring, entry, cache)
                 alone = not others and not self._busy(entry)  # what others computed meanwhile is not this one's
                 grown = memory.taken(self.device) - before if alone else 0
-                share.n_bytes = self.held(model, grown) + need.workspace + cache
+                share.n_bytes, share.cache_bytes = self.held(model, grown) + need.workspace + cache, cache
         except Exception as error:
             self.ledger.clear(share)
             known = error if isinstance(error, BrollyError) else None

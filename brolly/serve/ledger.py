@@ -12,6 +12,7 @@ class Share:
     """One model's share of the memory, and how it is used."""
 
     n_bytes: int = 0  # reserved while it is loading, then held; 0: it has none
+    cache_bytes: int = 0  # of these, a language model's keys and values
     ready: bool = False  # loaded; what is still loading cannot be asked to go
     uses: int = 0  # requests that run on it or wait for it
     used_at: float = 0.0  # when the last one ended
@@ -90,4 +91,5 @@ class Ledger:
 
     def clear(self, share: Share) -> None:
         """It holds nothing any more."""
-        share.n_bytes, share.ready, share.leaving = 0, False, False
+        share.n_bytes = share.cache_bytes = 0
+        share.ready = share.leaving = False
