@@ -138,12 +138,12 @@ class PagedCache:
     """Keys and values in blocks of BLOCK tokens; sequences say which are theirs. A block may serve several.
 
     Call `begin(rows)` before each forward pass, whose tokens are all rows' one behind the other: (1, N). Blocks behind
-    every window may be given as -1. What is kept is finite, an endless number as 0: nothing that a sequence leaves in
-    its blocks can touch the next one through a mask.
+    every window may be given as -1. Values are kept finite, an endless number as 0, for masked they still touch a sum;
+    an endless key tells. So a broken sequence stays broken, and leaves nothing behind that could touch another.
     """
 
     def __init__(self, config: Shape, keys: Tensor, values: Tensor) -> None:
-        """keys: (L, KV, blocks, BLOCK, D), values: (L, KV, blocks, D, BLOCK), both finite."""
+        """keys: (L, KV, blocks, BLOCK, D), values: (L, KV, blocks, D, BLOCK), finite."""
         self.windows, self.keys, self.values = config.windows, keys, values
         self._rows: list[tuple[slice, Row]] = []
         self._block = self._place = self._single = keys.new_empty(0, dtype=torch.long)
@@ -167,15 +167,14 @@ class PagedCache:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         keys, values, window = self.keys[layer], self.values[layer], self.windows[layer]
-        keys[:, self._block, self._place] = k[0].nan_to_num(0, 0, 0)
+        keys[:, self._block, self._place] = k[0]
         # Indices apart from each other come first: (N, KV, D).
         values[:, self._block, :, self._place] = v[0].nan_to_num(0, 0, 0).transpose(0, 1)
         out = torch.empty_like(q)
         if len(self._single):
             past = self._past(-1, [row for _, row in self._rows if row.length == 1], window)
-            out[0, :, self._single] = self._look(layer, q[0, :, self._single].transpose(0, 1)[:, :, None], past)[
-                :, :, 0
-            ].transpose(0, 1)
+            found = self._look_one(layer, q[0, :, self._single].transpose(0, 1), past)
+            out[0, :, self._single] = found.transpose(0, 1)
         for i, (where, row) in enumerate(self._rows):
             if row.length == 1:
                 continue
@@ -198,12 +197,25 @@ class PagedCache:
             assert int(table.min()) >= 0, "a block in sight was freed"
             at = torch.tensor([[row.start - a * BLOCK] for row, a in zip(rows, firsts, strict=True)], device=device)
             queries = at + torch.arange(length, device=device)  # counted from each row's first block in sight
-            self._pasts[key, window] = Past(table, visible(queries, longest * BLOCK, window))
+            keys = longest * BLOCK if length == 1 else int(queries.max()) + 1
+            self._pasts[key, window] = Past(table, visible(queries, keys, window))
         return self._pasts[key, window]
 
+    def _gather(self, layer: int, past: Past) -> tuple[Tensor, Tensor]:
+        """Keys and values of each row, (R, KV, S, D)."""
+        keys = self.keys[layer][:, past.blocks].transpose(0, 1).flatten(2, 3)
+        return keys, self.values[layer][:, past.blocks].permute(1, 0, 2, 4, 3).flatten(2, 3)
+
+    def _look_one(self, layer: int, q: Tensor, past: Past) -> Tensor:
+        """q (R, H, D), a token of each row, over its blocks; behind its end lies what others left there."""
+        keys, values = self._gather(layer, past)
+        heads = q.unflatten(1, (keys.shape[1], -1)) * q.shape[-1] ** -0.5  # (R, KV, H / KV, D)
+        scores = (heads @ keys.transpose(-1, -2)).masked_fill(~past.mask, -torch.inf)
+        return (scores.softmax(-1) @ values).flatten(1, 2)
+
     def _look(self, layer: int, q: Tensor, past: Past) -> Tensor:
-        """q (R, H, T, D) over each row's blocks."""
-        keys = self.keys[layer][:, past.blocks].transpose(0, 1).flatten(2, 3)  # (R, KV, S, D)
-        values = self.values[layer][:, past.blocks].permute(1, 0, 2, 4, 3).flatten(2, 3)
+        """q (1, H, T, D), one row's tokens, over its blocks up to the last of them."""
+        end = past.mask.shape[-1]
+        keys, values = (t[:, :, :end] for t in self._gather(layer, past))
         gqa = q.shape[1] != keys.shape[1]
         return F.scaled_dot_product_attention(q, keys, values, attn_mask=past.mask, enable_gqa=gqa)

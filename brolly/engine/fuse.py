@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from brolly.configs import GPT2Config, LlamaConfig, WhisperConfig
+from brolly.kernels.batch import Batch
 from brolly.kernels.decoder import Decoder
 from brolly.kernels.listener import SIZES, Listening, Texts
 from brolly.kernels.weights import Weights
@@ -41,14 +42,24 @@ WHISPER = {
 
 def fuse(network: nn.Module) -> Decoder:
     """The network's fused steps. Raises ValueError with the reason where it has none here."""
+    return Decoder(weights(network))
+
+
+def batched(network: nn.Module) -> Batch:
+    """The network's fused batches. Raises ValueError with the reason where it has none here."""
+    config: Any = network.config
+    return Batch(weights(network), config.context)
+
+
+def weights(network: nn.Module) -> Weights:
     config: Any = network.config
     if next(network.parameters()).device.type != "cpu":
         raise ValueError("the network is not on the CPU")
     match config:
         case LlamaConfig():
-            return Decoder(llama(network, config))
+            return llama(network, config)
         case GPT2Config():
-            return Decoder(gpt2(network, config))
+            return gpt2(network, config)
     raise ValueError(f"no fused steps for {type(config).__name__}")
 
 

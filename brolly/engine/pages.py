@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from brolly.engine.cache import BLOCK, PagedCache, Row
+from brolly.engine.fuse import batched
+from brolly.engine.settle import HUGE, Settling, huge
+from brolly.kernels.batch import Batch
 
 __all__ = ["BLOCK", "Pages", "Stretch"]
 
@@ -28,19 +32,28 @@ class Stretch(NamedTuple):
 class Pages:
     """A network's key-value memory of `n_blocks` blocks, and the fastest way to pass a batch through it here.
 
-    `likeliest` holds the first largest logit's token for each row of the last pass: greedy rows need no more.
+    `likeliest` holds, for each row of the last logits, the first token of the largest: greedy rows need no more.
+    By the kernel (`describe` tells) a token's logits are the same bits alone and in any batch, however its prompt was
+    cut; by torch they are about equal.
     """
 
-    def __init__(self, network: nn.Module, n_blocks: int) -> None:
+    def __init__(self, network: nn.Module, n_blocks: int, settling: Settling | None = None) -> None:
+        """`settling` is a Runner's of the same network, so that the weights move once for both."""
         self.network: Any = network
         config: Any = self.network.config
         weight = next(network.parameters())
-        self.device, self.n_blocks = weight.device, n_blocks
+        self.device, self.dtype, self.n_blocks = weight.device, weight.dtype, n_blocks
         shape = (config.n_layers, config.n_kv_heads, n_blocks)
-        self.keys = torch.zeros(*shape, BLOCK, config.head_dim, dtype=weight.dtype, device=self.device)
-        self.values = torch.zeros(*shape, config.head_dim, BLOCK, dtype=weight.dtype, device=self.device)
+        self.keys = zeros((*shape, BLOCK, config.head_dim), self.dtype, self.device)
+        self.values = zeros((*shape, config.head_dim, BLOCK), self.dtype, self.device)
         self.cache = PagedCache(config, self.keys, self.values)
-        self.likeliest: list[int] = []
+        self.likeliest: Sequence[int] = []
+        self._settling = settling or Settling(network)
+        self.fused: Batch | str
+        try:
+            self.fused = self._settling.add(batched)
+        except ValueError as error:
+            self.fused = str(error)
         # Such a network looks at the length of what it is given, so each sequence passes alone.
         self._alone = getattr(getattr(config, "rope", None), "kind", "") == "dynamic"
 
@@ -54,6 +67,11 @@ class Pages:
     @torch.inference_mode()
     def forward(self, stretches: Sequence[Stretch]) -> Tensor:
         """Logits (n, V) float32, a row for each stretch that wants some, in order."""
+        if isinstance(self.fused, Batch) and all(s.adapter is None for s in stretches):
+            if any(len(s.tokens) == 1 for s in stretches):
+                self._settling.begin()
+            logits, self.likeliest = self.fused(stretches, self.keys, self.values)
+            return logits
         groups = [[stretch] for stretch in stretches] if self._alone else [stretches]
         logits = torch.cat([self._by_torch(group) for group in groups])
         self.likeliest = logits.argmax(-1).tolist()
@@ -66,7 +84,14 @@ class Pages:
             for memory in (self.keys, self.values):
                 memory[:, :, new] = memory[:, :, old]
 
+    def describe(self) -> str:
+        """Which path batches take here, in a few words."""
+        path = f"torch ({self.fused})" if isinstance(self.fused, str) else "fused C for batches"
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{path}, {torch.get_num_threads()} threads, {dtype} on {self.device}"
+
     def _by_torch(self, stretches: Sequence[Stretch]) -> Tensor:
+        assert all(s.adapter is None for s in stretches)
         self.cache.begin([Row(s.start, len(s.tokens), s.blocks) for s in stretches])
         ids = torch.tensor([[token for s in stretches for token in s.tokens]], device=self.device)
         places = [place for s in stretches for place in range(s.start, s.start + len(s.tokens))]
@@ -78,3 +103,11 @@ class Pages:
                 ends.append(end - 1)
         logits: Tensor = self.network.logits(hidden[ends]).float()
         return logits
+
+
+def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros that take memory only where they are written to, on a CPU where the system does so."""
+    n_bytes = math.prod(shape) * dtype.itemsize
+    if device.type == "cpu" and HUGE is not None and n_bytes:
+        return huge(n_bytes).view(dtype).view(shape)
+    return torch.zeros(shape, dtype=dtype, device=device)

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from brolly.engine import settle
 from brolly.engine.cache import DenseCache
 from brolly.engine.fuse import fuse
+from brolly.engine.settle import Settler, Settling
 from brolly.kernels.decoder import Decoder
 from brolly.layers.attention import Cache
 
@@ -34,14 +34,18 @@ class Runner:
         self.network: Any = network
         weight = next(network.parameters())
         self.device, self.dtype = weight.device, weight.dtype
-        self._release, self._stepped = release, False
-        self.settler: settle.Settler | None = None
+        self.settling = Settling(network, release)
+
+    @property
+    def settler(self) -> Settler | None:
+        """What moves the weights, once it has begun."""
+        return self.settling.settler
 
     @cached_property
     def fused(self) -> Decoder | str:
         """The kernel for this network, or why there is none; made when first needed."""
         try:
-            return fuse(self.network)
+            return self.settling.add(fuse)
         except ValueError as error:
             return str(error)
 
@@ -61,27 +65,11 @@ class Runner:
 
     def _step(self, fused: Decoder, ids: Tensor, position: int, cache: DenseCache) -> Tensor:
         if len(ids) == 1:
-            self._settle(fused)
+            self.settling.begin()  # with the first step
             return fused.step(int(ids[0]), position, cache.keys, cache.values)
         for start in range(0, len(ids), BLOCK):
             logits = fused.block(ids[start : start + BLOCK], position + start, cache.keys, cache.values)
         return logits
-
-    def _settle(self, fused: Decoder) -> None:
-        """With the first step, begin to move the weights to faster memory."""
-        if self._stepped or self._release is None:
-            return
-        self._stepped = True
-        if not settle.pays(self.network):
-            return
-
-        def moved(name: str, old: Tensor, new: Tensor) -> None:
-            fused.move(old, new)
-            if self._release:
-                self._release(name)
-
-        self.settler = settle.Settler(self.network, moved)
-        self.settler.start()
 
     def describe(self) -> str:
         """Which path steps take here, in a few words."""
