@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from brolly.media.text.answers.format import AnswerFormat, check_tools, chosen_tools, format_of
+from brolly.media.text.answers.format import AnswerFormat, check_tools, chosen_tools, format_of, function_of
 from brolly.media.text.answers.render import render_chat
 from brolly.media.text.answers.split import Split
 
-__all__ = ["AnswerFormat", "Split", "check_tools", "chosen_tools", "format_of", "render_chat"]
+__all__ = ["AnswerFormat", "Split", "check_tools", "chosen_tools", "format_of", "function_of", "render_chat"]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from brolly.errors import OptionError
 from brolly.media.text.answers.calls import Calls, Channels, NamedCalls
 from brolly.media.text.answers.deduce import deduce
-from brolly.media.text.answers.lark import forced_grammar, free_grammar
+from brolly.media.text.answers.lark import Spelling, forced_grammar, free_grammar, json_expression
 from brolly.media.text.answers.split import Split, starts_of
 from brolly.media.text.template import ChatTemplate
 from brolly.media.text.tokenizer import Tokenizer
 
 Tools = Sequence[Mapping[str, Any]]
+Rule = Callable[[Mapping[str, Any]], str]
 
 
 @dataclass(frozen=True)
@@ -74,24 +75,24 @@ class AnswerFormat:
 
     def grammar(
         self, tools: Tools, choice: str | Mapping[str, Any] = "required", parallel: bool = True, *, prompt: str = "",
-        schemas: bool = True,
+        rule: Rule | None = json_expression,
     ) -> str | None:  # fmt: skip
-        """What may be written, in llguidance's Lark: one of the tools called, if `choice` is "required"; the named one;
-        or, if it is "auto", anything, where a call of a `strict` function keeps to its schema (None if none is).
+        """What may be written, in llguidance's Lark: a call of a tool where `choice` is "required", of the named one;
+        or, where it is "auto", anything, in which a call of a `strict` function keeps to its schema (None if none is,
+        and for formats where the beginning of a call cannot be told: harmony's and functionary 3.2's).
 
-        Without `schemas` arguments are any JSON object. Raises OptionError at a choice that there is not.
+        `rule` makes an expression of a schema; without it arguments are any JSON object. Raises OptionError.
         """
         chosen = chosen_tools(tools, choice)
-        rows = [(name_of(t), parameters_of(t) if schemas else {}, bool(function_of(t).get("strict"))) for t in chosen]
+        spell = Spelling(self.control, rule or json_expression)
+        schemas = {name_of(tool): parameters_of(tool) if rule else {} for tool in chosen}
         begun = self.begun(prompt)
-        if choice in ("auto", None):
-            if not any(strict for _, _, strict in rows):
-                return None
-            loose = [(name, schema if strict else {}) for name, schema, strict in rows]
-            return free_grammar(self.calls, self.thoughts, loose, parallel, begun, self.control)
-        pairs = [(name, schema) for name, schema, _ in rows]
-        single = isinstance(choice, Mapping) or not parallel
-        return forced_grammar(self.calls, self.thoughts, pairs, not single, begun, self.control)
+        if choice == "auto":
+            strict = {name_of(tool) for tool in chosen if function_of(tool).get("strict")}
+            rows = [(name, schema if name in strict else {}) for name, schema in schemas.items()]
+            return free_grammar(self.calls, self.thoughts, rows, parallel, begun, spell) if strict else None
+        several = parallel and not isinstance(choice, Mapping)
+        return forced_grammar(self.calls, self.thoughts, list(schemas.items()), several, begun, spell)
 
 
 def format_of(template: ChatTemplate, tokenizer: Tokenizer | None = None) -> AnswerFormat:
@@ -143,7 +144,7 @@ def chosen_tools(tools: Tools, choice: str | Mapping[str, Any]) -> Tools:
             there = ", ".join(map(name_of, tools)) or "none"
             raise OptionError(f"tool_choice names {name!r}; the tools given are: {there}.")
         return found
-    if choice not in ("auto", "none", "required", None):
+    if choice not in ("auto", "none", "required"):
         raise OptionError(f"tool_choice is {choice!r:.80}; it must be auto, none, required or name a function.")
     if choice == "required" and not tools:
         raise OptionError("tool_choice is 'required' and there are no tools; give some.")

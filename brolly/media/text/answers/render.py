@@ -31,17 +31,15 @@ from brolly.media.text.template import ChatTemplate
 
 Message = dict[str, Any]
 TEXTS = ("text", "input_text", "output_text")
-TELL = """# Tools
-
-You may call the functions below. Each line describes one, its parameters by a JSON Schema:
+TELL = """You may call these functions, whose parameters are told by JSON Schemas:
 
 {tools}
 
-To call functions, write each call exactly in this form, and nothing behind the last one:
+To call one, write exactly this:
 
 {example}
 
-You will be given their results. Where no function helps, answer in words."""
+Its result comes next. Where none helps, answer in words."""
 BESIDE = "You are a helpful assistant with some tools."
 
 
@@ -189,7 +187,7 @@ def example(format: AnswerFormat) -> str:
 
 
 def _line(tool: Mapping[str, Any]) -> str:
-    return json.dumps(function_of(tool), ensure_ascii=False)
+    return json.dumps({k: v for k, v in function_of(tool).items() if v and k != "strict"}, ensure_ascii=False)
 
 
 def forms(said: list[Message], format: AnswerFormat) -> Iterator[list[Message]]:
