@@ -26,7 +26,7 @@ def provenance(use: Use) -> Provenance:
     """Of the answers that this use gives. Equal files, dtype, version and adapter have equal fingerprints."""
     model = use.model
     if model not in _files:
-        _files[model] = _identity(model.card.header.files or (model.card.header.path,))
+        _files[model] = identity_of(model.card.header.files or (model.card.header.path,))
     dtype = str(model.dtype).removeprefix("torch.")
     return _provenance(
         _files[model], use.entry.name, _revision(str(use.entry.path)), model.card.licence.id or "unknown", dtype,
@@ -46,7 +46,7 @@ def _provenance(files: str, name: str, revision: str, licence: str, dtype: str, 
     return Provenance(fingerprint, {"x-brolly-provenance": told})
 
 
-def _identity(files: Any) -> str:
+def identity_of(files: Any) -> str:
     """Names, sizes and times of change; reading gigabytes for a hash of their bytes would cost more than the answer."""
     found = hashlib.sha256()
     for file in sorted(map(str, files)):
