@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   cat notes.txt | brolly run org/name -s "Summarise"
   brolly chat org/name
   brolly search org/clip ./photos "a red truck at dusk"
+  brolly serve                                   then http://127.0.0.1:8000
   brolly pull org/name@main
 """
 
@@ -365,6 +366,9 @@ COMMANDS: dict[str, Row] = {
     "transcribe": apart("transcribe", "what is said in sounds and videos, with times"),
     "rerank": apart("rerank", "documents in the order in which they answer a query"),
     "serve": apart("serve", "every verb over HTTP, as OpenAI's, Anthropic's and Ollama's clients speak it"),
+    "ps": apart("ps", "what a running server has in memory, until when, and who uses it"),
+    "load": apart("load", "bring a model into a running server's memory"),
+    "unload": apart("unload", "let a running server give a model's memory back"),
     "pull": (pull_model, "download a model into the cache", add_pull),
     "list": (list_models, "models on this disk", add_json),
     "remove": (remove_model, "delete a model from the cache", add_remove),

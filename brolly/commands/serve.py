@@ -1,27 +1,271 @@
-"""Serve models over HTTP. SKELETON."""
+"""Serve models over HTTP: the flags of every setting, the socket, and what is told at the start."""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import os
+import re
+import signal
+import socket
+from pathlib import Path
+from typing import Any
 
-from brolly.errors import MissingExtra
+from brolly.commands.flags import MODEL
+from brolly.errors import MissingExtra, OptionError
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+EXAMPLES = """examples:
+  brolly serve                                   every model on this disk, loaded when it is asked for
+  brolly serve org/name ./my-clip --alias gpt-4o=org/name --pin org/name --memory 16GB
+  brolly serve --host 0.0.0.0 --api-key-file keys --log json
+"""
 
 
 def flags(command: argparse.ArgumentParser) -> None:
-    command.add_argument("models", nargs="*", help="models to serve (default: every one in the cache)")
-    command.add_argument("--host", default="127.0.0.1")
-    command.add_argument("--port", type=int, default=8000)
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.epilog = EXAMPLES
+    add = command.add_argument
+    add("models", nargs="*", help=f"{MODEL} (default: every model in the cache, and the bundled ones)")
+    add("--host", default="127.0.0.1", help="the address to listen at; 0.0.0.0 for other machines too")
+    add("--port", type=int, default=8000, help="0 for a free one")
+    add("--alias", action="append", default=[], type=pair, metavar="NAME=MODEL", help="a further name for a model")
+    add("--pin", action="append", default=[], metavar="MODEL", help="load it at the start and never unload it")
+    add(
+        "--adapter",
+        action="append",
+        default=[],
+        type=pair,
+        metavar="[MODEL:]NAME=FOLDER",
+        help="a LoRA, as PEFT writes",
+    )
+    add("--memory", type=size, metavar="SIZE", help="for models, such as 16GB (default: most of what is free)")
+    add(
+        "--keep-alive",
+        type=duration,
+        default=600.0,
+        metavar="TIME",
+        help="how long one stays idle: 10m, 1h, -1 for ever",
+    )
+    add("--device", help="cpu, cuda, cuda:1, mps (default: the best one here)")
+    add("--dtype", help="float32, bfloat16 or float16 (default: the checkpoint's, where native)")
+    add("--api-key-file", type=Path, metavar="FILE", help="keys, one a line, each followed by user (default) or admin")
+    add("--cors", action="append", default=[], metavar="ORIGIN", help="a web site whose pages may call; * for all")
+    add("--allow-host", action="append", default=[], metavar="NAME", help="a further name by which it may be called")
+    add("--fetch", action="append", default=[], metavar="HOST", help="where pictures and files may be from; * for all")
+    add("--max-body", type=size, metavar="SIZE", help="of a request (default: 32MiB)")
+    add("--max-upload", type=size, metavar="SIZE", help="of sounds and pictures as files (default: 512MiB)")
+    add("--timeout", type=duration, default=600.0, metavar="TIME", help="for an answer, or between two of its events")
+    add("--connections", type=int, default=1024, metavar="N", help="open at a time")
+    add("--waiting", type=int, default=1024, metavar="N", help="requests that may wait for one model")
+    add("--store", type=Path, metavar="FOLDER", help="where stored responses lie")
+    add("--shutdown", type=duration, default=30.0, metavar="TIME", help="for running answers when told to stop")
+    add("--log", choices=("text", "json"), default="text")
+    add("--log-prompts", action="store_true", help="with what is asked; without, no prompt is logged")
+    add("--open-metrics", action="store_true", help="/metrics for everybody, not for admins alone")
+    add("--otel", action="store_true", help="traces and metrics to the collector of OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
 def run(args: argparse.Namespace) -> int | None:
+    """Serve until told to stop."""
     try:
         import uvicorn
 
+        from brolly.serve import logs
         from brolly.serve.app import create
     except ImportError as error:
         raise MissingExtra("brolly serve", "serve") from error
+    logs.configure(args.log)
+    settings = settings_of(args)
+    listener = listen(settings.host, settings.port)
+    try:
+        app = create(settings)
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, server_header=False, limit_concurrency=settings.connections,
+            timeout_graceful_shutdown=round(settings.shutdown_seconds), http="auto", lifespan="on",
+        )  # fmt: skip
+        return serve(uvicorn.Server(config), app, listener)
+    finally:
+        listener.close()
+
+
+def settings_of(args: argparse.Namespace) -> Any:
+    """The flags as Settings. Raises OptionError."""
+    from brolly.serve.keys import read_keys
     from brolly.serve.settings import Settings
 
-    settings = Settings(models=tuple(args.models), host=args.host, port=args.port)
-    uvicorn.run(create(settings), host=settings.host, port=settings.port)
-    return 0
+    given = {"body_bytes": args.max_body, "upload_bytes": args.max_upload}
+    return Settings(
+        models=tuple(args.models), alias=once(args.alias, "--alias"), pin=tuple(args.pin),
+        adapters=once(args.adapter, "--adapter"), host=args.host, port=args.port, memory=args.memory,
+        keep_alive=args.keep_alive, device=args.device, dtype=args.dtype, api_keys=read_keys(args.api_key_file),
+        cors=tuple(args.cors), hosts=tuple(args.allow_host), open_metrics=args.open_metrics, otel=args.otel,
+        request_seconds=args.timeout, connections=args.connections, waiting=args.waiting, fetch=tuple(args.fetch),
+        log=args.log, log_prompts=args.log_prompts, store=args.store, shutdown_seconds=args.shutdown,
+        **{name: value for name, value in given.items() if value is not None},
+    )  # fmt: skip
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket at this address, before any model is looked at. Raises OptionError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(family, kind, protocol)
+    except (OSError, UnicodeError, OverflowError) as error:
+        raise OptionError(f"{host}:{port} is no address to listen at ({error}).") from None
+    try:
+        if os.name == "posix":
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+        found.listen(2048)
+    except OSError as error:
+        found.close()
+        hint = "choose another with --port" if error.errno in (48, 98, 10048) else "choose another --host or --port"
+        reason = (error.strerror or str(error)).lower()
+        raise OptionError(f"{host}:{port} cannot be listened at ({reason}); {hint}.") from None
+    return found
+
+
+def serve(server: Any, app: Any, listener: socket.socket) -> int:
+    """Run until SIGTERM or Ctrl-C; a second one does not wait for running answers."""
+    tell = server.handle_exit
+
+    def stop(number: int, frame: Any) -> None:
+        app.state.stopping = True
+        tell(number, frame)
+
+    async def main() -> None:
+        telling = asyncio.create_task(announce(server, app, listener))
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            telling.cancel()
+
+    server.handle_exit = stop
+    old = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:  # uvicorn raises the signal again once it has stopped: then it has done what it should
+        with asyncio.Runner(loop_factory=fastest_loop()) as runner:
+            runner.run(main())
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+    return 0 if server.started else 1
+
+
+def fastest_loop() -> Any:
+    """uvloop's event loop where there is one; None: asyncio's own."""
+    try:
+        from uvloop import new_event_loop
+    except ImportError:  # Windows has none
+        return None
+    return new_event_loop
+
+
+async def announce(server: Any, app: Any, listener: socket.socket) -> None:
+    """What is served, where, with which memory, and three commands to try."""
+    house = app.state.house
+    while not server.started:
+        await asyncio.sleep(0.01)
+    await asyncio.wait([house.looked])
+    host, port = listener.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    print(told(house, f"http://{shown}:{port}", host, bool(app.state.settings.api_keys)), flush=True)
+
+
+def told(house: Any, url: str, host: str, keys: bool) -> str:
+    """The page that is printed at the start."""
+    from brolly.serve.memory import in_words
+
+    rows = [("MODEL", "KIND", "SIZE", "CAN")]
+    notes = list(house.notes)
+    for entry in house.entries.values():
+        also = f" ({', '.join(entry.aliases)})" if entry.aliases else ""
+        also += "".join(f" +{name}" for name in entry.adapters)
+        if entry.fault or entry.card is None:
+            notes.append(f"{entry.name}: {entry.fault}")
+            rows.append((entry.name + also, "-", "-", "cannot be run"))
+            continue
+        kind, n_params = entry.card.kind.kind or "-", entry.card.parameters.total
+        rows.append((entry.name + also, kind, count(n_params), ", ".join(entry.card.verbs)))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    lines = ["  ".join([*(row[i].ljust(widths[i]) for i in range(3)), row[3]]) for row in rows]
+    if len(rows) == 1:
+        lines = ["No model is here yet: brolly pull org/name."]
+    lines += [f"note: {note}" for note in notes]
+    stays = house.settings.keep_alive
+    idle = "for ever" if stays < 0 else f"{stays:g} s"
+    lines += [
+        "",
+        f"at      {url}" + ("  (and every address of this machine)" if host in ("0.0.0.0", "::") else ""),
+        f"memory  {in_words(house.ledger.total)} for models on {house.device}; one that is idle stays {idle}",
+        f"keys    {'asked for' if keys else 'none: whoever reaches it may use it'}",
+        "",
+        *tries(house, url, keys),
+    ]
+    return "\n".join(lines)
+
+
+def tries(house: Any, url: str, keys: bool) -> list[str]:
+    """Three commands that work as they stand."""
+    able = [(entry, entry.card.verbs) for entry in house.entries.values() if entry.card and entry.card.verbs]
+    talks = next((e.name for e, verbs in able if "chat" in verbs), None)
+    head = " -H 'Authorization: Bearer KEY'" if keys else ""
+    key = "KEY" if keys else "none"
+    if talks is None:
+        name = able[0][0].name if able else "MODEL"
+        return [
+            f"try     curl {url}/v1/models{head}",
+            f"        brolly load {name} --url {url}",
+            f"        {url} in a browser",
+        ]
+    body = f'{{"model": "{talks}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+    return [
+        f"try     curl {url}/v1/chat/completions{head} -H 'Content-Type: application/json' -d '{body}'",
+        f'        OPENAI_BASE_URL={url}/v1 OPENAI_API_KEY={key} python -c "from openai import OpenAI; '
+        f"print(OpenAI().responses.create(model='{talks}', input='Hello').output_text)\"",
+        f"        {url} in a browser",
+    ]
+
+
+def count(n: int | None) -> str:
+    """5.4M, 8B."""
+    if n is None:
+        return "-"
+    for scale, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if n >= scale:
+            return f"{n / scale:.3g}{letter}"
+    return str(n)
+
+
+def pair(text: str) -> tuple[str, str]:
+    """NAME=VALUE."""
+    name, equals, value = text.partition("=")
+    if not (name.strip() and equals and value.strip()):
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is not of the form NAME=VALUE")
+    return name.strip(), value.strip()
+
+
+def once(pairs: list[tuple[str, str]], flag: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        if found.setdefault(name, value) != value:
+            raise OptionError(f"{flag} gives {name!r} two meanings, {found[name]!r} and {value!r}; leave one out.")
+    return found
+
+
+def size(text: str) -> int:
+    """16GB, 512MiB, 1.5e9 → bytes."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*([KMGT]?I?)B?\s*", text, re.IGNORECASE)
+    unit = UNITS.get(found[2].upper()) if found else None
+    if found is None or unit is None or not 0 < float(found[1]) * unit < 2**50:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no size like 16GB or 512MiB")
+    return int(float(found[1]) * unit)
+
+
+def duration(text: str) -> float:
+    """10m, 1h, 90, -1 → seconds."""
+    found = re.fullmatch(r"\s*(-?\d+(?:\.\d+)?)\s*([smhd]?)\s*", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no time like 10m, 1h or 90")
+    return float(found[1]) * SECONDS[found[2]]

@@ -301,9 +301,10 @@ class House:
         """
         ledger, began = self.ledger, self.clock()
         if need.least > ledger.total:
+            asked_for, weights, there = (memory.in_words(n) for n in (need.least, need.weights, ledger.total))
             raise Refused(
-                f"{entry.name} needs {_gb(need.least)} ({_gb(need.weights)} of weights), and this server has "
-                f"{_gb(ledger.total)} for models; give it more with --memory, or ask for a smaller model.",
+                f"{entry.name} needs {asked_for} ({weights} of weights), and this server has {there} for models; "
+                "give it more with --memory, or ask for a smaller model.",
                 400, code="model_too_large",
             )  # fmt: skip
         asked: list[Entry] = []
@@ -320,7 +321,10 @@ class House:
                 if not entry.share.uses or self._closed:
                     raise Busy(f"nobody waits for {entry.name} any more.")
                 if waited >= self.settings.room_seconds:
-                    raise Busy(f"{entry.name} needs {_gb(need.least)}, and every model here is in use; try again.", 10)
+                    raise Busy(
+                        f"{entry.name} needs {memory.in_words(need.least)}, and every model here is in use; try again.",
+                        10,
+                    )
                 if waited >= PATIENCE and not asked:
                     shares = ledger.victims(need.least, busy=True) or []
                     asked = [e for e in self.entries.values() if e.share in shares]
@@ -361,7 +365,3 @@ class House:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):  # wait_for would lose a cancelling that comes with the change
                 await change.wait()
-
-
-def _gb(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:,.2f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:,.1f} MB"

@@ -89,3 +89,7 @@ def give_back(device: str | None = None) -> None:
 
         torch.cuda.empty_cache()
     trim()
+
+
+def in_words(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:,.2f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:,.1f} MB"
