@@ -180,13 +180,3 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": AnthropicError, "description": "The request cannot be granted as it stands."},
     "5XX": {"model": AnthropicError, "description": "The server failed, or has no room now."},
 }
-
-
-class ModelInfo(Answer):
-    type: Literal["model"]
-    id: str
-    display_name: str
-    created_at: str
-    lifecycle: Literal["active"]
-    max_input_tokens: int | None
-    max_tokens: int | None

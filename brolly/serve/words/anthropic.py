@@ -6,8 +6,9 @@ import asyncio
 import hashlib
 import json
 from base64 import b64encode
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -339,6 +340,35 @@ def parsed(arguments: str) -> dict[str, Any]:
     except ValueError:
         found = None
     return found if isinstance(found, dict) else {}
+
+
+def model_page(bodies: Sequence[Mapping[str, Any]], query: Mapping[str, str]) -> dict[str, Any]:
+    """A page of /v1/models as Anthropic's clients read it, of OpenAI's rows. Raises Refused."""
+    rows = [model_info(body) for body in bodies]
+    ids = [row["id"] for row in rows]
+    limit, after, before = query.get("limit", "20"), query.get("after_id"), query.get("before_id")
+    if not limit.isdecimal() or not 1 <= int(limit) <= 1000:
+        raise Refused(f"limit is {limit!r:.20}; expected 1 to 1000.")
+    for given in (after, before):
+        if given is not None and given not in ids:
+            raise Refused(f"{given!r:.80} is the id of no model here.")
+    first = ids.index(after) + 1 if after else 0
+    last = ids.index(before) if before else len(ids)
+    page = rows[first:last][-int(limit) :] if before else rows[first:last][: int(limit)]
+    more = len(rows[first:last]) > len(page)
+    ends = (page[0]["id"], page[-1]["id"]) if page else (None, None)
+    return {"data": page, "has_more": more, "first_id": ends[0], "last_id": ends[1]}
+
+
+def model_info(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A model as Anthropic's clients read it."""
+    at = datetime.fromtimestamp(body["created"], UTC).isoformat().replace("+00:00", "Z")
+    context = body["max_model_len"]
+    return {
+        "type": "model", "id": body["id"], "display_name": body["id"], "created_at": at, "lifecycle": "active",
+        "max_input_tokens": context, "max_tokens": context, "deprecated_at": None, "retires_at": None, "line": None,
+        "capabilities": None,
+    }  # fmt: skip
 
 
 def in_stream(error: Exception) -> bytes:

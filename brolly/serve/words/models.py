@@ -14,6 +14,7 @@ from brolly.serve.house import Entry, House
 from brolly.serve.tell import reply
 from brolly.serve.wire.common import ERRORS
 from brolly.serve.wire.models import ModelBody, ModelList
+from brolly.serve.words import anthropic
 
 router = APIRouter(tags=["models"])
 
@@ -24,6 +25,8 @@ async def models(request: Request) -> Response:
     inside = house(request)
     entries = list(inside.entries.values())
     bodies = await asyncio.to_thread(lambda: [body for entry in entries for body in _bodies(inside, entry)])
+    if "anthropic-version" in request.headers:
+        return reply(anthropic.model_page(bodies, request.query_params))
     return reply({"object": "list", "data": bodies})
 
 
@@ -34,7 +37,8 @@ async def model(id: str, request: Request) -> Response:
     entry, adapter = inside.find(id)
     bodies = await asyncio.to_thread(_bodies, inside, entry)
     found = next((b for b in bodies if adapter and b["id"] == f"{entry.name}:{adapter}"), bodies[0])
-    return reply({**found, "id": id})
+    found = {**found, "id": id}
+    return reply(anthropic.model_info(found) if "anthropic-version" in request.headers else found)
 
 
 def _bodies(inside: House, entry: Entry) -> list[dict[str, Any]]:
