@@ -192,7 +192,8 @@ def decoded(url: str, limit: int) -> bytes:
         raise refused(f"a data: URL has more than the {limit:,} bytes that are allowed.", 413)
     try:
         if head.lower().endswith(";base64"):
-            data = b64decode("".join(body.split()).replace("%3D", "=").replace("%2B", "+").replace("%2F", "/"))
+            text = b"".join(unquote_to_bytes(body).split())
+            data = b64decode(text + b"=" * (-len(text) % 4), validate=True)
         else:
             data = unquote_to_bytes(body)
     except (binascii.Error, ValueError):
