@@ -122,10 +122,10 @@ def importing(name: str) -> float:
 
 
 def main(places: list[str]) -> None:
-    from brolly.media.text import load_tokenizer
-
     import llguidance  # noqa: F401  so that no library is imported within a time
     import xgrammar  # noqa: F401
+
+    from brolly.media.text import load_tokenizer
 
     libraries = {"llguidance": llguidance_of, "xgrammar": xgrammar_of}
     for name in libraries:
@@ -137,7 +137,7 @@ def main(places: list[str]) -> None:
         size = tokenizer.vocab_size
         words = [tokenizer.token_bytes(i) for i in range(size)] + [b"<end>"]
         special = [i for i in range(size) if tokenizer.is_special(i)] + [size]
-        encode = lambda text: tokenizer.encode(text, special=False, parse_special=False)  # noqa: B023, E731
+        encode = lambda text: tokenizer.encode(text, special=False)  # noqa: B023, E731
         ready = {}
         for name, make in libraries.items():
             start = time.perf_counter()

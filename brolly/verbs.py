@@ -10,10 +10,13 @@ from typing import Any
 from brolly.errors import OptionError
 
 
-def option(default: Any, help: str, *, low: float | None = None, high: float | None = None, short: str = "") -> Any:
-    """A field that travels to every surface: its help, its range and its short flag."""
+def option(
+    default: Any, help: str, *, low: float | None = None, high: float | None = None, short: str = "",
+    file: bool = False,
+) -> Any:  # fmt: skip
+    """A field that travels to every surface: its help, its range, its short flag, whether a file may hold its text."""
     factory = default if callable(default) else None
-    meta = {"help": help, "low": low, "high": high, "short": short}
+    meta = {"help": help, "low": low, "high": high, "short": short, "file": file}
     return field(default_factory=factory, metadata=meta) if factory else field(default=default, metadata=meta)
 
 
@@ -35,10 +38,10 @@ class GenerateOptions:
     logprobs: int | None = option(None, "log-probabilities of each token and this many alternatives", low=0, high=100)
     min_tokens: int = option(0, "write at least so many tokens before an end is allowed", low=0)
     ignore_eos: bool = option(False, "write on past the end, up to max_tokens")
-    json_schema: str | None = option(None, "write JSON that this JSON Schema allows; {} allows any")
+    json_schema: str | None = option(None, "write JSON that this JSON Schema allows; {} allows any", file=True)
     regex: str | None = option(None, "write what this regular expression matches as a whole")
     choice: tuple[str, ...] = option(tuple, "write one of these texts (may be repeated)")
-    grammar: str | None = option(None, "write what this grammar allows, in Lark's or GBNF notation")
+    grammar: str | None = option(None, "write what this grammar allows, in Lark's or GBNF notation", file=True)
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):

@@ -11,6 +11,8 @@ from brolly.errors import OptionError
 
 MODEL = "a folder, a file, org/name, org/name@revision, hf://…, a URL, or a bundled model"
 
+NOTATIONS = (".json", ".lark", ".gbnf", ".ebnf")  # how files of schemas and grammars are called
+
 
 def add_loading(command: argparse.ArgumentParser) -> None:
     """Where and how the model runs."""
@@ -52,6 +54,8 @@ def add_options(command: argparse.ArgumentParser, kind: type) -> None:
             command.add_argument(flag, type=numbers, metavar="N,N…", help=help)
         elif types[0].startswith("dict"):
             command.add_argument(flag, type=biases, metavar='{"ID": BIAS}', help=help)
+        elif option.metadata.get("file"):
+            command.add_argument(flag, type=text_or_file, metavar="FILE|TEXT", help=help)
         elif types[0] == "str":
             command.add_argument(flag, metavar="TEXT", help=help)
         else:
@@ -65,6 +69,22 @@ def given(args: argparse.Namespace, kind: type) -> dict[str, Any]:
     found = {f.name: value for f in fields(kind) if (value := getattr(args, f.name, None)) is not None}
     kind(**found)
     return found
+
+
+def text_or_file(given: str) -> str:
+    """What a file of this name holds, or the text itself where there is none and it does not look like a name."""
+    from pathlib import Path
+
+    path = Path(given).expanduser()
+    try:
+        if len(given) < 1024 and path.is_file():
+            return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:  # ValueError: a text that can be no name, a file that is no UTF-8
+        if path.suffix in NOTATIONS:
+            raise argparse.ArgumentTypeError(f"{given[:200]!r} cannot be read ({error})") from None
+    if path.suffix in NOTATIONS and not any(c in given for c in "{:\n"):
+        raise argparse.ArgumentTypeError(f"there is no file {given[:200]!r}")
+    return given
 
 
 def numbers(text: str) -> tuple[float, ...]:

@@ -112,12 +112,19 @@ class Constraint:
                 if bits[-1]
                 else "this model's vocabulary has no token with which the text could go on within the grammar."
             )
-        if logits.device.type == "cpu" and logits.dtype.itemsize == 4:
-            np.putmask(logits.detach().numpy(), ~allowed, -np.inf)  # torch would wake its threads for it
-        else:
+        if logits.device.type != "cpu" or logits.dtype.itemsize != 4:
             from torch import from_numpy
 
             logits.masked_fill_(from_numpy(~allowed).to(logits.device), float("-inf"))
+            return
+        numbers = logits.detach().numpy()  # torch would wake its threads for it
+        if np.count_nonzero(allowed) * 8 < len(allowed):
+            kept = np.flatnonzero(allowed)
+            values = numbers[kept]
+            numbers.fill(-np.inf)
+            numbers[kept] = values
+        else:
+            np.copyto(numbers, -np.inf, where=~allowed)
 
     def accept(self, token: int) -> None:
         """The token that was chosen. Raises OptionError at one that the grammar does not allow here."""
@@ -253,8 +260,9 @@ class _Words:
         data = text if isinstance(text, bytes) else text.encode()
         tokenizer = self._tokenizer()
         assert tokenizer, "a grammar outlived its tokenizer"
-        ids = tokenizer.encode(data.decode(errors="replace"), special=False, parse_special=False)
-        if b"".join(map(tokenizer.token_bytes, ids)) == data and max(ids, default=0) < self.eos_token_id:
+        ids = tokenizer.encode(data.decode(errors="replace"), special=False)
+        plain = all(i < self.eos_token_id and not tokenizer.is_special(i) for i in ids)
+        if plain and b"".join(map(tokenizer.token_bytes, ids)) == data:
             return ids
         return self._longest(data)
 
