@@ -40,7 +40,8 @@ def create(settings: Settings) -> FastAPI:
             if tracing is not None:
                 await asyncio.to_thread(tracing.close)
 
-    metrics = Metrics()
+    metrics, models = Metrics(), House(settings)
+    metrics.watch(models)
     passed = [Middleware(Watch, metrics=metrics, tracing=tracing)]
     if settings.cors:
         passed.append(
@@ -54,7 +55,7 @@ def create(settings: Settings) -> FastAPI:
         )
     passed.append(Middleware(Guard, settings=settings, keys=Keys(settings.api_keys)))
     app = FastAPI(title="brolly", version=__version__, lifespan=life, docs_url=None, redoc_url=None, middleware=passed)
-    app.state.settings, app.state.house = settings, House(settings)
+    app.state.settings, app.state.house = settings, models
     app.state.metrics, app.state.stopping = metrics, False
     for kind in (BrollyError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, answer)

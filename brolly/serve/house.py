@@ -14,6 +14,7 @@ from typing import Any
 from brolly.errors import BrollyError, Busy, UnsupportedTask
 from brolly.identity import Card, examine
 from brolly.serve import memory
+from brolly.serve.account import current
 from brolly.serve.errors import Refused
 from brolly.serve.ledger import Ledger
 from brolly.serve.names import Entry, pick, served
@@ -112,6 +113,8 @@ class House:
         verbs = card.verbs or card.recognised.tasks  # no verbs: the second tells why
         if verb and verb not in verbs:
             raise UnsupportedTask(f"{entry.name} can {', '.join(verbs)}; it cannot {verb}.")
+        if (account := current.get()) is not None:
+            account.uses(entry.name, verb)
         model = await self._enter(entry)
         try:
             if keep_alive is not None:

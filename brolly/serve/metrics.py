@@ -6,14 +6,17 @@ a status or a method that HTTP knows: what clients write never becomes a label.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
 
 from brolly.serve.account import Account
+from brolly.serve.house import House
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -88,6 +91,74 @@ class Metrics:
         for reason in a.finish:
             self.finished.labels(a.model, reason).inc()
 
+    def watch(self, house: House) -> None:
+        """Tell of these models too, whenever somebody asks."""
+        self.registry.register(Models(house))
+
     def page(self) -> tuple[bytes, str]:
         """All numbers as Prometheus reads them, and the type of that text."""
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+
+class Models(Collector):
+    """What a house's models take and what their engines do, looked up when it is asked for."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+
+    def collect(self) -> Iterator[Metric]:
+        entries = list(self.house.entries.values())
+        yield one("brolly_memory_bytes", "Memory that models may take", self.house.ledger.total)
+        held = gauge("brolly_model_memory_bytes", "Memory that a model takes, with its keys and values")
+        uses = gauge("brolly_model_uses", "Requests that run on a model or wait for it")
+        loaded = gauge("brolly_model_loaded", "Whether a model is in memory")
+        for entry in entries:
+            held.add_metric([entry.name], entry.share.n_bytes)
+            uses.add_metric([entry.name], entry.share.uses)
+            loaded.add_metric([entry.name], entry.model is not None)
+        yield from (held, uses, loaded)
+        yield from self.engines([(e.name, e.model) for e in entries])
+
+    def engines(self, models: Iterable[tuple[str, Any]]) -> Iterator[Metric]:
+        """Of every language model that has begun to write; what is not loaded has no numbers."""
+        gauges = [(gauge(f"brolly_{name}", text), of) for name, text, of in GAUGES]
+        counters = [(CounterMetricFamily(f"brolly_{name}", text, labels=["model"]), of) for name, text, of in COUNTERS]
+        for name, model in models:
+            engine = vars(model).get("engine") if model is not None else None  # asking for it would make one
+            if engine is None:
+                continue
+            stats = engine.stats()
+            families: Any = (*gauges, *counters)
+            for family, of in families:
+                family.add_metric([name], of(stats))
+        yield from (family for family, _ in (*gauges, *counters))
+
+
+# name, help, how to read it from engine.Stats
+GAUGES: tuple[tuple[str, str, Callable[[Any], float]], ...] = (
+    ("num_requests_running", "Answers that are being written together", lambda s: s.running),
+    ("num_requests_waiting", "Requests that wait for their turn", lambda s: s.waiting),
+    ("kv_blocks_used", "Blocks of keys and values in use", lambda s: s.blocks_used),
+    ("kv_blocks_free", "Blocks of keys and values that are free", lambda s: s.blocks_free),
+    ("kv_blocks_cached", "Free blocks that still hold a prefix", lambda s: s.blocks_cached),
+    (
+        "kv_cache_usage_perc", "Share of the blocks in use, 0 to 1",
+        lambda s: s.blocks_used / max(1, s.blocks_used + s.blocks_free),
+    ),
+)  # fmt: skip
+COUNTERS: tuple[tuple[str, str, Callable[[Any], float]], ...] = (
+    ("prefix_cache_hits", "Prompts whose beginning the cache had", lambda s: s.prefix_hits),
+    ("prefix_cache_hit_tokens", "Tokens of prompts that the cache had", lambda s: s.prefix_tokens),
+    ("num_preemptions", "Answers that gave their blocks to others and began again", lambda s: s.preemptions),
+    ("engine_steps", "Passes through the network", lambda s: s.steps),
+    ("engine_tokens_in", "Tokens of prompts that were computed", lambda s: s.tokens_in),
+    ("engine_tokens_out", "Tokens that were written", lambda s: s.tokens_out),
+)
+
+
+def gauge(name: str, text: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, labels=["model"])
+
+
+def one(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=value)
