@@ -29,7 +29,7 @@ def provenance(use: Use) -> Provenance:
         _files[model] = identity_of(model.card.header.files or (model.card.header.path,))
     dtype = str(model.dtype).removeprefix("torch.")
     return _provenance(
-        _files[model], use.entry.name, _revision(str(use.entry.path)), model.card.licence.id or "unknown", dtype,
+        _files[model], use.entry.name, use.entry.revision, model.card.licence.id or "unknown", dtype,
         use.adapter or "",
     )  # fmt: skip
 
@@ -53,12 +53,6 @@ def identity_of(files: Any) -> str:
         about = Path(file).stat() if Path(file).exists() else None
         found.update(f"{Path(file).name} {about and about.st_size} {about and about.st_mtime_ns}\n".encode())
     return found.hexdigest()
-
-
-def _revision(path: str) -> str:
-    """The commit, where the files lie in the hub's cache: …/snapshots/<commit>/…"""
-    parts = Path(path).parts
-    return parts[parts.index("snapshots") + 1][:40] if "snapshots" in parts[:-1] else ""
 
 
 def _plain(text: str) -> str:

@@ -18,7 +18,7 @@ from brolly.serve.app import house
 from brolly.serve.ask import sampling
 from brolly.serve.errors import Refused
 from brolly.serve.provenance import provenance
-from brolly.serve.streams import DONE, Events, Pieces, Written, dumps, gathered, in_stream, unless_left
+from brolly.serve.streams import DONE, Events, Pieces, Written, dumps, gathered, in_stream, together, unless_left
 from brolly.serve.tell import finite, reply, share, total, usage_body
 from brolly.serve.wire.common import streamed
 from brolly.serve.wire.completions import Completion, CompletionRequest
@@ -84,10 +84,9 @@ class Completing:
         async with house(self.request).use(self.body.model, "generate", self.priority) as use:
             origin = provenance(use)
             jobs = await asyncio.to_thread(self.prepare, use.model, use.adapter)
-            async with asyncio.TaskGroup() as group:
-                doing = [group.create_task(self.write(use.model, job)) for job in jobs]
-            written = [one for task in doing for one in task.result()]
-            usages = [total([w.usage for w in task.result()]) for task in doing]
+            rows = await together(self.write(use.model, job) for job in jobs)
+            written = [one for row in rows for one in row]
+            usages = [total([one.usage for one in row]) for row in rows]
             echoes = [await asyncio.to_thread(self.echo, use.model, job) for job in jobs]
             legacy = Legacy(use.model.tokenizer, self.body)
             found = {
@@ -144,13 +143,10 @@ class Completing:
 
         async def all_of_them() -> None:
             try:
-                async with asyncio.TaskGroup() as group:
-                    for at, job in enumerate(jobs):
-                        group.create_task(follow(at, job))
+                await together(follow(at, job) for at, job in enumerate(jobs))
                 ready.put_nowait(None)
-            except ExceptionGroup as several:
-                first = several.exceptions[0]
-                ready.put_nowait(first)
+            except Exception as error:
+                ready.put_nowait(error)
 
         doing = asyncio.create_task(all_of_them())
         try:
