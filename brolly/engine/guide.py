@@ -29,7 +29,7 @@ DEPTH = 64  # how deep a schema may nest; llguidance itself ends at 128 braces
 KEPT = 64  # compiled grammars
 PATIENCE = 1.0  # seconds of processor for one token, in the thread that writes everybody's
 # one blank, or a line's end and its indentation: what json.dumps writes, and a bound on what a weak model does
-WHITESPACE = r" |\n[ \t]{0,40}"
+WHITESPACE = r" |\n[ \t]{0,20}"
 # JSON Schema's own formats; llguidance refuses those that it cannot enforce, and any other is a remark
 ENFORCED = {"date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 FORMATS = ENFORCED | {"idn-email", "idn-hostname", "uri-reference", "iri", "iri-reference", "uri-template"}

@@ -113,7 +113,7 @@ def test_blanks_are_few(mini: Tokenizer) -> None:
         one.accept(ids[-1])
     text = mini.decode(ids)
     assert one.complete
-    assert "\n" in text and not re.search(r"[ \t]{41}", text)
+    assert "\n" in text and not re.search(r"[ \t]{21}", text)
 
 
 def test_what_json_dumps_writes_is_allowed(mini: Tokenizer) -> None:
