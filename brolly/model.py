@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -15,8 +16,11 @@ from torch import nn
 from brolly.checkpoint import json_object
 from brolly.engine.cache import Causal
 from brolly.engine.encode import accelerate
+from brolly.engine.engine import Engine, blocks_for, write_all
+from brolly.engine.guide import guide_for
 from brolly.engine.job import Deliver, Job, Ticket
 from brolly.engine.listen import Listener
+from brolly.engine.pages import Pages
 from brolly.engine.runner import Runner
 from brolly.errors import BrollyError, CheckpointError, OptionError, TokenizerError, UnsupportedTask
 from brolly.families.whisper import alignment_heads
@@ -26,6 +30,8 @@ from brolly.media.audio.mel import N_FRAMES
 from brolly.media.audio.whisper_tokens import load_whisper_tokens
 from brolly.media.image import Preprocess, load_preprocess
 from brolly.media.text import Prompts, Tokenizer, load_tokenizer, prompts_of
+from brolly.media.text.answers import AnswerFormat, format_of
+from brolly.tasks.ask import ask
 from brolly.tasks.classify import check_labels, classify, label_vectors
 from brolly.tasks.embed import embed, similarities
 from brolly.tasks.embed import gather as gather_vectors
@@ -73,6 +79,15 @@ class Options(TypedDict, total=False):
     regex: str | None
     choice: Sequence[str]
     grammar: str | None
+
+
+class Chat(Options, total=False):
+    """The same, and what else a conversation takes."""
+
+    tools: Sequence[Mapping[str, Any]]
+    tool_choice: str | Mapping[str, Any]
+    parallel_tool_calls: bool
+    template: Mapping[str, Any] | None
 
 
 class Embed(TypedDict, total=False):
@@ -128,6 +143,7 @@ class Model:
         self.device, self.dtype = some.device, some.dtype
         self._blocks = accelerate(network)
         self._labels: dict[Any, Any] = {}
+        self.engine_options: dict[str, Any] = {}  # of Engine, and n_bytes for its cache; set before its first job
 
     def __repr__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
@@ -141,23 +157,25 @@ class Model:
     def generate(self, prompt: str | list[str], **options: Unpack[Options]) -> Generation | list[Generation]:
         """Continue a prompt, or each of a list of them. Raises ContextTooLong, OptionError, UnsupportedTask."""
         if isinstance(prompt, list):
-            return [self.generate(one, **options) for one in prompt]
-        ids = self._prompt_ids(prompt)
-        return gather(self._run("generate", ids, ids, options), len(ids), options.get("logprobs") is not None)
+            jobs = [self.prepare(one, **options) for one in prompt]
+            found = write_all(self.engine, jobs) if len(jobs) > 1 else map(self._alone, jobs)
+            return [gather(pieces, options.get("logprobs") is not None) for pieces in found]
+        return gather(self._alone(self.prepare(prompt, **options)), options.get("logprobs") is not None)
 
     def stream(self, prompt: str, **options: Unpack[Options]) -> Iterator[Piece]:
         """The same continuation, piece by piece as it becomes certain."""
-        ids = self._prompt_ids(prompt)
-        return self._run("generate", ids, ids, options)
+        return self._alone(self.prepare(prompt, **options))
 
-    def chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[Options]) -> Generation:
-        """Answer a conversation of {"role", "content"} messages by the model's own chat template."""
-        ids = self._chat_ids(messages)
-        return gather(self._run("chat", ids, (), options), len(ids), options.get("logprobs") is not None)
+    def chat(self, messages: Sequence[Mapping[str, Any]], **given: Unpack[Chat]) -> Generation:
+        """Answer a conversation of {"role", "content"} messages by the model's own chat template.
 
-    def stream_chat(self, messages: Sequence[Mapping[str, Any]], **options: Unpack[Options]) -> Iterator[Piece]:
+        Takes `tools`, `tool_choice`, `parallel_tool_calls` and `template` as `prepare_chat` does, and all options.
+        """
+        return gather(self.stream_chat(messages, **given), given.get("logprobs") is not None)
+
+    def stream_chat(self, messages: Sequence[Mapping[str, Any]], **given: Unpack[Chat]) -> Iterator[Piece]:
         """The same answer, piece by piece."""
-        return self._run("chat", self._chat_ids(messages), (), options)
+        return self._alone(self.prepare_chat(messages, **given))
 
     def prepare(
         self, prompt: str | Sequence[int], *, n: int = 1, best_of: int | None = None, adapter: str | None = None,
@@ -166,9 +184,12 @@ class Model:
         """A continuation as a job for `submit`; a prompt may be tokens. Raises ContextTooLong, OptionError."""
         self._require("generate")
         ids = self._prompt_ids(prompt) if isinstance(prompt, str) else self._known(list(prompt))
+        config: Any = self.network.config
+        asked = self.options(**options)
         return Job(
-            ids, self.options(**options), after=ids, n=n, best_of=best_of, adapter=adapter, priority=priority, user=user
-        )
+            ids, asked, after=ids, n=n, best_of=best_of, adapter=adapter, priority=priority, user=user,
+            guide=guide_for(asked, self.tokenizer, config.vocab_size, self.stop_ids, after=ids),
+        )  # fmt: skip
 
     def prepare_chat(
         self, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] = (),
@@ -179,9 +200,16 @@ class Model:
         """An answer to a conversation as a job for `submit`.
 
         `tools` and `tool_choice` are OpenAI's; `template` reaches the chat template by name (enable_thinking …).
+        Raises ContextTooLong, OptionError, TemplateError, UnsupportedTask.
         """
-        ids = self._chat_ids(messages)
-        return Job(ids, self.options(**options), n=n, adapter=adapter, priority=priority, user=user)
+        self._require("chat")
+        config: Any = self.network.config
+        job = ask(
+            self.tokenizer, self.answers, messages, self.options(**options), tools=tools, choice=tool_choice,
+            parallel=parallel_tool_calls, extra=template, vocab_size=config.vocab_size, stop_ids=self.stop_ids,
+        )  # fmt: skip
+        self._known(list(job.prompt))
+        return replace(job, n=n, adapter=adapter, priority=priority, user=user)
 
     def submit(self, job: Job, deliver: Deliver) -> Ticket:
         """Have a job written beside the others; `deliver` gets its pieces in the engine's thread, an error as the last.
@@ -194,7 +222,7 @@ class Model:
         """Stop its threads and give back what it holds; afterwards it can do nothing."""
         held = self.__dict__
         if "engine" in held:
-            self.engine.close()
+            self._stop()
         settler = self.runner.settler if "runner" in held else None
         if settler:
             settler.stop = True
@@ -342,9 +370,18 @@ class Model:
         return Runner(self.network, self._release)
 
     @cached_property
-    def engine(self) -> Any:
+    def engine(self) -> Engine:
         """What writes many answers at a time."""
-        return Serial(self)
+        config: Any = self.network.config
+        asked = dict(self.engine_options)
+        n_blocks = blocks_for(config.context, Pages.block_bytes(self.network), self.device, asked.pop("n_bytes", None))
+        window = None if None in config.windows else max(config.windows)
+        engine = Engine(
+            Pages(self.network, n_blocks), self.tokenizer, context=config.context, stop_ids=self.stop_ids,
+            window=window, **asked,
+        )  # fmt: skip
+        self._stop = weakref.finalize(self, engine.close)
+        return engine
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -401,9 +438,13 @@ class Model:
         start = self.tokenizer.bos_id if self.tokenizer.bos_id is not None else self.tokenizer.eos_id
         return self._known(ids or ([start] if start is not None else []))
 
-    def _chat_ids(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-        self._require("chat")
-        return self._known(self.tokenizer.encode_chat([dict(m) for m in messages]))
+    @cached_property
+    def answers(self) -> AnswerFormat:
+        """How it writes tool calls and thoughts."""
+        if self.tokenizer.template is None:
+            self.tokenizer.prompt([])  # says what is missing
+        assert self.tokenizer.template
+        return format_of(self.tokenizer.template, self.tokenizer)
 
     def _known(self, ids: list[int]) -> list[int]:
         """The same ids, if the network has a row for each."""
@@ -415,12 +456,11 @@ class Model:
             )
         return ids
 
-    def _run(self, verb: str, ids: list[int], after: Sequence[int], options: Options) -> Iterator[Piece]:
-        self._require(verb)
+    def _alone(self, job: Job) -> Iterator[Piece]:
+        """A job's answer, written on its own in this thread."""
         config: Any = self.network.config
         return stream(
-            self.runner, self.tokenizer, ids, self.options(**options),
-            context=config.context, stop_ids=self.stop_ids, after=after, device=self.device,
+            self.runner, self.tokenizer, job, context=config.context, stop_ids=self.stop_ids, device=self.device
         )  # fmt: skip
 
     def _require(self, verb: str) -> None:
@@ -429,47 +469,3 @@ class Model:
             raise UnsupportedTask(
                 f"{self.card.header.path} is a {found.family.name} ({', '.join(found.tasks)}); it cannot {verb}."
             )
-
-
-class Serial:
-    """SKELETON, to be replaced by engine.engine.Engine: one job after another in a thread."""
-
-    def __init__(self, model: Model) -> None:
-        from concurrent.futures import ThreadPoolExecutor
-
-        self.model, self.pool = model, ThreadPoolExecutor(1)
-
-    def close(self) -> None:
-        self.pool.shutdown()
-
-    def submit(self, job: Job, deliver: Deliver) -> Ticket:
-        ticket = SerialTicket()
-        self.pool.submit(self._write, job, deliver, ticket)
-        return ticket
-
-    def _write(self, job: Job, deliver: Deliver, ticket: SerialTicket) -> None:
-        from brolly.verbs import Usage
-
-        model = self.model
-        config: Any = model.network.config
-        try:
-            for index in range(job.n):
-                count = 0
-                for piece in stream(
-                    model.runner, model.tokenizer, job.prompt, job.options, context=config.context,
-                    stop_ids=model.stop_ids, after=job.after, device=model.device,
-                ):  # fmt: skip
-                    if ticket.cancelled:
-                        return
-                    count += len(piece.tokens)
-                    usage = Usage(len(job.prompt), count) if piece.finish_reason else None
-                    deliver(replace(piece, index=index, usage=usage))
-        except BaseException as error:
-            deliver(error)
-
-
-class SerialTicket:
-    cancelled = False
-
-    def cancel(self) -> None:
-        self.cancelled = True
