@@ -20,9 +20,9 @@ class Open(BaseModel):
 
 
 class Answer(BaseModel):
-    """A part of an answer."""
+    """A part of an answer; nothing is served that is not told here."""
 
-    model_config = ConfigDict(protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
 class ErrorBody(Answer):
