@@ -110,6 +110,8 @@ class JsonCalls:
             yield from reader.spaces()
             while depth and (yield from reader.literal("}")):
                 depth -= 1
+                if not depth:
+                    break
                 yield from reader.spaces()
             if not depth:
                 break
