@@ -51,7 +51,10 @@ class GenerateOptions:
         if not isinstance(self.choice, tuple):
             object.__setattr__(self, "choice", (self.choice,) if isinstance(self.choice, str) else tuple(self.choice))
         if self.json_schema is not None and not isinstance(self.json_schema, str):
-            object.__setattr__(self, "json_schema", json.dumps(self.json_schema))
+            try:
+                object.__setattr__(self, "json_schema", json.dumps(self.json_schema))
+            except (TypeError, ValueError, RecursionError) as error:
+                raise OptionError(f"json_schema cannot be written as JSON ({error}).") from None
         check_ranges(self)
         shapes = [name for name in ("json_schema", "regex", "choice", "grammar") if getattr(self, name)]
         if len(shapes) > 1:

@@ -10,8 +10,7 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from copy import copy
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
@@ -19,29 +18,14 @@ import numpy as np
 from torch import Tensor
 
 from brolly.engine.job import Guide
+from brolly.engine.schema import TEXT, compiled, measured
 from brolly.engine.trial import limits, try_grammar
 from brolly.errors import MissingExtra, OptionError
 from brolly.media.text import Tokenizer
 from brolly.verbs import GenerateOptions
 
-TEXT = 200_000  # characters of a schema, an expression or a grammar
-DEPTH = 64  # how deep a schema may nest; llguidance itself ends at 128 braces
 KEPT = 64  # compiled grammars
 PATIENCE = 1.0  # seconds of processor for one token, in the thread that writes everybody's
-# one blank, or a line's end and its indentation: what json.dumps writes, and a bound on what a weak model does
-WHITESPACE = r" |\n[ \t]{0,20}"
-# JSON Schema's own formats; llguidance refuses those that it cannot enforce, and any other is a remark
-ENFORCED = {"date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
-FORMATS = ENFORCED | {"idn-email", "idn-hostname", "uri-reference", "iri", "iri-reference", "uri-template"}
-FORMATS |= {"json-pointer", "relative-json-pointer", "regex"}
-
-# where schemas stand within a schema
-NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")  # a schema a name
-LISTED = ("allOf", "anyOf", "oneOf", "prefixItems", "items")  # a list of them
-SINGLE = ("items", "additionalProperties", "additionalItems", "not", "if", "then", "else", "contains", "propertyNames",
-          "unevaluatedProperties", "unevaluatedItems")  # fmt: skip
-JOINING = ("allOf", "anyOf", "oneOf", "$ref", "$dynamicRef", "if", "dependentSchemas")
-
 _lock = threading.Lock()
 _vocabularies: WeakKeyDictionary[Tokenizer, dict[int, tuple[Any, dict[int, int]]]] = WeakKeyDictionary()
 _compiled: WeakKeyDictionary[Tokenizer, OrderedDict[tuple[int, str], Any]] = WeakKeyDictionary()
@@ -60,9 +44,9 @@ def guide_for(
     if options.json_schema is not None:
         option, grammar = "json_schema", _from_schema(options.json_schema)
     elif options.regex is not None:
-        option, grammar = "regex", _from_regex(options.regex)
+        option, grammar = "regex", _from_regex(options.regex, "regex")
     elif options.choice:
-        option, grammar = "choice", _from_regex("|".join(_literal(text) for text in options.choice))
+        option, grammar = "choice", _from_regex("|".join(map(_literal, options.choice)), "choice")
     elif options.grammar is not None:
         option, grammar = "grammar", _from_grammar(options.grammar)
     else:
@@ -83,7 +67,7 @@ def guide_of_grammar(
 
 def json_rule(schema: Mapping[str, Any] | bool | str) -> str:
     """A JSON Schema as an expression of a Lark grammar, as strict as `json_schema` is."""
-    return "%json " + json.dumps(_strict(_read(schema)))
+    return "%json " + json.dumps(compiled(schema))
 
 
 class Constraint:
@@ -173,7 +157,7 @@ class After:
         if self._begun:
             self._guide.mask(logits)
         elif self._ends:
-            logits[self._ends] = float("-inf")
+            logits[[i for i in self._ends if i < len(logits)]] = float("-inf")
 
     def accept(self, token: int) -> None:
         """The token that was chosen. Raises OptionError at one that the grammar does not allow here."""
@@ -200,8 +184,7 @@ def _guides(
     bare = None if begun or not tokenizer.spelling.strip else _vocabulary(tokenizer, vocab_size)[1]
 
     def make() -> Guide:
-        with _lock:
-            return Constraint(original.deep_copy(), vocab_size, stops, named, bare)
+        return Constraint(original.deep_copy(), vocab_size, stops, named, bare)
 
     return make
 
@@ -297,19 +280,19 @@ def _vocabulary(tokenizer: Tokenizer, vocab_size: int) -> tuple[Any, dict[int, i
 
 
 def _from_schema(schema: str) -> str:
-    return json.dumps({"grammars": [{"json_schema": _strict(_read(schema))}]})
+    return json.dumps({"grammars": [{"json_schema": compiled(schema)}]})
 
 
-def _from_regex(regex: str) -> str:
-    _measured(regex, "regex")
+def _from_regex(regex: str, option: str) -> str:
+    measured(regex, option)
     llguidance = import_llguidance()
     return str(llguidance.LLMatcher.grammar_from_regex(regex))
 
 
 def _from_grammar(grammar: str) -> str:
-    _measured(grammar, "grammar")
+    measured(grammar, "grammar")
     llguidance = import_llguidance()
-    if "::=" in grammar:
+    if re.search(r"^[ \t]*[\w-]+[ \t]*::=", grammar, re.MULTILINE):
         from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 
         try:
@@ -326,88 +309,6 @@ def _literal(text: str) -> str:
     return re.sub(r"[\W_]", lambda found: f"\\x{{{ord(found[0]):x}}}", text)
 
 
-def _measured(text: str, option: str) -> None:
-    if len(text) > TEXT:
-        raise OptionError(f"{option} has {len(text):,} characters; at most {TEXT:,} are read.")
-
-
-def _read(schema: Mapping[str, Any] | bool | str) -> Any:
-    """A schema as Python's values. Raises OptionError."""
-    try:
-        text = schema if isinstance(schema, str) else json.dumps(schema)
-        _measured(text, "json_schema")
-        found = json.loads(text, parse_constant=_no_number)
-    except RecursionError:
-        raise OptionError(f"json_schema nests too deep; at most {DEPTH} levels are read.") from None
-    except (ValueError, TypeError) as error:
-        raise OptionError(f"json_schema is no JSON ({error}).") from None
-    if not isinstance(found, (dict, bool)):
-        raise OptionError(f"json_schema is {text[:60]}; expected an object, such as {{}} for any JSON.")
-    return found
-
-
-def _strict(schema: Any) -> Any:
-    """The schema that is compiled: whitespace is bounded, and an object with `properties` has no others unasked.
-
-    Others would be allowed by the standard, and never end. Texts that pass this schema pass the given one.
-    """
-    if schema is True:
-        schema = {}
-    if schema is False:
-        raise OptionError("json_schema is false, which no text satisfies.")
-    made = dict(_walked(schema, not _joins(schema)))
-    made["x-guidance"] = {
-        "whitespace_pattern": WHITESPACE, "whitespace_flexible": True, "item_separator": ",", "key_separator": ":",
-        "coerce_one_of": False, "lenient": False,
-    }  # fmt: skip
-    return made
-
-
-def _parts(schema: Any) -> Iterator[tuple[str, Any, Any]]:
-    """The schemas right within one: the keyword, the name or place under it (None: its value itself), the schema."""
-    for word, value in schema.items() if isinstance(schema, dict) else ():
-        if word in NAMED and isinstance(value, dict):
-            yield from ((word, name, one) for name, one in value.items())
-        elif word in LISTED and isinstance(value, list):
-            yield from ((word, i, one) for i, one in enumerate(value))
-        elif word in SINGLE:
-            yield word, None, value
-
-
-def _joins(schema: Any, depth: int = 0) -> bool:
-    """Whether one value must obey two objects' schemas: closed apart, those would have nothing in common."""
-    if depth > DEPTH:
-        raise OptionError(f"json_schema nests too deep; at most {DEPTH} levels are read.")
-    if not isinstance(schema, dict):
-        return False
-    every = schema.get("allOf")
-    joined = sum(len(every) if word == "allOf" and isinstance(every, list) else 1 for word in JOINING if word in schema)
-    own = any(word in schema for word in ("properties", "required", "additionalProperties", "patternProperties"))
-    return joined + own > 1 or any(_joins(one, depth + 1) for _, _, one in _parts(schema))
-
-
-def _walked(schema: Any, close: bool) -> Any:
-    """A copy without what is a mere remark; objects that name their properties are closed where `close` says so."""
-    if not isinstance(schema, dict):
-        return schema
-    made = dict(schema)
-    for word, at, one in _parts(schema):
-        inner = _walked(one, close)
-        if at is None:
-            made[word] = inner
-        else:
-            if made[word] is schema[word]:
-                made[word] = copy(schema[word])
-            made[word][at] = inner
-    if made.get("uniqueItems") is False:
-        del made["uniqueItems"]
-    if isinstance(said := made.get("format"), str) and said not in FORMATS:
-        del made["format"]
-    if close and "properties" in made and not {"additionalProperties", "patternProperties"} & made.keys():
-        made["additionalProperties"] = False
-    return made
-
-
 def _sentence(reason: str) -> str:
     """A library's report in one line, without its copy of the grammar."""
     line = " ".join(re.split("<state>|<non-verbose/>", reason)[0].split())
@@ -416,7 +317,3 @@ def _sentence(reason: str) -> str:
     if "regex parse error" in line:
         line = line.rsplit("error: ", 1)[-1]
     return line.split(" 1 | ")[0][:300].rstrip(". ")
-
-
-def _no_number(word: str) -> Any:
-    raise ValueError(f"{word} is no JSON number")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import atexit
 import json
 import os
-import selectors
 import subprocess
 import sys
 import threading
@@ -22,23 +21,26 @@ MEMORY = 1 << 30  # bytes
 
 _lock = threading.Lock()
 _worker: subprocess.Popen[str] | None = None
+_owner = 0  # the process that started it
 
 
 def try_grammar(grammar: str) -> str:
     """Why llguidance refuses a grammar in its own notation, or "". Raises OptionError where it takes too much."""
-    global _worker
+    global _worker, _owner
     with _lock:
-        if _worker is None or _worker.poll() is not None:
-            _worker = _started()
+        if _worker is None or _worker.poll() is not None or _owner != os.getpid():  # a fork may not share its pipes
+            _worker, _owner = _started(), os.getpid()
         assert _worker.stdin and _worker.stdout
+        late = threading.Timer(WALL, _worker.kill)
         try:
             _worker.stdin.write(json.dumps(grammar) + "\n")
             _worker.stdin.flush()
-            with selectors.DefaultSelector() as ready:
-                ready.register(_worker.stdout, selectors.EVENT_READ)
-                line = _worker.stdout.readline() if ready.select(WALL) else ""
-        except OSError:
+            late.start()
+            line = _worker.stdout.readline()
+        except OSError:  # it ended before it read all
             line = ""
+        finally:
+            late.cancel()
         if line:
             answer: str = json.loads(line)
             return answer
@@ -57,13 +59,14 @@ def _started() -> subprocess.Popen[str]:
         start_new_session=True,  # a ^C at the terminal is not meant for it
     )  # fmt: skip
     assert worker.stdout
-    worker.stdout.readline()  # until it has imported what it needs, so that only compiling is timed
+    if not worker.stdout.readline():  # when it has imported what it needs, so that only compiling is timed
+        raise RuntimeError(f"{sys.executable} -m brolly.engine.trial, which compiles grammars, does not start.")
     return worker
 
 
 def _stop() -> None:
     global _worker
-    if _worker is not None:
+    if _worker is not None and _owner == os.getpid():
         _worker.kill()
         _worker.wait()
         for pipe in (_worker.stdin, _worker.stdout):

@@ -283,7 +283,14 @@ for _ in range(200):
     nested = {"type": "object", "properties": {"a": nested}}
 deep_array = '{"items":' * 50_000 + "{}" + "}" * 50_000
 
+circle: Any = {}
+circle["properties"] = {"again": circle}
+
 REFUSED = {
+    "circular": ({"json_schema": circle}, "Circular"),
+    "no JSON value": ({"json_schema": {"enum": [object()]}}, "object"),
+    "half a character": ({"regex": "\ud800"}, "surrogate"),
+    "half a character in a schema": ({"json_schema": {"const": "\ud800"}}, "refused"),
     "no JSON": ({"json_schema": "{"}, "no JSON"),
     "not a number": ({"json_schema": '{"minimum": NaN}'}, "no JSON"),
     "not a schema": ({"json_schema": "[1]"}, "expected an object"),
