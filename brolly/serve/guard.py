@@ -10,6 +10,7 @@ import re
 import secrets
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from time import perf_counter
 from typing import Any
 from urllib.parse import urlsplit
@@ -280,12 +281,10 @@ class Body:
 
     async def discard(self) -> None:
         """Read on for a moment: a client that is still writing does not read why it was refused."""
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(1):
-                while (message := await self.receive()).get("more_body", False):
-                    self.length += len(message["body"])
-        except TimeoutError:
-            pass
+                while not self.ended:
+                    self.ended = not (await self.receive()).get("more_body", False)
         self.ended = True
 
 
