@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +135,50 @@ def test_log_probabilities_are_the_models_own(mini: Any) -> None:
 def test_a_refused_schema_is_told_before_anything_is_computed(mini: Any) -> None:
     with pytest.raises(OptionError, match="uniqueItems"):
         mini.prepare("The pet:", json_schema={"type": "array", "uniqueItems": True})
+
+
+def written(model: Any, *jobs: Any) -> list[Any]:
+    """The text that each job's answer comes to in the engine, or its error."""
+    found: list[Any] = [""] * len(jobs)
+    over = [threading.Event() for _ in jobs]
+
+    def deliver_to(i: int) -> Any:
+        def deliver(piece: Any) -> None:
+            if isinstance(piece, BaseException):
+                found[i] = piece
+            else:
+                found[i] += piece.text
+            if isinstance(piece, BaseException) or piece.finish_reason:
+                over[i].set()
+
+        return deliver
+
+    for i, job in enumerate(jobs):
+        model.submit(job, deliver_to(i))
+    assert all(event.wait(60) for event in over)
+    return found
+
+
+def test_guided_answers_side_by_side_are_those_written_alone(mini: Any) -> None:
+    asked: list[dict[str, Any]] = [
+        {"json_schema": PET}, {"regex": "[0-9]{3}-[0-9]{4}"}, {"choice": ["yes", "no"]}, {},
+        {"grammar": 'start: "e" /[1-8]/'},
+    ]  # fmt: skip
+    asked = [{"seed": 5, "max_tokens": 60, "temperature": 0} | one for one in asked]
+    alone = [mini.generate("The pet:", **one).text for one in asked]
+    assert written(mini, *(mini.prepare("The pet:", **one) for one in asked)) == alone
+
+
+def test_a_guide_that_fails_takes_no_other_answer_down(mini: Any) -> None:
+    class Broken:
+        complete = False
+
+        def mask(self, logits: Any) -> None:
+            raise OptionError("the grammar cannot be followed further.")
+
+        def accept(self, token: int) -> None: ...
+
+    good = mini.prepare("The pet:", regex="[0-9]{8}", seed=1)
+    bad = replace(mini.prepare("The pet:", seed=1), guide=Broken)
+    first, second = written(mini, bad, good)
+    assert isinstance(first, OptionError) and re.fullmatch("[0-9]{8}", second)
