@@ -313,7 +313,8 @@ class House:
         asked: list[Entry] = []
         try:
             while True:
-                for n_bytes in (min(need.best, ledger.total), need.least):
+                free = ledger.total - ledger.used  # beside those in use fewer keys and values do too
+                for n_bytes in (min(need.best, ledger.total), min(max(need.least, free), need.best)):
                     victims = ledger.victims(n_bytes)
                     if victims is not None:
                         for other in [e for e in self.entries.values() if e.share in victims]:
