@@ -39,6 +39,7 @@ class Conversation:
         self.say = say or self._print
         self.said: list[dict[str, str]] = []
         self.n_tokens = 0
+        self.dim = sys.stdout.isatty()
 
     @staticmethod
     def _print(text: str) -> None:
@@ -71,14 +72,22 @@ class Conversation:
                 self.say(f"{error}\n")
 
     def answer(self, text: str) -> None:
-        """One turn; an error or a ^C before the first word leaves the history as it was."""
+        """One turn; an error or a ^C before the first word leaves the history as it was.
+
+        Thoughts are shown dimmed at a terminal, and stand apart in the history, for the template to show or leave out.
+        """
         self.said.append({"role": "user", "content": text})
-        words, self.n_tokens = "", 0
+        words, thoughts, self.n_tokens = "", "", 0
         first = [{"role": "system", "content": self.system}] if self.system else []
         try:
             for piece in self.model.stream_chat(first + self.said, **self.options):
+                if piece.reasoning and self.dim:
+                    self.say(f"\033[2m{piece.reasoning}\033[0m")
+                if piece.text and thoughts and not words and self.dim:
+                    self.say("\n\n")
                 self.say(piece.text)
                 words += piece.text
+                thoughts += piece.reasoning
                 self.n_tokens += len(piece.tokens)
         except KeyboardInterrupt:
             self.say(" (stopped)")
@@ -87,7 +96,8 @@ class Conversation:
             raise
         self.say("\n")
         if words:
-            self.said.append({"role": "assistant", "content": words})
+            thought = {"reasoning_content": thoughts} if thoughts else {}
+            self.said.append({"role": "assistant", "content": words, **thought})
         else:
             self.said.pop()
 

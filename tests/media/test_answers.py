@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brolly.media.text import ChatTemplate
-from brolly.media.text.answers import AnswerFormat, Split, check_tools, format_of
+from brolly.media.text.answers import AnswerFormat, Split, check_tools
 from brolly.media.text.answers.calls import JsonCalls, NamedCalls
 from brolly.media.text.answers.reader import Reader, json_value
 from tests.media.answer_templates import OWN
-from tests.media.test_answers_format import SPECIAL, gathered, tool
+from tests.media.test_answers_format import gathered, known, tool
 
 TOOLS = check_tools([tool("get_weather", city="string", n="integer"), tool("now")])
 THINK = ("<think>", "</think>")
@@ -24,8 +23,8 @@ LLAMA = JsonCalls(arguments="parameters", also=("<|python_tag|>",))
 PARIS = [("get_weather", '{"city": "Paris"}')]
 
 
-def own(name: str, **more: Any) -> AnswerFormat:
-    return format_of(ChatTemplate(OWN[name], SPECIAL))
+def own(name: str) -> AnswerFormat:
+    return known(OWN[name])[1]
 
 
 def made(calls: Any, thoughts: Any = None, **control: int) -> AnswerFormat:

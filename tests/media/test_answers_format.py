@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,13 @@ def tool(name: str, **properties: Any) -> dict[str, Any]:
 TOOLS = check_tools([tool("get_weather", city="string", n="integer", deep="array"), tool("get_time", city="string")])
 ARGUMENTS = {"city": 'Paris <b> "é"\nx', "n": 3, "deep": [1, None, True, {"a": []}]}
 QUESTION = {"role": "user", "content": "What?"}
+
+
+@cache
+def known(source: str) -> tuple[ChatTemplate, AnswerFormat]:
+    """A template and what is deduced from it, once for all tests."""
+    template = ChatTemplate(source, SPECIAL)
+    return template, format_of(template)
 
 
 def published(shared: Path) -> dict[str, str]:
@@ -57,8 +65,7 @@ def read(format: AnswerFormat, answer: Iterable[str], prompt: str = "", tools: A
 
 
 def formats(sources: dict[str, str]) -> dict[str, tuple[ChatTemplate, AnswerFormat]]:
-    templates = {name: ChatTemplate(source, SPECIAL) for name, source in sources.items()}
-    return {name: (template, format_of(template)) for name, template in templates.items()}
+    return {name: known(source) for name, source in sources.items()}
 
 
 GENERIC = JsonCalls("<tool_call>\n", "\n</tool_call>")
@@ -123,7 +130,7 @@ FOUND: dict[str, tuple[Any, tuple[str, str] | None, bool]] = {
 
 @pytest.mark.parametrize("name", OWN)
 def test_our_templates_are_deduced(name: str) -> None:
-    format = format_of(ChatTemplate(OWN[name], SPECIAL))
+    format = known(OWN[name])[1]
     assert (format.calls, format.thoughts, format.shown) == FOUND[name]
 
 
@@ -188,8 +195,7 @@ def check_round_trip(name: str, template: ChatTemplate, format: AnswerFormat) ->
 
 @pytest.mark.parametrize("name", OWN)
 def test_a_rendered_call_is_read_back(name: str) -> None:
-    template = ChatTemplate(OWN[name], SPECIAL)
-    check_round_trip(name, template, format_of(template))
+    check_round_trip(name, *known(OWN[name]))
 
 
 def test_calls_of_every_published_template_are_read_back(shared: Path) -> None:
@@ -214,8 +220,7 @@ def check_written(name: str, template: ChatTemplate, format: AnswerFormat) -> No
 
 @pytest.mark.parametrize("name", OWN)
 def test_a_call_that_we_write_is_read_wherever_it_is_cut(name: str) -> None:
-    template = ChatTemplate(OWN[name], SPECIAL)
-    check_written(name, template, format_of(template))
+    check_written(name, *known(OWN[name]))
 
 
 def test_calls_that_we_write_as_published_models_do_are_read(shared: Path) -> None:
