@@ -305,3 +305,34 @@ def test_pieces_that_wait_go_out_in_order_and_complete(tmp_path: Path) -> None:
         assert chunks[0]["delta"]["role"] == "assistant"
         assert "".join(c["delta"].get("content", "") for c in chunks) == "".join(f" word{n}" for n in range(500))
         assert said.headers["content-type"].startswith("text/event-stream")
+
+
+SCHEMA = {
+    "type": "object", "properties": {"rain": {"enum": ["yes", "no"]}}, "required": ["rain"],
+    "additionalProperties": False,
+}  # fmt: skip
+
+
+def test_what_may_be_written_is_all_that_is_written(openai_client: Any) -> None:
+    format = {
+        "type": "json_schema",
+        "json_schema": {"name": "rain", "schema": {**SCHEMA, "additionalProperties": False}},
+    }
+    asked = {**ASK, "max_tokens": 40, "temperature": 0}
+    for stream in (False, True):
+        found = openai_client.chat.completions.create(**asked, response_format=format, stream=stream)
+        text = joined(found)[0] if stream else found.choices[0].message.content
+        assert json.loads(text)["rain"] in ("yes", "no")
+    answer = openai_client.chat.completions.create(**asked, extra_body={"guided_choice": ["rain", "snow"]})
+    assert answer.choices[0].message.content in ("rain", "snow")
+
+
+def test_a_tool_that_must_be_called_is_called(openai_client: Any) -> None:
+    tool = {"type": "function", "function": {"name": "tell", "parameters": SCHEMA, "strict": True}}
+    asked = {**ASK, "max_tokens": 100, "temperature": 0, "tools": [tool], "tool_choice": "required"}
+    (call,) = openai_client.chat.completions.create(**asked, parallel_tool_calls=False).choices[0].message.tool_calls
+    assert call.function.name == "tell"
+    assert json.loads(call.function.arguments)["rain"] in ("yes", "no")
+    with openai_client.chat.completions.stream(**asked, parallel_tool_calls=False) as stream:
+        (again,) = stream.get_final_completion().choices[0].message.tool_calls
+    assert again.function.arguments == call.function.arguments

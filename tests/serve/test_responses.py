@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,15 @@ def client_of(running: Running) -> Any:
     return openai.OpenAI(base_url=running.v1, api_key="none", max_retries=0)
 
 
-def events_of(running: Running, method: str = "POST", path: str = "/responses", **body: Any) -> list[dict[str, Any]]:
-    """The raw events, each held against the types of OpenAI's client."""
+@lru_cache
+def typed_events() -> Any:
     from openai.types.responses import ResponseStreamEvent
 
+    return pydantic.TypeAdapter(ResponseStreamEvent)
+
+
+def events_of(running: Running, method: str = "POST", path: str = "/responses", **body: Any) -> list[dict[str, Any]]:
+    """The raw events, each held against the types of OpenAI's client."""
     asked = {"json": {**body, "stream": True}} if method == "POST" else {"params": body}
     said = httpx.request(method, f"{running.v1}{path}", timeout=60, **asked)
     assert said.status_code == 200, said.text
@@ -39,7 +45,7 @@ def events_of(running: Running, method: str = "POST", path: str = "/responses", 
         name, data = block.split("\n")
         event = json.loads(data.removeprefix("data: "))
         assert name == f"event: {event['type']}"
-        pydantic.TypeAdapter(ResponseStreamEvent).validate_python(event, strict=False)
+        typed_events().validate_python(event)
         found.append(event)
     return found
 
