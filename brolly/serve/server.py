@@ -174,6 +174,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, app: Any, settings: Settings) -> None:
         super().__init__(config)
         self.app, self.settings = app, settings
+        self.tell: Callable[[], None] | None = None  # called once requests are taken
         self.late = threading.Timer(LATE, os._exit, (0,))  # a thread that computes for nobody must not keep the process
 
     @contextlib.contextmanager
@@ -198,6 +199,8 @@ class Server(uvicorn.Server):
         assert sockets
         self.queues = [sock.dup() for sock in sockets]  # closing one listener leaves the kernel's queue open
         await super().startup(sockets)
+        if self.tell is not None:
+            self.tell()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.app.state.stopping = True
@@ -290,6 +293,16 @@ def warn(settings: Settings) -> None:
         log.warning("--cors '*' without API keys: every web page that someone opens here may use this server.")
 
 
+def server(app: Any, settings: Settings) -> Server:
+    """A server of an application, to be run on sockets that listen."""
+    kind: Any = partial(Connection, settings=settings, most=files_for(settings.connections))
+    config = uvicorn.Config(
+        app, http=kind, ws="none", lifespan="on", log_config=None, access_log=False, server_header=False,
+        timeout_keep_alive=int(KEEP_ALIVE),
+    )  # fmt: skip
+    return Server(config, app, settings)
+
+
 def run(settings: Settings, started: Callable[[str, Any], None] | None = None) -> int:
     """Serve until a signal comes, then finish what was asked; returns 0.
 
@@ -298,25 +311,12 @@ def run(settings: Settings, started: Callable[[str, Any], None] | None = None) -
     logs.configure(settings.log)
     warn(settings)
     sock = listen(settings.host, settings.port)
-    app = create(settings)
-    kind: Any = partial(Connection, settings=settings, most=files_for(settings.connections))
-    config = uvicorn.Config(
-        app, http=kind, ws="none", lifespan="on", log_config=None, access_log=False, server_header=False,
-        timeout_keep_alive=int(KEEP_ALIVE),
-    )  # fmt: skip
-    server = Server(config, app, settings)
+    host, port = sock.getsockname()[:2]
+    found = server(create(settings), settings)
     if started is not None:
-        host, port = sock.getsockname()[:2]
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        tell, begin = started, server.startup
-
-        async def startup(sockets: list[socket.socket] | None = None) -> None:
-            await begin(sockets)
-            tell(url, app)
-
-        server.startup = startup  # type: ignore[method-assign]
+        found.tell = partial(started, f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}", found.app)
     try:
-        server.run([sock])
+        found.run([sock])
     finally:
-        server.late.cancel()
-    return 0 if server.started else 1
+        found.late.cancel()
+    return 0 if found.started else 1

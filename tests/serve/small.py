@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -20,6 +21,7 @@ from brolly.serve.errors import answer
 from brolly.serve.guard import Guard, Watch
 from brolly.serve.keys import Keys
 from brolly.serve.metrics import Metrics
+from brolly.serve.server import listen, server
 from brolly.serve.settings import Settings
 from brolly.verbs import Piece, Usage
 
@@ -90,10 +92,9 @@ def small(settings: Settings | None = None, tracing: Any = None) -> FastAPI:
                 await asyncio.sleep(body.get("seconds", 0))
                 last = n == count - 1
                 usage = Usage(7, count, cached_tokens=3) if last else None
-                account.wrote(
-                    Piece("x" * body.get("size", 1), (n,), finish_reason="stop" if last else None, usage=usage)
-                )
-                yield b"data: " + b"x" * body.get("size", 1) + b"\n\n"
+                text, reason = "x" * body.get("size", 1), "stop" if last else None
+                account.wrote(Piece(text, (n,), finish_reason=reason, usage=usage))
+                yield f"data: {text}\n\n".encode()
             yield b"data: [DONE]\n\n"
 
         return StreamingResponse(pieces(), media_type="text/event-stream")
@@ -106,3 +107,12 @@ def client(
 ) -> TestClient:  # fmt: skip
     """A client of it, from an address, which reached it at another."""
     return TestClient(small(settings, tracing), base_url=f"http://{at}", client=(address, 50000))
+
+
+if __name__ == "__main__":  # a process of its own, to send signals to: python -m tests.serve.small SHUTDOWN_SECONDS
+    given = Settings(shutdown_seconds=float(sys.argv[1]))
+    sock = listen("127.0.0.1", 0)
+    found = server(small(given), given)
+    found.tell = lambda: print(sock.getsockname()[1], flush=True)
+    found.run([sock])
+    found.late.cancel()

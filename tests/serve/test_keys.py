@@ -119,7 +119,8 @@ def test_every_route_that_loads_unloads_pulls_or_deletes_models_is_an_admins() -
 @pytest.mark.parametrize(
     ("host", "ours"),
     [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("[::1]", True), ("localhost", True),
-     ("::ffff:127.0.0.1", True), ("0.0.0.0", False), ("localhost.evil.example", False), ("10.0.0.1", False), ("", False)],
+     ("::ffff:127.0.0.1", True), ("0.0.0.0", False), ("localhost.evil.example", False), ("10.0.0.1", False),
+     ("", False)],
 )  # fmt: skip
 def test_loopback_is_this_machine_alone(host: str, ours: bool) -> None:
     assert is_loopback(host) is ours
