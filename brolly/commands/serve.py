@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from brolly.commands.flags import MODEL
-from brolly.errors import MissingExtra, OptionError
+from brolly.errors import BrollyError, MissingExtra, OptionError
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -24,47 +24,44 @@ EXAMPLES = """examples:
 
 
 def flags(command: argparse.ArgumentParser) -> None:
+    """A flag for each field of Settings, whose defaults stay where they are."""
     command.formatter_class = argparse.RawDescriptionHelpFormatter
     command.epilog = EXAMPLES
-    add = command.add_argument
-    add("models", nargs="*", help=f"{MODEL} (default: every model in the cache, and the bundled ones)")
-    add("--host", default="127.0.0.1", help="the address to listen at; 0.0.0.0 for other machines too")
-    add("--port", type=int, default=8000, help="0 for a free one")
-    add("--alias", action="append", default=[], type=pair, metavar="NAME=MODEL", help="a further name for a model")
-    add("--pin", action="append", default=[], metavar="MODEL", help="load it at the start and never unload it")
-    add(
-        "--adapter",
-        action="append",
-        default=[],
-        type=pair,
-        metavar="[MODEL:]NAME=FOLDER",
-        help="a LoRA, as PEFT writes",
-    )
-    add("--memory", type=size, metavar="SIZE", help="for models, such as 16GB (default: most of what is free)")
-    add(
-        "--keep-alive",
-        type=duration,
-        default=600.0,
-        metavar="TIME",
-        help="how long one stays idle: 10m, 1h, -1 for ever",
-    )
-    add("--device", help="cpu, cuda, cuda:1, mps (default: the best one here)")
-    add("--dtype", help="float32, bfloat16 or float16 (default: the checkpoint's, where native)")
-    add("--api-key-file", type=Path, metavar="FILE", help="keys, one a line, each followed by user (default) or admin")
-    add("--cors", action="append", default=[], metavar="ORIGIN", help="a web site whose pages may call; * for all")
-    add("--allow-host", action="append", default=[], metavar="NAME", help="a further name by which it may be called")
-    add("--fetch", action="append", default=[], metavar="HOST", help="where pictures and files may be from; * for all")
-    add("--max-body", type=size, metavar="SIZE", help="of a request (default: 32MiB)")
-    add("--max-upload", type=size, metavar="SIZE", help="of sounds and pictures as files (default: 512MiB)")
-    add("--timeout", type=duration, default=600.0, metavar="TIME", help="for an answer, or between two of its events")
-    add("--connections", type=int, default=1024, metavar="N", help="open at a time")
-    add("--waiting", type=int, default=1024, metavar="N", help="requests that may wait for one model")
-    add("--store", type=Path, metavar="FOLDER", help="where stored responses lie")
-    add("--shutdown", type=duration, default=30.0, metavar="TIME", help="for running answers when told to stop")
-    add("--log", choices=("text", "json"), default="text")
-    add("--log-prompts", action="store_true", help="with what is asked; without, no prompt is logged")
-    add("--open-metrics", action="store_true", help="/metrics for everybody, not for admins alone")
-    add("--otel", action="store_true", help="traces and metrics to the collector of OTEL_EXPORTER_OTLP_ENDPOINT")
+
+    def add(flag: str, field: str, help: str, metavar: str | None = None, type: Any = None, **more: Any) -> None:
+        if metavar:
+            more |= {"metavar": metavar, "type": type}
+        command.add_argument(f"--{flag}", dest=field, default=None, help=help, **more)
+
+    command.add_argument("models", nargs="*", help=f"{MODEL} (default: every one in the cache, and the bundled ones)")
+    add("host", "host", "where to listen (default: 127.0.0.1; 0.0.0.0 for other machines too)")
+    add("port", "port", "default: 8000; 0 for a free one", "N", int)
+    add("alias", "alias", "a further name for a model", "NAME=MODEL", pair, action="append")
+    add("pin", "pin", "load it at the start and never unload it", "MODEL", action="append")
+    add("adapter", "adapters", "a LoRA in PEFT's layout", "[MODEL:]NAME=FOLDER", pair, action="append")
+    add("memory", "memory", "for models, such as 16GB (default: most of what is free)", "SIZE", size)
+    add("keep-alive", "keep_alive", "how long one stays idle (default: 10m; -1 for ever)", "TIME", duration)
+    add("device", "device", "cpu, cuda, cuda:1, mps (default: the best one here)")
+    add("dtype", "dtype", "float32, bfloat16 or float16 (default: the checkpoint's, where native)")
+    add("api-key-file", "api_keys", "keys, one a line, each with user (default) or admin behind it", "FILE", Path)
+    add("cors", "cors", "a site whose pages may call; * for all", "ORIGIN", action="append")
+    add("allow-host", "hosts", "a further name by which a server without keys is called", "NAME", action="append")
+    add("fetch", "fetch", "where URLs in requests may point; * for any public host", "HOST", action="append")
+    add("max-body", "body_bytes", "of a request (default: 32MiB)", "SIZE", size)
+    add("max-upload", "upload_bytes", "of sounds and pictures as files (default: 512MiB)", "SIZE", size)
+    add("body-time", "body_seconds", "for a request to arrive (default: 30s)", "TIME", duration)
+    add("timeout", "request_seconds", "for an answer, or between two of its events (default: 10m)", "TIME", duration)
+    add("room-time", "room_seconds", "that a request waits for memory (default: 1m)", "TIME", duration)
+    add("waiting", "waiting", "requests that may wait for one model (default: 1024)", "N", int)
+    add("connections", "connections", "open at a time (default: 1024)", "N", int)
+    add("store", "store", "where stored responses lie", "FOLDER", Path)
+    add("store-size", "store_bytes", "of all stored responses (default: 1GiB)", "SIZE", size)
+    add("store-days", "store_days", "that one is kept behind its last use (default: 30)", "N", float)
+    add("shutdown-time", "shutdown_seconds", "for running answers when told to stop (default: 30s)", "TIME", duration)
+    add("log", "log", "text (default) or json", choices=("text", "json"))
+    add("log-prompts", "log_prompts", "log what is asked, too", action="store_true")
+    add("open-metrics", "open_metrics", "/metrics for everybody, not for admins alone", action="store_true")
+    add("otel", "otel", "traces and metrics to OTEL_EXPORTER_OTLP_ENDPOINT", action="store_true")
 
 
 def run(args: argparse.Namespace) -> int | None:
@@ -76,8 +73,8 @@ def run(args: argparse.Namespace) -> int | None:
         from brolly.serve.app import create
     except ImportError as error:
         raise MissingExtra("brolly serve", "serve") from error
-    logs.configure(args.log)
     settings = settings_of(args)
+    logs.configure(settings.log)
     listener = listen(settings.host, settings.port)
     try:
         app = create(settings)
@@ -92,19 +89,18 @@ def run(args: argparse.Namespace) -> int | None:
 
 def settings_of(args: argparse.Namespace) -> Any:
     """The flags as Settings. Raises OptionError."""
+    from dataclasses import fields
+
     from brolly.serve.keys import read_keys
     from brolly.serve.settings import Settings
 
-    given = {"body_bytes": args.max_body, "upload_bytes": args.max_upload}
-    return Settings(
-        models=tuple(args.models), alias=once(args.alias, "--alias"), pin=tuple(args.pin),
-        adapters=once(args.adapter, "--adapter"), host=args.host, port=args.port, memory=args.memory,
-        keep_alive=args.keep_alive, device=args.device, dtype=args.dtype, api_keys=read_keys(args.api_key_file),
-        cors=tuple(args.cors), hosts=tuple(args.allow_host), open_metrics=args.open_metrics, otel=args.otel,
-        request_seconds=args.timeout, connections=args.connections, waiting=args.waiting, fetch=tuple(args.fetch),
-        log=args.log, log_prompts=args.log_prompts, store=args.store, shutdown_seconds=args.shutdown,
-        **{name: value for name, value in given.items() if value is not None},
-    )  # fmt: skip
+    given = {f.name: value for f in fields(Settings) if (value := getattr(args, f.name)) is not None}
+    for name, value in given.items():
+        if name in ("alias", "adapters"):
+            given[name] = once(value)
+        elif isinstance(value, list):
+            given[name] = tuple(value)
+    return Settings(**given | {"api_keys": read_keys(args.api_keys)})
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -137,10 +133,10 @@ def serve(server: Any, app: Any, listener: socket.socket) -> int:
 
     async def main() -> None:
         telling = asyncio.create_task(announce(server, app, listener))
-        try:
-            await server.serve(sockets=[listener])
-        finally:
-            telling.cancel()
+        await server.serve(sockets=[listener])
+        if telling.cancel() or telling.cancelled():
+            return
+        telling.result()
 
     server.handle_exit = stop
     old = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -163,10 +159,15 @@ def fastest_loop() -> Any:
 
 
 async def announce(server: Any, app: Any, listener: socket.socket) -> None:
-    """What is served, where, with which memory, and three commands to try."""
+    """What is served, where, with which memory, and three commands to try; a device that is not here ends it all."""
     house = app.state.house
     while not server.started:
         await asyncio.sleep(0.01)
+    try:
+        await asyncio.shield(house.surveyed)
+    except BrollyError:
+        server.should_exit = True
+        raise
     await asyncio.wait([house.looked])
     host, port = listener.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
@@ -246,11 +247,11 @@ def pair(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def once(pairs: list[tuple[str, str]], flag: str) -> dict[str, str]:
+def once(pairs: list[tuple[str, str]]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in pairs:
         if found.setdefault(name, value) != value:
-            raise OptionError(f"{flag} gives {name!r} two meanings, {found[name]!r} and {value!r}; leave one out.")
+            raise OptionError(f"{name!r} is given two meanings, {found[name]!r} and {value!r}; leave one out.")
     return found
 
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from brolly.errors import BrollyError, Busy, UnsupportedTask
+from brolly.errors import BrollyError, Busy, OptionError, UnsupportedTask
 from brolly.identity import Card, examine
 from brolly.serve import memory
 from brolly.serve.account import current
@@ -60,9 +60,9 @@ class House:
 
     async def start(self) -> None:
         """Begin to look at the machine and the models, then load what is pinned; returns at once."""
-        self._surveyed = asyncio.create_task(self._survey())
+        self.surveyed = asyncio.create_task(self._survey())
         self.looked = asyncio.create_task(self._look())
-        self._tasks = [self._surveyed, self.looked, asyncio.create_task(self._tick())]
+        self._tasks = [self.surveyed, self.looked, asyncio.create_task(self._tick())]
         self._tasks += [asyncio.create_task(self._keep(e)) for e in self.entries.values() if e.share.pinned]
 
     async def close(self) -> None:
@@ -184,11 +184,15 @@ class House:
     # inside
 
     async def _survey(self) -> None:
-        def look() -> tuple[str, int]:
-            from brolly.fill import choose_device
+        """Which device there is, and how much memory. Raises OptionError."""
+        settings = self.settings
 
-            device = self.settings.device
-            return str(choose_device(device)), self.settings.memory or memory.budget(device)
+        def look() -> tuple[str, int]:
+            from brolly.fill import COMPUTE, choose_device
+
+            if settings.dtype not in (None, *COMPUTE):
+                raise OptionError(f"dtype {settings.dtype!r} is not known; expected {', '.join(COMPUTE)}.")
+            return str(choose_device(settings.device)), settings.memory or memory.budget(settings.device)
 
         self.device, self.ledger.total = await asyncio.to_thread(look)
 
@@ -261,7 +265,7 @@ class House:
         """One load for all who wait: make room, load in a thread, measure."""
         share = entry.share
         try:
-            await asyncio.shield(self._surveyed)
+            await asyncio.shield(self.surveyed)
             need = await asyncio.to_thread(self.need, entry)
             cache = await self._room(entry, need)
             async with self._one:
