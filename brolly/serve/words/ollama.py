@@ -143,9 +143,9 @@ class Asked:
             options = written_options(self.body, share(None), use.adapter)
             job = await asyncio.to_thread(self.prepare, use.model, options)
             job = within(job, self.body.options.num_ctx if self.body.options else None)
+            submitted, first, calls = time.perf_counter_ns(), 0, Calls()
             async with Pieces(use.model, job) as pieces:
                 yield []
-                submitted, first, calls = time.perf_counter_ns(), 0, Calls()
                 tokens: list[int] = []
                 usage, reason = Usage(len(job.prompt), 0), "stop"
                 async for batch in pieces.batches():
