@@ -117,6 +117,8 @@ class Constraint:
         if token in self._stops and not (token in self._named and bits[token]) and bits[-1]:
             self._ended = True
         elif not self._matcher.consume_token(bare.get(token, token)):
+            if bits[token]:
+                self._check()  # a limit was reached
             raise OptionError(f"token {token} is not within the grammar at this place.")
 
     @property
@@ -203,8 +205,10 @@ def _matcher(grammar: str, option: str, tokenizer: Tokenizer, vocab_size: int) -
     if reason := try_grammar(grammar):
         raise OptionError(f"{option} is refused: {_sentence(reason)}.")
     found = LLMatcher(_vocabulary(tokenizer, vocab_size)[0], grammar, log_level=0, limits=limits())
-    if found.is_error():
-        raise OptionError(f"{option} is refused: {_sentence(found.get_error())}.")
+    first = found.deep_copy()
+    first.compute_bitmask()  # whose tokens go further than the trial's bytes
+    if first.is_error():
+        raise OptionError(f"{option} is refused: {_sentence(first.get_error())}.")
     with _lock:
         kept[key] = found
         while len(kept) > KEPT:

@@ -15,9 +15,10 @@ from typing import Any
 
 from brolly.errors import OptionError
 
-CPU = 1.0  # seconds of processor that a grammar may take
+CPU = 0.5  # seconds of processor that a grammar may take
 WALL = 10.0  # seconds in all, where a processor's cannot be counted
 MEMORY = 1 << 30  # bytes
+STEPS = 8  # bytes that are written for a trial: some limits are met only then
 
 _lock = threading.Lock()
 _worker: subprocess.Popen[str] | None = None
@@ -83,7 +84,7 @@ def limits() -> Any:
     from llguidance import LLParserLimits
 
     return LLParserLimits(
-        initial_lexer_fuel=500_000, step_lexer_fuel=100_000, max_lexer_states=50_000, max_grammar_size=200_000,
+        initial_lexer_fuel=500_000, step_lexer_fuel=200_000, max_lexer_states=50_000, max_grammar_size=200_000,
         precompute_large_lexemes=False, verbose_errors=False,
     )  # fmt: skip
 
@@ -120,8 +121,12 @@ def _serve() -> None:
         if clock:
             clock(CPU)
         matcher = llguidance.LLMatcher(tokens, json.loads(line), log_level=0, limits=limits())
-        if not matcher.is_error():
-            matcher.compute_bitmask()
+        for _ in range(STEPS):
+            if matcher.is_error() or matcher.is_stopped():
+                break
+            bits = int.from_bytes(matcher.compute_bitmask(), "little") & (1 << 256) - 1
+            if bits:
+                matcher.consume_token((bits & -bits).bit_length() - 1)
         if clock:
             clock(0)
         print(json.dumps(matcher.get_error()), flush=True)

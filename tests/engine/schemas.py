@@ -29,6 +29,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "integer from 1 to 5": {"type": "integer", "minimum": 1, "maximum": 5},
     "integer below zero": {"type": "integer", "minimum": -250, "exclusiveMaximum": -17},
     "integer of 7s": {"type": "integer", "multipleOf": 7, "minimum": 10, "maximum": 500},
+    "integer of 10,000s": {"type": "integer", "multipleOf": 10_000, "minimum": 0, "maximum": 900_000},
     "number between": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
     "number of quarters": {"type": "number", "multipleOf": 0.25, "minimum": 0, "maximum": 20},
     "text or nothing": {"type": ["string", "null"], "maxLength": 5},

@@ -303,6 +303,10 @@ REFUSED = {
     "elsewhere": ({"json_schema": {"$ref": "http://127.0.0.1/x.json"}}, "refused"),
     "one of overlapping": ({"json_schema": {"oneOf": [{"type": "integer"}, {"type": "number"}]}}, "oneOf"),
     "format": ({"json_schema": {"type": "string", "format": "json-pointer"}}, "json-pointer"),
+    "too many ways": (
+        {"json_schema": {"type": "object", "properties": {f"p{i}": {"type": "null"} for i in range(1500)}}},
+        "items",
+    ),
     "broken regex": ({"regex": "["}, "unclosed"),
     "look-around": ({"regex": "(?=a)b"}, "look-a"),
     "backreference": ({"regex": r"(a)\1"}, "backreference"),
