@@ -143,7 +143,7 @@ class Guard:
         if not (single or literal or is_loopback(name) or name in self.names):
             raise Refused(
                 f"The host {host!r:.80} is not this server's; call it as {self.settings.host}, or allow the name with "
-                "--hosts.", 403, "permission_error", "unknown_host",
+                "--allow-host.", 403, "permission_error", "unknown_host",
             )  # fmt: skip
 
     def check_origin(self, method: str, headers: Headers) -> None:
