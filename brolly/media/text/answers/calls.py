@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from brolly.media.text.answers.reader import Reader, Step, Stops, json_string, json_value
+from brolly.media.text.answers.reader import Reader, Step, json_string, json_value, stops
 
 NAME = re.compile(r"[\w.-]*")
 DIGITS = re.compile(r"[0-9]*")
@@ -201,7 +201,7 @@ class TaggedCalls:
         n = 0
         while (yield from reader.mark(self.key)):
             found: list[str] = []
-            if not (yield from reader.upto(Stops([self.between.split()[0]]), found.append)):
+            if not (yield from reader.upto(stops(self.between.split()[0]), found.append)):
                 return False
             for part in self.between.split()[1:]:
                 yield from reader.mark(part)
@@ -224,16 +224,16 @@ class TaggedCalls:
 
     def _value(self, reader: Reader, write: Callable[[str], None], schema: Mapping[str, Any]) -> Step:
         tag = self.value_end.strip()
-        stops = Stops([tag, "\n" + tag] if self.value_end.startswith("\n") else [tag])
+        ends = stops(tag, "\n" + tag) if self.value_end.startswith("\n") else stops(tag)
         kinds = kinds_of(schema)
         if kinds == {"string"}:
             write('"')
-            if not (yield from reader.upto(stops, lambda t: write(json.dumps(t, ensure_ascii=False)[1:-1]))):
+            if not (yield from reader.upto(ends, lambda t: write(json.dumps(t, ensure_ascii=False)[1:-1]))):
                 return False
             write('"')
             return True
         held: list[str] = []
-        if not (yield from reader.upto(stops, held.append)):
+        if not (yield from reader.upto(ends, held.append)):
             return False
         write(value_of("".join(held), kinds))
         return True

@@ -117,9 +117,9 @@ def _tagged(calls: TaggedCalls, schema: Mapping[str, Any], spell: Spelling, i: i
     """The arguments of a tagged call, each in its place; those that are not required may be left out."""
     properties, required = schema.get("properties"), schema.get("required")
     if properties is None:  # any arguments
-        value = spell.until(f"value_{i}", calls.value_end)
+        any_value = spell.until(f"value_{i}", calls.value_end)
         either = f"({spell(chr(10) + calls.key)} | {spell(calls.key)})"
-        spell.rules.append(f'argument_{i}: {either} /[^<>="\\n]+/ {spell(calls.between)} {value}')
+        spell.rules.append(f'argument_{i}: {either} /[^<>="\\n]+/ {spell(calls.between)} {any_value}')
         return f"argument_{i}*"
     parts = []
     for n, (key, given) in enumerate(properties.items() if isinstance(properties, Mapping) else ()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Generator, Sequence
+from functools import lru_cache
 
 Step = Generator[None, None, bool]
 _SPACES = re.compile(r"\s*")
@@ -101,6 +102,12 @@ class Reader:
             if self.ended:
                 return ""
             yield
+
+
+@lru_cache(maxsize=256)
+def stops(*texts: str) -> Stops:
+    """Texts to stop at, made once."""
+    return Stops(texts)
 
 
 class Stops:

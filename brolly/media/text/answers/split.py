@@ -9,7 +9,7 @@ from collections.abc import Collection, Generator, Mapping
 from typing import Any
 
 from brolly.media.text.answers.calls import Calls, Channels, NamedCalls
-from brolly.media.text.answers.reader import Reader, Step, Stops, json_value
+from brolly.media.text.answers.reader import Reader, Step, json_value, stops
 from brolly.verbs import Piece, ToolDelta
 
 ID = 9  # letters and digits: what Mistral's templates ask of a call's id, and others take
@@ -51,8 +51,8 @@ class Split:
         marks = set(self._starts)
         opening = {thoughts[0]} if thoughts and thoughts[0] in control else set()
         self._control = set(control) - marks - opening
-        self._drop = re.compile("|".join(map(re.escape, sorted(control, key=len, reverse=True))) or r"(?!)")
-        self._stops = Stops([*marks, *opening, *self._control])
+        self._drop = stops(*control).pattern
+        self._stops = stops(*sorted(marks | opening | self._control))
         self._over = False
         harmony = isinstance(self._calls, Channels)
         self._run: Generator[None, None, object] | None = self._channels() if harmony else self._answer()
@@ -173,7 +173,7 @@ class Split:
         """Thoughts up to the mark that ends them, or to the end."""
         self._marked()
         opening, closing = self._thoughts or ("", "")
-        mark = yield from self._reader.upto(Stops([closing]), self._ponder)
+        mark = yield from self._reader.upto(stops(closing), self._ponder)
         self._marked()
         return bool(mark)
 
@@ -197,8 +197,8 @@ class Split:
     def _channels(self) -> Step:
         """Harmony: <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…"""
         reader = self._reader
-        ends = Stops(["<|end|>", "<|call|>", "<|return|>", "<|start|>"])
-        begins = Stops(["<|channel|>", "<|start|>", *self._control])
+        ends = stops("<|end|>", "<|call|>", "<|return|>", "<|start|>")
+        begins = stops("<|channel|>", "<|start|>", *sorted(self._control))
         mark = ""
         while (yield from reader.peek()):
             head, whole = mark, False
