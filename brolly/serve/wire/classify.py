@@ -19,7 +19,7 @@ class ClassifyRequest(Open):
         None, description="Any texts; left out for a network with a classifier of its own."
     )
     templates: list[str] | None = Field(None, description="What stands around a label: a photo of a {}.")
-    top: int | None = Field(None, ge=1, description="Only the likeliest.")
+    top: int | None = Field(None, ge=1, le=1 << 20, description="Only the likeliest.")
 
 
 class LabelBody(Answer):

@@ -47,7 +47,7 @@ class EmbeddingsRequest(Open):
         None, description="Instead of `input`: one text or one picture, as vLLM takes it."
     )
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = Field(None, ge=1, description="Keep the first numbers of each vector.")
+    dimensions: int | None = Field(None, ge=1, le=1 << 20, description="Keep the first numbers of each vector.")
     role: str | None = Field(None, description="What the texts are for: query, document, or a prompt of the model's.")
     input_type: str | None = Field(None, description="The same in Cohere's words: search_query, search_document.")
     truncate: bool = Field(False, description="Cut texts that are longer than the model reads; else they are refused.")

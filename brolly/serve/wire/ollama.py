@@ -92,7 +92,7 @@ class GenerateRequest(Writing):
 class EmbedRequest(Request):
     input: str | list[str]
     truncate: bool | None = Field(None, description="Cut what is longer than the model reads; by default it is.")
-    dimensions: int | None = Field(None, ge=1)
+    dimensions: int | None = Field(None, ge=1, le=1 << 20)
 
 
 class EmbeddingsRequest(Request):

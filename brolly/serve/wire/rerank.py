@@ -17,7 +17,7 @@ class RerankRequest(Open):
     model: str
     query: str
     documents: list[str | Document] = Field(min_length=1, max_length=10_000)
-    top_n: int | None = Field(None, ge=1, description="Only the best.")
+    top_n: int | None = Field(None, ge=1, le=1 << 20, description="Only the best.")
     return_documents: bool | None = Field(None, description="By default true, and in Cohere's v2 false.")
     instruction: str | None = Field(None, description="What counts as an answer, for a language model that judges.")
     truncate: bool = Field(True, description="Cut what is too long, and say so in meta.warnings; else it is refused.")

@@ -42,6 +42,7 @@ from brolly.verbs import Piece, Usage
 
 router = APIRouter(tags=["ollama"])
 UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+LONGEST = 1e9  # seconds; what is longer is for ever
 LINES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/x-ndjson": {"schema": {"type": "string", "description": "An object a line."}}}},
     **ERRORS,
@@ -369,15 +370,22 @@ def rows_of(messages: Iterable[Message]) -> list[dict[str, Any]]:
 
 def seconds(said: float | str | None) -> float | None:
     """A duration as Go writes it (10m, 1h30m, 500ms) or a number of seconds; below 0: for ever. Raises OptionError."""
-    if said is None or isinstance(said, (int, float)):
-        return said
-    text = said.strip()
-    sign, text = (-1.0, text[1:]) if text.startswith("-") else (1.0, text)
-    if re.fullmatch(r"\d+(\.\d*)?", text):
-        return sign * float(text)
-    parts = re.findall(r"(\d+(?:\.\d*)?)(ns|us|µs|ms|s|m|h)", text)
-    if not parts or "".join(a + b for a, b in parts) != text:
+    if said is None:
+        return None
+    found = duration(said) if isinstance(said, str) else float(said)
+    if found is None or found != found:
         raise OptionError(f"keep_alive is {said!r:.40}; expected seconds, or a duration like 10m.")
+    return found if found < LONGEST else -1.0
+
+
+def duration(text: str) -> float | None:
+    """Seconds; None where the text is no duration."""
+    sign, text = (-1.0, text[1:]) if text.startswith("-") else (1.0, text)
+    if re.fullmatch(r"\d+(\.\d*)?", text, re.ASCII):
+        return sign * float(text)
+    parts = re.findall(r"(\d+(?:\.\d*)?)(ns|us|µs|ms|s|m|h)", text, re.ASCII)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        return None
     return sign * sum(float(number) * UNITS[unit] for number, unit in parts)
 
 
