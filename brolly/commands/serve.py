@@ -1,13 +1,11 @@
-"""Serve models over HTTP: the flags of every setting, the socket, and what is told at the start."""
+"""Serve models over HTTP: the flags of every setting, and what is told at the start."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import re
 import signal
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +33,7 @@ def flags(command: argparse.ArgumentParser) -> None:
 
     command.add_argument("models", nargs="*", help=f"{MODEL} (default: every one in the cache, and the bundled ones)")
     add("host", "host", "where to listen (default: 127.0.0.1; 0.0.0.0 for other machines too)")
-    add("port", "port", "default: 8000; 0 for a free one", "N", int)
+    add("port", "port", "default: 8000; 0 for a free one", "N", port)
     add("alias", "alias", "a further name for a model", "NAME=MODEL", pair, action="append")
     add("pin", "pin", "load it at the start and never unload it", "MODEL", action="append")
     add("adapter", "adapters", "a LoRA in PEFT's layout", "[MODEL:]NAME=FOLDER", pair, action="append")
@@ -67,24 +65,16 @@ def flags(command: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int | None:
     """Serve until told to stop."""
     try:
-        import uvicorn
-
-        from brolly.serve import logs
-        from brolly.serve.app import create
+        from brolly.serve import server
     except ImportError as error:
         raise MissingExtra("brolly serve", "serve") from error
     settings = settings_of(args)
-    logs.configure(settings.log)
-    listener = listen(settings.host, settings.port)
-    try:
-        app = create(settings)
-        config = uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, limit_concurrency=settings.connections,
-            timeout_graceful_shutdown=round(settings.shutdown_seconds), http="auto", lifespan="on",
-        )  # fmt: skip
-        return serve(uvicorn.Server(config), app, listener)
-    finally:
-        listener.close()
+    told: list[asyncio.Task[None]] = []
+    code = server.run(settings, lambda url, app: told.append(asyncio.create_task(announce(url, app))))
+    for task in told:
+        if task.done() and not task.cancelled():
+            task.result()  # raises what ended the server
+    return code
 
 
 def settings_of(args: argparse.Namespace) -> Any:
@@ -103,81 +93,23 @@ def settings_of(args: argparse.Namespace) -> Any:
     return Settings(**given | {"api_keys": read_keys(args.api_keys)})
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket at this address, before any model is looked at. Raises OptionError."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        found = socket.socket(family, kind, protocol)
-    except (OSError, UnicodeError, OverflowError) as error:
-        raise OptionError(f"{host}:{port} is no address to listen at ({error}).") from None
-    try:
-        if os.name == "posix":
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
-        found.listen(2048)
-    except OSError as error:
-        found.close()
-        hint = "choose another with --port" if error.errno in (48, 98, 10048) else "choose another --host or --port"
-        reason = (error.strerror or str(error)).lower()
-        raise OptionError(f"{host}:{port} cannot be listened at ({reason}); {hint}.") from None
-    return found
-
-
-def serve(server: Any, app: Any, listener: socket.socket) -> int:
-    """Run until SIGTERM or Ctrl-C; a second one does not wait for running answers."""
-    tell = server.handle_exit
-
-    def stop(number: int, frame: Any) -> None:
-        app.state.stopping = True
-        tell(number, frame)
-
-    async def main() -> None:
-        telling = asyncio.create_task(announce(server, app, listener))
-        await server.serve(sockets=[listener])
-        if telling.cancel() or telling.cancelled():
-            return
-        telling.result()
-
-    server.handle_exit = stop
-    old = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:  # uvicorn raises the signal again once it has stopped: then it has done what it should
-        with asyncio.Runner(loop_factory=fastest_loop()) as runner:
-            runner.run(main())
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-    return 0 if server.started else 1
-
-
-def fastest_loop() -> Any:
-    """uvloop's event loop where there is one; None: asyncio's own."""
-    try:
-        from uvloop import new_event_loop
-    except ImportError:  # Windows has none
-        return None
-    return new_event_loop
-
-
-async def announce(server: Any, app: Any, listener: socket.socket) -> None:
-    """What is served, where, with which memory, and three commands to try; a device that is not here ends it all."""
-    house = app.state.house
-    while not server.started:
-        await asyncio.sleep(0.01)
+async def announce(url: str, app: Any) -> None:
+    """Tell what is served once the cards are read; a device that is not here ends the server."""
+    house, settings = app.state.house, app.state.settings
     try:
         await asyncio.shield(house.surveyed)
     except BrollyError:
-        server.should_exit = True
+        signal.raise_signal(signal.SIGTERM)
         raise
     await asyncio.wait([house.looked])
-    host, port = listener.getsockname()[:2]
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    print(told(house, f"http://{shown}:{port}", host, bool(app.state.settings.api_keys)), flush=True)
+    print(told(house, url, settings.host, bool(settings.api_keys)), flush=True)
 
 
 def told(house: Any, url: str, host: str, keys: bool) -> str:
-    """The page that is printed at the start."""
+    """What is served, where, with which memory, and three commands to try."""
     from brolly.serve.memory import in_words
 
+    url = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
     rows = [("MODEL", "KIND", "SIZE", "CAN")]
     notes = list(house.notes)
     for entry in house.entries.values():
@@ -262,6 +194,12 @@ def size(text: str) -> int:
     if found is None or unit is None or not 0 < float(found[1]) * unit < 2**50:
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is no size like 16GB or 512MiB")
     return int(float(found[1]) * unit)
+
+
+def port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no port; expected 0 to 65535")
+    return int(text)
 
 
 def duration(text: str) -> float:
