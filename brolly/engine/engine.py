@@ -19,13 +19,14 @@ from brolly.engine.blocks import Blocks
 from brolly.engine.job import Deliver, Job, Ticket
 from brolly.engine.pace import Pace
 from brolly.engine.pages import BLOCK, Stretch
-from brolly.engine.scheduler import PRIORITIES, Part, Row, Scheduler
+from brolly.engine.scheduler import PRIORITIES, Row, Scheduler
 from brolly.engine.writing import Text, Writing
 from brolly.errors import BrollyError, Busy, ContextTooLong, OptionError
 from brolly.kernels.pages import available
 from brolly.verbs import Piece
 
 MOST_ANSWERS = 128  # to one job
+log = logging.getLogger(__name__)
 
 
 class Network(Protocol):
@@ -113,11 +114,12 @@ class Engine:
         `window` is the widest of all layers', None where one sees everything; `adapter` finds one by its name.
         """
         self.pages, self.text, self.context, self.stop_ids = pages, text, context, frozenset(stop_ids)
-        self.queue, self.most, self._adapter, self._clock = queue, most, adapter, clock
+        self.queue, self.most, self.budget, self.window = queue, most, budget, window
         self.observe: Callable[[Event], None] | None = None
-        self.blocks = Blocks(pages.n_blocks)
-        self.scheduler = Scheduler(self.blocks, BLOCK, budget=budget, most=most, window=window)
+        self._adapter, self._clock = adapter, clock
+        self._renew()
         self.pace = Pace(budget)
+        self._tasks: set[Task] = set()  # that have begun and are not over
         self._inbox: deque[Task] = deque()
         self._bell = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -202,20 +204,31 @@ class Engine:
                     self._begin(task)
             if closed:
                 break
-            if self.scheduler.users:
-                self._step()
+            try:
+                if self.scheduler.users:
+                    self._step()
+            except Exception as error:  # our own mistake: nobody shall wait for ever
+                log.exception("the engine failed and starts anew")
+                self._end_all(error)
+                self._renew()
             self._hand_out()
-        error = BrollyError("the model was closed while it wrote.")
-        for row in self._rows():
-            self._fail(row.payload.task, error)
+        self._end_all(BrollyError("the model was closed while it wrote."))
         self._hand_out()
 
-    def _rows(self) -> list[Row]:
-        waiting = [row for user in self.scheduler.users.values() for _, row in user.waiting if row.state == "waiting"]
-        return [*self.scheduler.running, *waiting]
+    def _renew(self) -> None:
+        """Books in which nothing is written yet."""
+        self.blocks = Blocks(self.pages.n_blocks)
+        self.scheduler = Scheduler(self.blocks, BLOCK, budget=self.budget, most=self.most, window=self.window)
+
+    def _end_all(self, error: BaseException) -> None:
+        for task in list(self._tasks):
+            self._fail(task, error)
 
     def _begin(self, task: Task) -> None:
         job = task.job
+        if not self._tasks:
+            self._ended = self._clock()
+        self._tasks.add(task)
         try:
             writing = self._writing(task, 0)
         except Exception as error:
@@ -252,19 +265,17 @@ class Engine:
             return
         scheduler.advance(plan)
         self._tokens_in += plan.prompts
-        place = 0
+        ready = [part.row for part in plan.parts if part.last]
+        if logits.is_cuda and not all(row.payload.writing.plain for row in ready):
+            logits = logits.cpu()  # at once, not row by row
         with torch.inference_mode():
-            for part in plan.parts:
-                if part.last:
-                    self._write(part, logits[place], likeliest[place])
-                    place += 1
+            for row, scores, token in zip(ready, logits, likeliest, strict=True):
+                self._write(row, scores, token)
         self.pace.note(plan.answers, plan.prompts, self._clock() - started)
 
-    def _write(self, part: Part, logits: Tensor, likeliest: int) -> None:
+    def _write(self, row: Row, logits: Tensor, likeliest: int) -> None:
         """The next token of a row, and of those that fork off it here."""
-        row, rows = part.row, [part.row]
-        answer: Answer = row.payload
-        task = answer.task
+        rows, task = [row], row.payload.task
         try:
             if len(task.rows) < task.open:
                 rows += self._fork(task, row)
@@ -325,6 +336,7 @@ class Engine:
         now = self._clock()
         self._start(task, now)
         task.over = True
+        self._tasks.discard(task)
         for row in task.rows:
             self.scheduler.end(row)
         task.rows, task.kept = [], []
@@ -352,7 +364,10 @@ class Engine:
 
     def _tell(self, name: Any, seconds: float, task: Task, outcome: str = "") -> None:
         if self.observe is not None:
-            self.observe(Event(name, seconds, task.job, outcome))
+            try:
+                self.observe(Event(name, seconds, task.job, outcome))
+            except Exception:
+                log.exception("an event could not be told")
 
     def _hand_out(self) -> None:
         """Deliver what came about; who cannot take it gets nothing more."""
@@ -363,7 +378,7 @@ class Engine:
             try:
                 task.deliver(piece)
             except Exception:
-                logging.getLogger(__name__).exception("an answer could not be delivered")
+                log.exception("an answer could not be delivered")
                 task.cancelled = True
                 if not task.over:
                     self._over(task, "error")

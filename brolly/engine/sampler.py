@@ -6,15 +6,16 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from random import Random
+from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from brolly.errors import CheckpointError, OptionError
 from brolly.verbs import GenerateOptions
 
-PART = 2**14  # numbers: a torch operation on fewer does not wake threads, which would then spin beside the kernel's
-FEW = 1024  # tokens that mostly make up any top-p; sorting a whole vocabulary takes longer than a small network's step
+NEAR = -9.0  # tokens less than exp(9) times as unlikely as the likeliest mostly make up any top-p; sorting all is slow
+Numbers = np.ndarray[Any, Any]  # by numpy: torch would wake its threads for a vocabulary, to spin beside the kernel's
 
 
 class Sampler:
@@ -53,36 +54,39 @@ class Sampler:
         """Whether it takes the likeliest token, and nothing written before changes that."""
         return self.options.temperature == 0 and self._untouched()
 
-    def distribution(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+    def distribution(self, logits: Tensor) -> tuple[Numbers, Numbers]:
         """Shares and ids of the tokens that may come next: penalties, temperature, then top-k, top-p and min-p."""
         scores = self._penalised(logits)
         temperature = 1.0 if self.options.temperature is None else self.options.temperature
-        top = max(float(part.max()) for part in scores.split(PART))
-        for part in scores.split(PART):  # the likeliest at 0, so that a tiny temperature cannot overflow
-            part.sub_(top).div_(max(temperature, 1e-30))
+        scores -= scores.max()  # the likeliest at 0, so that a tiny temperature cannot overflow
+        with np.errstate(over="ignore"):
+            scores /= np.float32(max(temperature, 1e-30))
         scores, ids = kept(scores, self.options)
-        return torch.softmax(scores, 0), ids
+        shares = np.exp(scores - scores.max())
+        return shares / shares.sum(), ids
 
     def _untouched(self) -> bool:
         o = self.options
         quiet = o.repetition_penalty in (None, 1.0) and not o.presence_penalty and not o.frequency_penalty
         return quiet and not o.logit_bias
 
-    def _penalised(self, logits: Tensor) -> Tensor:
+    def _penalised(self, logits: Tensor) -> Numbers:
         """Repetition looks at the prompt too (transformers); presence and frequency at what was written (OpenAI)."""
         o = self.options
-        scores = torch.empty(len(logits))
-        for part, given in zip(scores.split(PART), logits.cpu().split(PART), strict=True):
-            part.copy_(torch.nan_to_num(given.float(), nan=-torch.inf, neginf=-torch.inf))
-        if all(part.max() == -torch.inf for part in scores.split(PART)):
-            raise CheckpointError("the model computed no number for any token; try --dtype float32, or pull it again.")
+        scores: Numbers = np.array(logits.detach().float().cpu().numpy())
+        if not np.isfinite(scores.max()):
+            scores = np.nan_to_num(scores, nan=-np.inf, neginf=-np.inf)
+            if scores.max() == -np.inf:
+                raise CheckpointError(
+                    "the model computed no number for any token; try --dtype float32, or pull it again."
+                )
         if o.repetition_penalty not in (None, 1.0) and self.seen:
-            ids = torch.tensor(sorted(self.seen))
+            ids = np.fromiter(self.seen, np.int64)
             old = scores[ids]
-            scores[ids] = torch.where(old < 0, old * o.repetition_penalty, old / o.repetition_penalty)
+            scores[ids] = np.where(old < 0, old * o.repetition_penalty, old / o.repetition_penalty)
         if (o.presence_penalty or o.frequency_penalty) and self.written:
-            ids = torch.tensor(list(self.written))
-            counts = torch.tensor([float(n) for n in self.written.values()])
+            ids = np.fromiter(self.written, np.int64)
+            counts = np.fromiter(self.written.values(), np.float32)
             scores[ids] -= o.presence_penalty + o.frequency_penalty * counts
         for token, bias in o.logit_bias.items():
             if not 0 <= token < len(scores):
@@ -91,45 +95,41 @@ class Sampler:
         return scores
 
 
-def drawn(shares: Tensor, u: float) -> int:
+def drawn(shares: Numbers, u: float) -> int:
     """The place where the shares, added up, pass the part u of them all; 0 <= u < 1."""
-    sums = shares.double().cumsum(0)
-    point = math.nextafter(u * float(sums[-1]), 0.0)
-    return int(torch.searchsorted(sums, torch.tensor(point, dtype=torch.float64), right=True))
+    sums = np.cumsum(shares, dtype=np.float64)
+    return int(np.searchsorted(sums, math.nextafter(u * float(sums[-1]), 0.0), side="right"))
 
 
 def likeliest(logits: Tensor) -> int:
     """The first of the largest logits, or -1 where a number among them is not one."""
-    best, token = -math.inf, -1
-    for start, part in zip(range(0, len(logits), PART), logits.split(PART), strict=True):
-        value, at = (float(x) for x in part.max(0))
-        if value != value or value == math.inf:
-            return -1
-        if value > best:
-            best, token = value, start + int(at)
-    return token
+    scores = logits.detach().float().cpu().numpy()
+    token = int(scores.argmax())  # the first that is no number, where there is one
+    return token if np.isfinite(scores[token]) else -1
 
 
-def kept(scores: Tensor, options: GenerateOptions) -> tuple[Tensor, Tensor]:
-    """Scores and ids that top-k, top-p and min-p leave, each of what the one before it left; never none."""
-    k, p, floor = int(options.top_k or 0), options.top_p, options.min_p
-    if 0 < k < len(scores):
-        scores, ids = scores.topk(k)
-        total = scores.logsumexp(0)
-    elif p is not None and p < 1:
-        total = scores.logsumexp(0)
-        ordered, ids = scores.topk(min(FEW, len(scores)))
-        few = float((ordered - total).exp().sum()) < p
-        scores, ids = scores.sort(descending=True) if few else (ordered, ids)
-    else:
-        ids = torch.arange(len(scores))
-    if p is not None and p < 1:
-        shares = (scores - total).exp()
-        within = shares.cumsum(0) - shares < p
+def kept(scores: Numbers, options: GenerateOptions) -> tuple[Numbers, Numbers]:
+    """Scores and ids that top-k, top-p and min-p leave, each of what the one before it left; never none.
+
+    The largest score is 0.
+    """
+    k, p, floor = int(options.top_k or 0), 1.0 if options.top_p is None else options.top_p, options.min_p
+    few, many = 0 < k < len(scores), p < 1
+    if not (few or many or floor):
+        return scores, np.arange(len(scores))
+    ids = np.flatnonzero(scores > NEAR) if few or many else np.arange(len(scores))
+    total = np.exp(scores).sum() if many and not few else 1.0
+    if (few and len(ids) < k) or (many and not few and np.exp(scores[ids]).sum() < p * total):
+        ids = np.arange(len(scores))
+    if few:
+        ids = np.sort(ids[np.argpartition(scores[ids], -k)[-k:]]) if k < len(ids) else ids
+        total = np.exp(scores[ids]).sum()
+    if many:
+        ids = ids[np.argsort(-scores[ids], kind="stable")]
+        shares = np.exp(scores[ids]) / total
+        within = np.cumsum(shares) - shares < p
         within[0] = True
-        scores, ids = scores[within], ids[within]
+        ids = ids[within]
     if floor:
-        shares = torch.softmax(scores, 0)
-        likely = shares >= floor * shares.max()
-        scores, ids = scores[likely], ids[likely]
-    return scores, ids
+        ids = ids[scores[ids] >= math.log(floor)]  # shares of the likeliest, whose score is 0
+    return scores[ids], ids

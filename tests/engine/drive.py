@@ -54,7 +54,9 @@ class Drive:
         self.finished = self.cancelled = self.oldest = 0
         self.window = window
 
-    def add(self, prompt: list[int], most: int, *, user: str = "", priority: int = 0, root: bytes = b"", forks: int = 0) -> None:  # fmt: skip # noqa: E501
+    def add(
+        self, prompt: list[int], most: int, *, user: str = "", priority: int = 0, root: bytes = b"", forks: int = 0
+    ) -> None:
         """A request, if it can ever fit."""
         most = min(most, self.scheduler.room - len(prompt))
         if most < 1:
@@ -155,7 +157,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    kinds = [(40, None, 8), (28, None, 12), (60, 9, 8), (200, None, 24)]
+    kinds = [(40, None, 8), (28, None, 12), (14, 9, 8), (200, None, 24)]
     for i, (n_blocks, window, most) in enumerate(kinds):
         drive = Drive(asked.seed + i, n_blocks, window, most)
         for _ in range(asked.steps // len(kinds)):

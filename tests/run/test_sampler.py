@@ -24,7 +24,7 @@ def logits(seed: int = 0, spread: float = 3.0) -> Tensor:
 def shares(options: GenerateOptions, scores: Tensor, prompt: list[int] = PROMPT) -> Tensor:
     """Our distribution over the whole vocabulary."""
     probabilities, ids = Sampler(options, prompt).distribution(scores)
-    return torch.zeros(len(scores)).index_add(0, ids, probabilities)
+    return torch.zeros(len(scores)).index_add(0, torch.from_numpy(ids), torch.from_numpy(probabilities))
 
 
 def expected(options: dict[str, float], scores: Tensor) -> Tensor:
