@@ -104,13 +104,16 @@ def test_control_tokens_go_by_their_ids() -> None:
 
 def test_values_between_tags_keep_to_their_kinds(tokens: Any) -> None:
     given = tool("f", when="string", n="integer")
-    given["function"]["parameters"]["properties"]["when"]["enum"] = ["now", "later"]
+    schema = given["function"]["parameters"]
+    schema["properties"]["when"]["enum"] = ["now", "later"]
+    schema["properties"] |= {"o": {"$ref": "#/$defs/o"}, "s": {"type": ["string", "null"]}}
+    schema["$defs"] = {"o": {"type": "boolean"}}
     format = format_of(ChatTemplate(OWN["qwen3_coder"], SPECIAL))
     assert isinstance(format.calls, TaggedCalls)
     must = format.grammar(check_tools([given]), "required")
     for arguments, fine in [
         ({"when": "now", "n": 3}, True), ({"when": "now"}, True), ({"when": "soon"}, False), ({"n": 3}, False),
-        ({"when": "later", "n": "x"}, False),
+        ({"when": "later", "n": "x"}, False), ({"when": "now", "s": "x"}, True), ({"when": "now", "s": None}, True),
     ]:  # fmt: skip
         assert allows(tokens, must, written(format.calls, [("f", json.dumps(arguments))])) == fine, arguments
 

@@ -121,16 +121,17 @@ def _tagged(calls: TaggedCalls, schema: Mapping[str, Any], spell: Spelling, i: i
         either = f"({spell(chr(10) + calls.key)} | {spell(calls.key)})"
         spell.rules.append(f'argument_{i}: {either} /[^<>="\\n]+/ {spell(calls.between)} {any_value}')
         return f"argument_{i}*"
+    shared = {word: schema[word] for word in ("$defs", "definitions") if word in schema}
     parts = []
     for n, (key, given) in enumerate(properties.items() if isinstance(properties, Mapping) else ()):
         value = given if isinstance(given, Mapping) else {}
         values = value.get("enum")
         if isinstance(values, list) and values and all(isinstance(v, str) for v in values):
             text = f"({' | '.join(map(spell, values))}) {spell(calls.value_end)}"
-        elif kinds_of(value) in ({"string"}, set()):
+        elif "string" in (kinds_of(value) or {"string"}):
             text = spell.until(f"value_{i}_{n}", calls.value_end)
         else:
-            text = f"{spell.rule(value)} {spell(calls.value_end)}"
+            text = f"{spell.rule({**shared, **value})} {spell(calls.value_end)}"
         # one lexeme with its line break: llguidance's lexer takes the longest and does not go back
         head = calls.key + key + calls.between
         spell.rules.append(f"argument_{i}_{n}: ({spell(chr(10) + head)} | {spell(head)}) {text}")
