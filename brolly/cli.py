@@ -253,7 +253,7 @@ def run(args: argparse.Namespace) -> int | None:
         result = model.chat(messages, **options) if args.system else model.generate(prompt, **options)
         out = asdict(result)
         out["usage"]["total_tokens"] = result.usage.total_tokens
-        print(json.dumps({k: v for k, v in out.items() if v is not None}, ensure_ascii=False))
+        print(json.dumps({k: v for k, v in out.items() if v not in (None, ())}, ensure_ascii=False))
         return 0
     if sys.stdout.isatty() and not args.system:  # a person reads the whole; a pipe gets the continuation alone
         write(prompt if os.environ.get("NO_COLOR") else f"\033[1m{prompt}\033[0m")

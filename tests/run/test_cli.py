@@ -149,8 +149,10 @@ def test_every_option_has_a_flag_and_reaches_the_model(folder: Path, capsys: Any
         "--max-tokens", "6", "--top-p", "0.5", "--top-k", "3", "--min-p", "0.1", "--repetition-penalty", "1.1",
         "--presence-penalty", "0.5", "--frequency-penalty", "-0.5", "--seed", "3", "--stop", "zzz",
         "--logit-bias", json.dumps({str(tokenizer().token_to_id("z")): 1000}), "--logprobs", "2",
+        "--min-tokens", "0", "--no-ignore-eos",
     ]  # fmt: skip
-    named = {arg[2:].replace("-", "_") for arg in args if arg.startswith("--")} | {"temperature"}
+    named = {arg[2:].removeprefix("no-").replace("-", "_") for arg in args if arg.startswith("--")} | {"temperature"}
+    named |= {"json_schema", "regex", "choice", "grammar"}  # one at a time: test_guided_cli.py
     assert named == set(GenerateOptions.__dataclass_fields__)
     assert main(["run", str(folder), "fox", "--json", "--temperature", "0.5", *args]) == 0
     answer = json.loads(capsys.readouterr().out)
