@@ -54,7 +54,9 @@ def test_json_is_one_object(folder: Path) -> None:
     answer = json.loads(result.stdout)
     assert answer.keys() == {"text", "tokens", "finish_reason", "usage"}
     assert (answer["text"], answer["finish_reason"]) == (text_after("fox", 20), "length")
-    assert answer["usage"] == {"prompt_tokens": 2, "completion_tokens": 20, "total_tokens": 22}
+    assert answer["usage"] == {
+        "prompt_tokens": 2, "completion_tokens": 20, "total_tokens": 22, "cached_tokens": 0, "reasoning_tokens": 0,
+    }  # fmt: skip
 
 
 def test_text_reaches_a_pipe_as_it_is_written(tmp_path: Path) -> None:
