@@ -143,7 +143,9 @@ class Model:
         self.device, self.dtype = some.device, some.dtype
         self._blocks = accelerate(network)
         self._labels: dict[Any, Any] = {}
-        self.engine_options: dict[str, Any] = {}  # of Engine, and n_bytes for its cache; set before its first job
+        self.engine_options: dict[str, Any] = {}  # of Engine, its observe, and n_bytes for its cache; set before a job
+
+        self.adapters: Mapping[str, Path] = {}  # a LoRA's name → its folder; set before a job
 
     def __repr__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
@@ -374,12 +376,14 @@ class Model:
         """What writes many answers at a time."""
         config: Any = self.network.config
         asked = dict(self.engine_options)
+        observe = asked.pop("observe", None)
         n_blocks = blocks_for(config.context, Pages.block_bytes(self.network), self.device, asked.pop("n_bytes", None))
         window = None if None in config.windows else max(config.windows)
         engine = Engine(
             Pages(self.network, n_blocks), self.tokenizer, context=config.context, stop_ids=self.stop_ids,
             window=window, **asked,
         )  # fmt: skip
+        engine.observe = observe
         self._stop = weakref.finalize(self, engine.close)
         return engine
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -51,6 +52,8 @@ class House:
         for name in settings.pin:
             pick(found, name)[0].share.pinned = True
         self.device = settings.device or "cpu"  # until `start` has looked
+        self.watch: Callable[[str], Callable[[Any], None]] | None = None  # a model's name → what its engine tells
+        self.counts: Counter[tuple[str, str]] = Counter()  # ("loads", "unloads" or "failures", model) → how many
         self._closed = False
         self._one = asyncio.Lock()  # a load at a time: so its growth can be measured, and the disk read in order
         self._growing: dict[Entry, tuple[int, int]] = {}  # bytes of the process before, bytes of weights
@@ -171,7 +174,9 @@ class House:
 
         model: Any = load(entry.path, device=self.settings.device, dtype=self.settings.dtype)
         if "generate" in model.card.verbs:
-            model.engine_bytes = cache
+            model.engine_options = {"n_bytes": cache, "queue": self.settings.waiting}
+            if self.watch is not None:
+                model.engine_options["observe"] = self.watch(entry.name)
             model.adapters = entry.adapters
         return model
 
@@ -286,12 +291,14 @@ class House:
             elif not isinstance(known, Busy):
                 log.warning("%s was not loaded: %s", entry.name, known)
             if not isinstance(known, Busy):
+                self.counts["failures", entry.name] += 1
                 entry.failed = known, self.clock()
             raise known from None
         else:
             entry.model, entry.failed, share.ready = model, (None, 0.0), True
             share.used_at = self.clock()
             took = self.clock() - began
+            self.counts["loads", entry.name] += 1
             log.info("%s is loaded: %.2f GB in %.1f s", entry.name, share.n_bytes / 1e9, took)
         finally:
             self._growing.pop(entry, None)
@@ -347,6 +354,7 @@ class House:
         """Take a model away from its entry and close it in a thread."""
         box, entry.model = [entry.model], None
         self.ledger.clear(entry.share)
+        self.counts["unloads", entry.name] += 1
         log.info("%s is unloaded", entry.name)
 
         def shut(name: str, device: str) -> None:

@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from brolly.engine.engine import Event
 from brolly.serve.account import Account
 from brolly.serve.house import House
 
@@ -46,6 +47,9 @@ class Metrics:
             "brolly_inter_token_latency_seconds", "From one token of an answer to its next",
             model, buckets=BETWEEN, registry=r,
         )  # fmt: skip
+        self.queue = Histogram(
+            "brolly_request_queue_time_seconds", "From a job's coming to its turn", model, buckets=SECONDS, registry=r
+        )
         self.prompt_tokens = Counter("brolly_prompt_tokens", "Tokens read", model, registry=r)
         self.cached_tokens = Counter("brolly_prompt_tokens_cached", "Tokens read that the cache had", model, registry=r)
         self.generation_tokens = Counter("brolly_generation_tokens", "Tokens written", model, registry=r)
@@ -92,8 +96,19 @@ class Metrics:
             self.finished.labels(a.model, reason).inc()
 
     def watch(self, house: House) -> None:
-        """Tell of these models too, whenever somebody asks."""
+        """Tell of these models too, whenever somebody asks, and hear what their engines tell."""
         self.registry.register(Models(house))
+        house.watch = self.heard
+
+    def heard(self, model: str) -> Callable[[Event], None]:
+        """What is called with the events of a model's engine, in its thread."""
+        queue = self.queue.labels(model)
+
+        def hear(event: Event) -> None:
+            if event.name == "queue":
+                queue.observe(event.seconds)
+
+        return hear
 
     def page(self) -> tuple[bytes, str]:
         """All numbers as Prometheus reads them, and the type of that text."""
@@ -117,6 +132,11 @@ class Models(Collector):
             uses.add_metric([entry.name], entry.share.uses)
             loaded.add_metric([entry.name], entry.model is not None)
         yield from (held, uses, loaded)
+        for what, text in COUNTS.items():
+            family = CounterMetricFamily(f"brolly_model_{what}", text, labels=["model"])
+            for entry in entries:
+                family.add_metric([entry.name], self.house.counts[what, entry.name])
+            yield family
         yield from self.engines([(e.name, e.model) for e in entries])
 
     def engines(self, models: Iterable[tuple[str, Any]]) -> Iterator[Metric]:
@@ -134,6 +154,10 @@ class Models(Collector):
         yield from (family for family, _ in (*gauges, *counters))
 
 
+COUNTS = {
+    "loads": "How often a model was loaded", "unloads": "How often a model was unloaded",
+    "failures": "How often a model failed to load",
+}  # fmt: skip
 # name, help, how to read it from engine.Stats
 GAUGES: tuple[tuple[str, str, Callable[[Any], float]], ...] = (
     ("num_requests_running", "Answers that are being written together", lambda s: s.running),

@@ -251,16 +251,21 @@ class Server(uvicorn.Server):
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises OptionError where it cannot."""
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        sock.bind((host, port))
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        sock = socket.socket(family, kind, protocol)
+    except (OSError, UnicodeError, OverflowError) as error:
+        raise OptionError(f"{host}:{port} is no address to listen on ({error}).") from None
+    try:
+        if os.name == "posix":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
         sock.listen(2048)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         sock.close()
         raise OptionError(
-            f"{host}:{port} cannot be listened on ({error.strerror or error}); give another with --host and --port."
-        ) from error
+            f"{host}:{port} cannot be listened on ({error}); choose another with --host and --port."
+        ) from None
     return sock
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ pytest.importorskip("prometheus_client")
 
 from prometheus_client.parser import text_string_to_metric_families  # noqa: E402
 
-from brolly.engine.engine import Stats  # noqa: E402
+from brolly.engine.engine import Event, Stats  # noqa: E402
 from brolly.errors import MissingExtra  # noqa: E402
 from brolly.serve.account import Account  # noqa: E402
 from brolly.serve.metrics import Metrics  # noqa: E402
@@ -68,11 +69,15 @@ def test_engines_and_memory_are_told_by_model_and_an_engine_is_not_made_for_it()
         "c": SimpleNamespace(name="c", model=None, share=SimpleNamespace(n_bytes=0, uses=0)),
     }
     metrics = Metrics()
-    metrics.watch(SimpleNamespace(entries=entries, ledger=SimpleNamespace(total=1 << 30)))  # type: ignore[arg-type]
+    house = SimpleNamespace(entries=entries, ledger=SimpleNamespace(total=1 << 30), counts=Counter({("loads", "a"): 2}))
+    metrics.watch(house)  # type: ignore[arg-type]
+    house.watch("a")(Event("queue", 0.2, None))  # type: ignore[arg-type, attr-defined]
     found = numbers(metrics)
     assert found["brolly_num_requests_running", "a"] == 3 and found["brolly_num_requests_waiting", "a"] == 2
     assert found["brolly_kv_cache_usage_perc", "a"] == 0.25
     assert found["brolly_num_preemptions_total", "a"] == 1
+    assert found["brolly_model_loads_total", "a"] == 2 and found["brolly_model_loads_total", "b"] == 0
+    assert found["brolly_request_queue_time_seconds_sum", "a"] == 0.2
     assert found["brolly_model_memory_bytes", "a"] == 4096 and found["brolly_model_loaded", "c"] == 0
     assert found[("brolly_memory_bytes",)] == 1 << 30
     assert ("brolly_num_requests_running", "b") not in found
