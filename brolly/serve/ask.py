@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from brolly.serve.errors import Refused
-from brolly.serve.wire.chat import ChatRequest, Message, Part, Sampling
+from brolly.serve.wire.chat import ChatRequest, Message, Part, Sampling, ToolChoice
 
 NEUTRAL = {"text", "input_text", "output_text"}
 
@@ -58,13 +58,14 @@ def shape(body: Sampling) -> dict[str, Any]:
         found.append(("json_schema", format.json_schema.schema_))
     elif format and format.type in ("regex", "grammar"):
         found.append((format.type, (format.model_extra or {}).get(format.type)))
-    given = [(name, value) for name, value in found if value is not None]
+    given = [(name, value) for name, value in found if value is not None and value != []]
     if len(given) > 1:
         raise Refused("Several fields say what may be written; leave all but one out.", param="response_format")
     return {name: value if isinstance(value, (str, list)) else json.dumps(value) for name, value in given}
 
 
 ANY_OBJECT = {"type": "object"}
+OUR_NAMES = {"self", "messages", "tools", "documents"}  # of the template's values, those that no client may replace
 
 
 def tools_of(body: ChatRequest) -> tuple[list[dict[str, Any]], str | dict[str, Any]]:
@@ -83,7 +84,7 @@ def tools_of(body: ChatRequest) -> tuple[list[dict[str, Any]], str | dict[str, A
 
 
 def choose(
-    tools: list[dict[str, Any]], choice: str | dict[str, Any] | None
+    tools: list[dict[str, Any]], choice: str | ToolChoice | None
 ) -> tuple[list[dict[str, Any]], str | dict[str, Any]]:
     """Tools in OpenAI's chat form and the choice among them, each checked against the other. Raises Refused."""
     names = {tool["function"]["name"] for tool in tools}
@@ -97,12 +98,11 @@ def choose(
         if choice == "required" and not tools:
             raise Refused("tool_choice is 'required', and there are no tools.", param="tool_choice")
         return tools, choice
-    if choice.get("type") == "allowed_tools":
-        inner = choice.get("allowed_tools", choice)
-        allowed = {(t.get("function") or t).get("name") for t in inner.get("tools", ()) if isinstance(t, dict)}
-        kept = [tool for tool in tools if tool["function"]["name"] in allowed]
-        return choose(kept, inner.get("mode", "auto"))
-    wanted = (choice.get("function") or choice).get("name") if choice.get("type", "function") == "function" else None
+    if choice.type == "allowed_tools":
+        inner = choice.allowed_tools or choice
+        allowed = {(tool.function or tool).name for tool in inner.tools or ()}
+        return choose([tool for tool in tools if tool["function"]["name"] in allowed], inner.mode or "auto")
+    wanted = (choice.function or choice).name if choice.type == "function" else None
     if wanted not in names:
         raise Refused(f"tool_choice names {wanted!r:.80}, which is none of the tools.", param="tool_choice")
     return tools, {"type": "function", "function": {"name": wanted}}
@@ -149,7 +149,10 @@ def messages_of(messages: Sequence[Message], knows: Callable[[str], bool]) -> li
 
 
 def template_of(effort: str | None, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What the chat template is told by name: how hard to think, and what the client says itself."""
+    """What the chat template is told by name: how hard to think, and what the client says itself. Raises Refused."""
+    where = "chat_template_kwargs"
+    if own := OUR_NAMES & (given or {}).keys():
+        raise Refused(f"{where} holds {min(own)!r}, which has a field of its own.", param=where)
     found: dict[str, Any] = {}
     if effort is not None:  # each family's template reads one of these names
         found = {"reasoning_effort": effort, "enable_thinking": effort != "none", "thinking": effort != "none"}

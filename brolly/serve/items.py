@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from brolly.serve.ask import ANY_OBJECT, choose, text_of
 from brolly.serve.errors import Refused
-from brolly.serve.wire.chat import Part
+from brolly.serve.wire.chat import Part, ToolChoice
 from brolly.serve.wire.responses import Item, ResponseRequest, ResponseTool
 
 PREFIX = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
@@ -60,8 +60,8 @@ def messages_of_items(items: Sequence[dict[str, Any]], knows: Callable[[str], bo
     for item in items:
         kind = item["type"]
         if kind == "reasoning":
-            parts = item.get("content") or item.get("summary") or []
-            thoughts += "".join(part.get("text", "") for part in parts)
+            said = item.get("content") or item.get("summary") or []
+            thoughts += said if isinstance(said, str) else "".join(part.get("text", "") for part in said)
         elif kind == "function_call":
             names[item["call_id"]] = item["name"]
             function = {"name": item["name"], "arguments": item.get("arguments", "")}
@@ -89,7 +89,7 @@ def _text(content: Any, where: str) -> str:
 
 
 def tools_of_response(
-    given: Sequence[ResponseTool] | None, choice: str | dict[str, Any] | None
+    given: Sequence[ResponseTool] | None, choice: str | ToolChoice | None
 ) -> tuple[list[dict[str, Any]], str | dict[str, Any]]:
     """Tools and the choice among them as chats have them. Raises Refused."""
     tools = []

@@ -144,6 +144,11 @@ def test_the_answer_has_the_served_schema_and_tells_where_it_comes_from(brolly: 
         ({"response_format": {"type": "json_schema"}}, 400, "response_format.json_schema"),
         ({"regex": "a", "grammar": "b"}, 400, "response_format"),
         ({"colour": "red"}, 400, "colour"),
+        ({"chat_template_kwargs": {"messages": []}}, 400, "chat_template_kwargs"),
+        ({"chat_template_kwargs": {"documents": 3}}, 400, "chat_template_kwargs"),
+        ({"tool_choice": {"type": "allowed_tools", "allowed_tools": 3}}, 400, None),
+        ({"tool_choice": {"function": "x"}}, 400, None),
+        ({"continue_final_message": True}, 400, "messages"),
         ({"modalities": ["audio"]}, 400, "modalities"),
     ],
 )

@@ -135,6 +135,9 @@ def test_tokens_are_counted_as_they_are_read(openai_client: Any) -> None:
         ({"background": True, "store": False}, "store"),
         ({"conversation": "conv_1"}, "conversation"),
         ({"colour": "red"}, "colour"),
+        ({"input": [{"type": "reasoning", "summary": [3]}]}, None),
+        ({"input": [{"role": "user", "content": [{"x": 1}]}]}, None),
+        ({"tool_choice": {"type": "allowed_tools", "tools": 3}}, None),
         ({"max_output_tokens": 0}, "max_output_tokens"),
     ],
 )

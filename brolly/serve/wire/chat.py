@@ -53,6 +53,25 @@ class Tool(Open):
     function: FunctionDefinition | None = None
 
 
+class Named(Open):
+    name: str | None = None
+
+
+class AllowedTools(Open):
+    mode: Literal["auto", "required"] | None = None
+    tools: list[ToolChoice] | None = None
+
+
+class ToolChoice(Named):
+    """A tool that must be called, or those that may be: in the shape of chats, or of responses."""
+
+    type: str = "function"
+    function: Named | None = None
+    mode: Literal["auto", "required"] | None = None
+    tools: list[ToolChoice] | None = None
+    allowed_tools: AllowedTools | None = None
+
+
 class JsonSchema(Open):
     name: str | None = None
     description: str | None = None
@@ -133,7 +152,7 @@ class ChatRequest(Sampling):
     logprobs: bool | None = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
     tools: list[Tool] | None = None
-    tool_choice: str | dict[str, Any] | None = None
+    tool_choice: str | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None

@@ -84,5 +84,5 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 def streamed(model: type[BaseModel], what: str) -> dict[int | str, dict[str, Any]]:
     """The responses of a route that answers with `model`, or with server-sent events of `what` if asked to stream."""
-    events = {"schema": {"type": "string", "description": f"Server-sent events: {what}"}}
+    events = {"schema": {"description": f"Server-sent events: {what}"}}
     return {200: {"model": model, "description": "The answer.", "content": {"text/event-stream": events}}, **ERRORS}

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from brolly.serve.wire.chat import Part, ToolChoice
 from brolly.serve.wire.common import Answer, Open, Strict
 
 
@@ -15,11 +16,12 @@ class Item(Open):
     type: str | None = None
     id: str | None = None
     role: str | None = None
-    content: str | list[dict[str, Any]] | None = None
+    content: str | list[Part] | None = None
+    summary: list[Part] | None = None
     call_id: str | None = None
     name: str | None = None
     arguments: str | None = None
-    output: str | list[dict[str, Any]] | None = None
+    output: str | list[Part] | None = None
 
 
 class ResponseTool(Open):
@@ -65,7 +67,7 @@ class ResponseRequest(Strict):
     top_logprobs: int | None = Field(None, ge=0, le=20)
     include: list[str] | None = None
     tools: list[ResponseTool] | None = None
-    tool_choice: str | dict[str, Any] | None = None
+    tool_choice: str | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     text: TextConfig | None = None
     reasoning: Reasoning | None = None

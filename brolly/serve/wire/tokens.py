@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import Field
+
 from brolly.serve.wire.chat import Message, Tool
 from brolly.serve.wire.common import Answer, Open
 from brolly.serve.wire.completions import Token
@@ -14,7 +16,7 @@ class TokenizeRequest(Open):
 
     model: str
     prompt: str | None = None
-    messages: list[Message] | None = None
+    messages: list[Message] | None = Field(None, min_length=1)
     tools: list[Tool] | None = None
     add_special_tokens: bool | None = None  # default: true for a prompt, false for messages
     add_generation_prompt: bool = True

@@ -188,7 +188,7 @@ class Chunks:
 
 def continued(model: Any, messages: list[dict[str, Any]], template: dict[str, Any], last: bool) -> list[int]:
     """Ids of a conversation without the opening of a new answer; with `last`, the final message is left open."""
-    text: str = model.tokenizer.prompt(messages, **template, add_generation_prompt=False)
+    text: str = model.tokenizer.prompt(messages, **{**template, "add_generation_prompt": False})
     if last:
         said = str(messages[-1]["content"]).strip()
         at = text.rfind(said)

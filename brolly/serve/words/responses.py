@@ -185,7 +185,7 @@ class Answering:
         self.body, self.house, self.desk, self.owner = body, house(request), desk(request), owner_of(request)
         for name in ("conversation", "prompt", "moderation"):
             if getattr(body, name) is not None:
-                raise Refused(f"{name} is not served here; previous_response_id continues a conversation.", param=name)
+                raise Refused(f"{name} is not served here; leave it out.", param=name)
         self.kept = body.store is not False
         if body.background and not self.kept:
             raise Refused("A response in the background is read later, so it must be stored.", param="store")
@@ -371,6 +371,9 @@ class Answering:
             {"description": None, "parameters": None, "strict": None, **tool.model_dump(exclude_none=True)}
             for tool in body.tools or ()
         ]
+        choice: Any = body.tool_choice or "auto"
+        if not isinstance(choice, str):
+            choice = choice.model_dump(exclude_none=True)
         return {
             "id": f"resp_{uuid4().hex}", "object": "response", "created_at": int(time.time()), "completed_at": None,
             "status": "in_progress", "background": bool(body.background), "error": None, "incomplete_details": None,
@@ -381,7 +384,7 @@ class Answering:
             "top_p": 1.0 if body.top_p is None else body.top_p, "presence_penalty": body.presence_penalty or 0.0,
             "frequency_penalty": body.frequency_penalty or 0.0, "top_logprobs": body.top_logprobs or 0,
             "reasoning": reasoning, "text": {"format": told}, "tools": tools,
-            "tool_choice": "auto" if body.tool_choice is None else body.tool_choice,
+            "tool_choice": choice,
             "truncation": body.truncation or "disabled", "store": self.kept,
             "service_tier": "flex" if body.service_tier == "flex" else "default", "metadata": body.metadata or {},
             "user": body.user, "safety_identifier": body.safety_identifier, "prompt_cache_key": body.prompt_cache_key,
