@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from brolly.errors import OptionError
+from brolly.errors import OptionError, TemplateError
 from brolly.media.text import ChatTemplate
 from brolly.media.text.answers import AnswerFormat, check_tools, format_of, render_chat
 from brolly.media.text.answers.calls import Channels, JsonCalls, NamedCalls, TaggedCalls
@@ -235,3 +235,19 @@ def test_tools_are_checked() -> None:
         check_tools([{"type": "function", "function": {}}])
     with pytest.raises(OptionError, match="two tools are named 'f'"):
         check_tools([{"name": "f"}, {"name": "f"}])
+
+
+def test_a_template_that_has_to_be_stopped_is_asked_once() -> None:
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    template = ChatTemplate(endless, SPECIAL)
+    n, render = 0, template.render
+
+    def counted(*args: Any, **options: Any) -> str:
+        nonlocal n
+        n += 1
+        return render(*args, **options)
+
+    template.render = counted  # type: ignore[method-assign]
+    with pytest.raises(TemplateError, match="was stopped"):
+        format_of(template)
+    assert n == 1

@@ -103,10 +103,12 @@ class Part:
 
 
 def attempt(template: ChatTemplate, messages: list[dict[str, Any]], **options: Any) -> str | None:
-    """A rendering, or None where the template refuses."""
+    """A rendering, or None where the template refuses. Raises TemplateError where it had to be stopped."""
     try:
         return template.render(messages, **options)
-    except TemplateError:
+    except TemplateError as error:
+        if "was stopped" in str(error):
+            raise
         return None
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import re
+import secrets
 import string
 from collections.abc import Collection, Generator, Mapping
 from typing import Any
@@ -102,7 +102,7 @@ class Split:
         """A call whose name is known."""
         self._space.clear()
         self._reader.settle()
-        self._deltas.append(ToolDelta(self._n, "", id or "".join(random.choices(_LETTERS, k=ID)), name))
+        self._deltas.append(ToolDelta(self._n, "", id or "".join(secrets.choice(_LETTERS) for _ in range(ID)), name))
         self._n += 1
 
     def write(self, text: str) -> None:
