@@ -144,7 +144,6 @@ class Model:
         self._blocks = accelerate(network)
         self._labels: dict[Any, Any] = {}
         self.engine_options: dict[str, Any] = {}  # of Engine, its observe, and n_bytes for its cache; set before a job
-
         self.adapters: Mapping[str, Path] = {}  # a LoRA's name → its folder; set before a job
 
     def __repr__(self) -> str:

@@ -13,7 +13,7 @@ from brolly.kernels.pages import trim
 WORKSPACE = 48 << 20  # bytes a model's passes take beside weights and keys: activations and logits of a block
 PART = 4  # a language model's keys and values get at most 1 / PART of all memory
 CONTEXTS = 32  # and never more than so many full contexts
-LEAST_TOKENS = 2048  # of keys and values, or a full context where that is shorter: less serves nobody
+LEAST_TOKENS, MOST_OF_LEAST = 512, 2048  # of keys and values: a full context, within these; less serves nobody
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,10 @@ def predict(card: Card, total: int, device: str | None, dtype: str | None) -> Ne
     weights = card.header.n_params * size
     if "generate" not in card.verbs:
         return Need(weights, WORKSPACE)
-    needs = card.needs
-    token = (needs.kv_bytes_per_token or 0) * size // 2  # the card tells those of 16 bits
-    context = needs.context_length or LEAST_TOKENS
-    least = token * min(LEAST_TOKENS, context)
-    return Need(weights, WORKSPACE, least, max(least, min(token * context * CONTEXTS, total // PART)))
+    config: Any = card.recognised.config
+    token = 2 * config.n_layers * config.n_kv_heads * config.head_dim * size
+    least = token * min(MOST_OF_LEAST, max(config.context, LEAST_TOKENS))
+    return Need(weights, WORKSPACE, least, max(least, min(token * config.context * CONTEXTS, total // PART)))
 
 
 def budget(device: str | None) -> int:
