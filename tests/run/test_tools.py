@@ -127,6 +127,20 @@ def test_a_model_is_made_to_call() -> None:
         model.prepare_chat(QUESTION, tools=[odd], tool_choice="required")
 
 
+def test_thoughts_are_dimmed_at_a_terminal_and_kept_apart(tmp_path: Path) -> None:
+    from brolly.tasks.chat import Conversation
+
+    model = reciter(tmp_path, "<think>\nHm.\n</think>\n\nYes.")
+    for dim in (True, False):
+        shown: list[str] = []
+        talk = Conversation(model, {"temperature": 0.0}, None, shown.append)
+        talk.dim = dim
+        talk.answer("Rain?")
+        plain = "".join(shown).replace("\033[0m\033[2m", "")
+        assert plain == ("\033[2mHm.\033[0m\n\nYes.\n" if dim else "Yes.\n")
+        assert talk.said[1] == {"role": "assistant", "content": "Yes.", "reasoning_content": "Hm."}
+
+
 def test_a_conversation_goes_on_from_a_call_that_was_made(tmp_path: Path) -> None:
     model = reciter(tmp_path, "Wet.")
     said = [
