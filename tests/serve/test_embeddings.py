@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import threading
@@ -15,7 +16,9 @@ import numpy as np
 import pytest
 
 from brolly import load
+from brolly.serve.errors import Refused
 from brolly.serve.turns import _TURNS
+from brolly.serve.words.embeddings import Pictures
 from tests.families.text_folders import bert
 from tests.run.seeing import photo
 from tests.serve.conftest import Running, Settings
@@ -69,7 +72,9 @@ def test_tokens_are_read_as_they_are(openai_client: Any, vectors: Any) -> None:
 
 def test_roles_put_the_models_own_words_before_a_text(brolly: Running, openai_client: Any) -> None:
     model = load("mini-embed")
-    for given, role in (({"role": "query"}, "query"), ({"input_type": "search_document"}, "document")):
+    said = {"role": "query", "input_type": "search_document", "task": "retrieval.query"}
+    for (name, value), role in zip(said.items(), ("query", "document", "query"), strict=True):
+        given = {name: value}
         found = openai_client.embeddings.create(model="mini-embed", input="a dog", extra_body=given)
         close(found.data[0].embedding, model.embed("a dog", role=role).vectors[0])
 
@@ -103,6 +108,8 @@ def test_pictures_come_as_parts_or_as_a_message(brolly: Running) -> None:
         ({"input": "a", "role": "poet"}, "invalid_value", "no role 'poet'"),
         ({"input": [{"type": "image_url", "image_url": {"url": "data:,"}}]}, "model_not_supported", "no eye"),
         ({"input": [{"type": "image_url", "image_url": {"url": "http://10.0.0.1/"}}]}, "invalid_url", "--fetch"),
+        ({"input": "a", "dimension": 3}, "unknown_parameter", "dimension"),
+        ({"input": [{"type": "image", "image": "§"}]}, None, "no base64"),
         ({}, None, "expected either input or messages"),
         ({"input": "a", "model": "mini-llm"}, "model_not_supported", "cannot embed"),
         ({"input": "a", "model": "other"}, "model_not_found", "not served"),
@@ -121,6 +128,15 @@ def test_long_texts_are_cut_only_if_asked(brolly: Running) -> None:
     body = {"model": "mini-embed", "input": "a b " * 600, "truncate": True}
     found = httpx.post(f"{brolly.v1}/embeddings", json=body, timeout=60).json()
     assert found["usage"]["prompt_tokens"] == 256
+
+
+def test_the_pictures_of_a_request_are_together_no_larger_than_an_upload() -> None:
+    pictures = Pictures(Settings(upload_bytes=10, body_bytes=6))
+    assert asyncio.run(pictures.read("data:,abcdef")) == b"abcdef"
+    with pytest.raises(Refused, match="more than the 4 bytes"):
+        asyncio.run(pictures.read("data:,abcde"))
+    with pytest.raises(Refused, match="more than the 6 bytes"):
+        asyncio.run(Pictures(Settings(body_bytes=6)).read("data:,abcdefg"))
 
 
 def test_thirty_two_clients_share_batches(brolly: Running, openai_client: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from brolly.serve.wire.common import Answer, Open
+from brolly.serve.wire.common import Answer, Open, Strict
 
 Token = Annotated[int, Field(ge=0, lt=1 << 31, strict=True)]
 
@@ -36,7 +36,7 @@ class Message(Open):
     content: str | list[Part]
 
 
-class EmbeddingsRequest(Open):
+class EmbeddingsRequest(Strict):
     """`input` is a text, a text's tokens, a picture, or a list of them."""
 
     model: str
@@ -46,10 +46,11 @@ class EmbeddingsRequest(Open):
     messages: list[Message] | None = Field(
         None, description="Instead of `input`: one text or one picture, as vLLM takes it."
     )
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = "float"
     dimensions: int | None = Field(None, ge=1, le=1 << 20, description="Keep the first numbers of each vector.")
     role: str | None = Field(None, description="What the texts are for: query, document, or a prompt of the model's.")
     input_type: str | None = Field(None, description="The same in Cohere's words: search_query, search_document.")
+    task: str | None = Field(None, description="The same in Jina's words: retrieval.query, retrieval.passage.")
     truncate: bool = Field(False, description="Cut texts that are longer than the model reads; else they are refused.")
     user: str | None = None
 

@@ -37,6 +37,7 @@ from brolly.serve.wire.anthropic import (
     ToolResultBlock,
     ToolUseBlock,
 )
+from brolly.serve.wire.chat import ToolChoice
 from brolly.serve.words.chat import continued
 from brolly.verbs import Piece, Usage
 
@@ -165,8 +166,8 @@ def tools_of(body: CountRequest) -> tuple[list[dict[str, Any]], str | dict[str, 
     given = body.tool_choice
     if given is None:
         return *choose(tools, None), True
-    one = {"type": "function", "function": {"name": given.name}}
-    choice: str | dict[str, Any] = one if given.type == "tool" else {"any": "required"}.get(given.type, given.type)
+    known = {"any": "required"}.get(given.type, given.type)
+    choice = ToolChoice(type="function", name=given.name) if given.type == "tool" else known
     return *choose(tools, choice), not given.disable_parallel_tool_use
 
 

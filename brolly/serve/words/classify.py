@@ -11,14 +11,13 @@ from fastapi.responses import Response
 
 from brolly.serve.app import house
 from brolly.serve.errors import Refused
-from brolly.serve.fetch import content
 from brolly.serve.provenance import provenance
 from brolly.serve.streams import unless_left
 from brolly.serve.tell import reply
 from brolly.serve.turns import turns
 from brolly.serve.wire.classify import ClassifyAnswer, ClassifyRequest
 from brolly.serve.wire.common import ERRORS
-from brolly.serve.words.embeddings import MOST, picture
+from brolly.serve.words.embeddings import MOST, Pictures
 from brolly.verbs import Classification
 
 router = APIRouter(tags=["classify"])
@@ -32,11 +31,11 @@ async def classify(request: Request, body: ClassifyRequest) -> Response:
 
 
 async def classified(request: Request, body: ClassifyRequest) -> Response:
-    settings = request.app.state.settings
     given = body.input if isinstance(body.input, list) else [body.input]
     if not 0 < len(given) <= MOST:
         raise Refused(f"input has {len(given)} pictures; expected 1 to {MOST}.", param="input")
-    images = [await content(one, settings) if isinstance(one, str) else await picture(one, settings) for one in given]
+    pictures = Pictures(request.app.state.settings)
+    images = [await pictures.read(one) for one in given]
     async with house(request).use(body.model, "classify") as use:
         model, headers = use.model, provenance(use).headers
 

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from brolly.errors import OptionError
+from brolly.serve.account import current
 from brolly.serve.app import house
 from brolly.serve.errors import Refused
 from brolly.serve.fetch import content
@@ -40,7 +41,8 @@ async def embeddings(request: Request, body: EmbeddingsRequest) -> Response:
 
 async def answer(request: Request, body: EmbeddingsRequest) -> Response:
     inputs = await read(request.app.state.settings, body)
-    role = body.role or (ROLES.get(body.input_type, body.input_type) if body.input_type else None)
+    said = body.role or body.input_type or body.task
+    role = ROLES.get(said, said) if said else None
     async with house(request).use(body.model, "embed") as use:
         headers, vocab = provenance(use).headers, use.model.network.config.vocab_size
         if beyond := [i for one in inputs if isinstance(one, list) for i in one if i >= vocab]:
@@ -72,7 +74,10 @@ async def vectors(request: Request, model: Any, inputs: Sequence[Any], **options
             found[one.index] = one.error or one
         return found
 
-    return await turns(request, model).together(("embed", *sorted(options.items())), inputs, work)
+    found = await turns(request, model).together(("embed", *sorted(options.items())), inputs, work)
+    if (account := current.get()) is not None:
+        account.read(sum(one.n_tokens for one in found))
+    return found
 
 
 def base64(vector: Any) -> str:
@@ -94,26 +99,30 @@ async def read(settings: Settings, body: EmbeddingsRequest) -> list[Any]:
         given = [given]
     if not 0 < len(given) <= MOST:
         raise Refused(f"input has {len(given)} parts; expected 1 to {MOST}.", param="input")
-    return [await source(one, settings) for one in given]
+    pictures, found = Pictures(settings), []
+    for one in given:
+        one = one.text if isinstance(one, TextPart) else one
+        if not one:
+            raise OptionError("a text is empty; expected at least one character or token.")
+        found.append(await pictures.read(one) if isinstance(one, ImagePart) else one)
+    return found
 
 
-async def source(one: Any, settings: Settings) -> Any:
-    """A text, its tokens, or a picture's bytes."""
-    if isinstance(one, TextPart):
-        return one.text
-    if isinstance(one, ImagePart):
-        return await picture(one, settings)
-    if not one:
-        raise OptionError("a text is empty; expected at least one character or token.")
-    return one
+class Pictures:
+    """The files of one request's pictures, together no larger than an upload may be."""
 
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.left = settings, settings.upload_bytes
 
-async def picture(part: ImagePart, settings: Settings) -> bytes:
-    """The file of a picture. Raises Refused."""
-    url = part.image_url.url if isinstance(part.image_url, ImageURL) else part.image_url
-    if url is not None:
-        return await content(url, settings)
-    try:
-        return b64decode(part.image or "", validate=True)
-    except (binascii.Error, ValueError):
-        raise Refused("a picture's `image` is no base64; expected that, or image_url.", param="input") from None
+    async def read(self, one: ImagePart | str) -> bytes:
+        """The file that a part or a URL stands for. Raises Refused."""
+        url = one if isinstance(one, str) else one.image_url
+        url = url.url if isinstance(url, ImageURL) else url
+        if url is not None:
+            data = await content(url, self.settings, min(self.left, self.settings.body_bytes))
+            self.left -= len(data)
+            return data
+        try:
+            return b64decode((isinstance(one, ImagePart) and one.image) or "", validate=True)
+        except (binascii.Error, ValueError):
+            raise Refused("a picture's `image` is no base64; expected that, or image_url.", param="input") from None
