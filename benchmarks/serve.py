@@ -2,10 +2,10 @@
 
 python benchmarks/serve.py [--case prompts --case answers …] [--size 135M] [--rounds 3] [--llama-server PATH]
 
-One random checkpoint in bfloat16 (safetensors, and the same numbers as GGUF for llama.cpp); all servers are started before,
-and each is stopped (SIGSTOP) while another is measured, in turn. Prompts are letters, a token each. Every request asks for
-greedy tokens by /v1/completions, streamed, and its usage is checked. Throughput: prompt and written tokens of all requests
-over the time from the first request to the last answer.
+One random checkpoint in bfloat16 (safetensors, and the same numbers as GGUF for llama.cpp); all servers are started
+before, and each is stopped (SIGSTOP) while another is measured, in turn. Prompts are letters, a token each. Every
+request asks for greedy tokens by /v1/completions, streamed, and its usage is checked. Throughput: prompt and written
+tokens of all requests over the time from the first request to the last answer.
 
 prompts: long prompts, short answers. answers: short prompts, long answers. prefix: a long prompt that all share.
 steady: the time between tokens of running answers while prompts of 8,000 tokens arrive. overhead: what HTTP adds to a
@@ -74,11 +74,9 @@ class Told:
 class Server:
     """A server process, asleep while others are measured."""
 
-    def __init__(
-        self, name: str, command: Sequence[str], model: str, port: int, env: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, name: str, command: Sequence[Any], model: str, port: int, **env: str) -> None:
         self.name, self.model, self.port = name, model, port
-        self.log = tempfile.TemporaryFile()
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
             [str(c) for c in command], stdout=self.log, stderr=self.log, env=os.environ | env, start_new_session=True
         )
@@ -130,10 +128,11 @@ def prompts(load: Load) -> list[str]:
 
 async def ask(port: int, model: str, prompt: str, n: int, told: Told, started: float | None = None) -> None:
     """One streamed request over a connection of its own."""
-    body = json.dumps(
-        dict(model=model, prompt=prompt, max_tokens=n, temperature=0, stream=True, ignore_eos=True,
-             stream_options={"include_usage": True})
-    ).encode()  # fmt: skip
+    asked = dict(model=model, prompt=prompt, max_tokens=n, temperature=0, stream=True)
+    asked["stream_options"] = {"include_usage": True}
+    if os.sep not in model:  # transformers knows models by their folder, and no such field
+        asked["ignore_eos"] = True
+    body = json.dumps(asked).encode()
     head = (
         f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
@@ -254,7 +253,8 @@ def start(name: str, folder: Path, given: argparse.Namespace, *more: str) -> Ser
     match name:
         case "brolly":
             # the process that is measured is the command a user types
-            command = [here / "brolly", "serve", folder, "--port", port, "--memory", "16GB", "--pin", folder, *more]
+            command = [here / "brolly", "serve", folder, "--port", port, "--memory", "16GB"]
+            command += ["--pin", folder.name, *more]
             return Server(name, command, folder.name, port)
         case "transformers":
             command = [here / "transformers", "serve", folder, "--continuous-batching", "--device", "cpu"]
@@ -276,6 +276,8 @@ def throughput(servers: list[Server], rounds: int, n_prompt: int, n_answer: int,
             for server in servers:
                 load = Load(n_prompt, n_answer, clients, max(clients * per_client, 2), seed=1000 * clients + turn)
                 told = measure(server, load)
+                if told.statuses != {200: load.requests}:
+                    raise SystemExit(f"{server.name} answered {told.statuses}")
                 rates[server.name].append(told.rate)
                 if server is servers[0]:
                     firsts += told.first
