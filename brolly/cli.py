@@ -83,12 +83,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments; a prompt and inputs may come after the options too, where argparse loses them."""
+    """The arguments; a prompt, inputs and models may come after the options too, where argparse loses them."""
     words = sys.argv[1:] if argv is None else argv
     reader = parser(next((word for word in words if not word.startswith("-")), ""))
     args, rest = reader.parse_known_args(argv)
     literal = rest[:1] == ["--"]
-    if isinstance(inputs := getattr(args, "inputs", None), list):
+    if isinstance(inputs := getattr(args, "inputs", getattr(args, "models", None)), list):
         if literal or not any(word.startswith("-") for word in rest):
             inputs += rest[literal:]
             rest = []

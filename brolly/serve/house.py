@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from brolly.errors import BrollyError, Busy, OptionError, UnsupportedTask
-from brolly.identity import Card, examine
+from brolly.identity import Card, examine, name_of
 from brolly.serve import memory
 from brolly.serve.account import current
 from brolly.serve.errors import Refused
-from brolly.serve.ledger import Ledger
+from brolly.serve.ledger import Ledger, Share
 from brolly.serve.names import Entry, pick, served
 from brolly.serve.settings import Settings
 
@@ -95,7 +95,8 @@ class House:
     def card(self, entry: Entry) -> Card:
         """What identify tells of it, without loading it; read behind the start, or here where that is not done yet."""
         if entry.card is None:
-            entry.card = examine(entry.path, entry.name)
+            own = entry.name if entry.revision == "bundled" else name_of(entry.path)
+            entry.card = examine(entry.path, own)
         return entry.card
 
     async def read(self, entry: Entry) -> Card:
@@ -321,7 +322,7 @@ class House:
                 "give it more with --memory, or ask for a smaller model.",
                 400, code="model_too_large",
             )  # fmt: skip
-        asked: list[Entry] = []
+        asked: list[Share] = []
         try:
             while True:
                 free = ledger.total - ledger.used  # beside those in use fewer keys and values do too
@@ -340,15 +341,14 @@ class House:
                         f"{entry.name} needs {memory.in_words(need.least)}, and every model here is in use; try again.",
                         10,
                     )
-                if waited >= PATIENCE and not asked:
-                    shares = ledger.victims(need.least, busy=True) or []
-                    asked = [e for e in self.entries.values() if e.share in shares]
-                    for other in asked:
-                        other.share.leaving = True
+                if waited >= PATIENCE:
+                    for share in ledger.victims(need.least, busy=True) or []:
+                        share.leaving = True
+                        asked.append(share)
                 await self._wait(TICK)
         finally:
-            for other in asked:
-                other.share.leaving = False
+            for share in asked:
+                share.leaving = False
 
     def _release(self, entry: Entry) -> None:
         """Take a model away from its entry and close it in a thread."""

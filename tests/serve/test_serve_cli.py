@@ -245,6 +245,10 @@ def test_every_setting_has_a_flag(tmp_path: Path) -> None:
     assert serve.settings_of(parsed(["serve"])) == Settings()
 
 
+def test_models_may_stand_before_and_behind_the_flags() -> None:
+    assert parsed(["serve", "a", "--port", "1", "b", "c"]).models == ["a", "b", "c"]
+
+
 def test_one_name_with_two_meanings_is_refused() -> None:
     with pytest.raises(OptionError):
         serve.once([("a", "x"), ("a", "y")])

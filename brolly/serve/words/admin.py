@@ -69,7 +69,6 @@ class Carded(Answer):
     name: str
     aliases: list[str]
     adapters: list[str]
-    path: str
     error: str | None = Field(description="why there is no card")
     card: dict[str, Any] | None = Field(description="as `brolly identify --json` tells it")
 
@@ -102,11 +101,11 @@ async def models(request: Request) -> Response:
     def carded(entry: Entry) -> dict[str, Any]:
         card, error = None, None
         try:
-            card = inside.card(entry).json()
+            card = inside.card(entry).json() | {"path": None}  # where files lie is nobody's business
         except (BrollyError, OSError) as fault:
             error = str(fault)
         return {
-            "name": entry.name, "aliases": entry.aliases, "adapters": list(entry.adapters), "path": str(entry.path),
+            "name": entry.name, "aliases": entry.aliases, "adapters": list(entry.adapters),
             "error": error, "card": card,
         }  # fmt: skip
 
@@ -126,6 +125,7 @@ async def load(body: LoadRequest, request: Request) -> Response:
     async def events() -> AsyncIterator[bytes]:
         task = asyncio.create_task(inside.load(body.model, keep_alive=body.keep_alive, pin=body.pin))
         try:
+            await asyncio.sleep(0)
             while not task.done():
                 completed, total = inside.progress(entry)
                 about = {"name": entry.name, "state": inside.state(entry), "completed": completed, "total": total}
