@@ -28,7 +28,7 @@ class Turns:
 
     def __init__(self, most: int) -> None:
         self.most, self.waiting = most, 0  # requests that wait or run
-        self._thread = ThreadPoolExecutor(1, "brolly-verb")
+        self._thread = ThreadPoolExecutor(1, f"verbs-{id(self):x}")
         self._gathering: dict[Hashable, list[tuple[Sequence[Any], asyncio.Future[list[Any]]]]] = {}
         self._batch = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import time
+import weakref
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +16,7 @@ import pytest
 pytest.importorskip("fastapi")
 
 from brolly.errors import Busy, OptionError  # noqa: E402
-from brolly.serve.turns import SMALL, Turns  # noqa: E402
+from brolly.serve.turns import SMALL, Turns, turns  # noqa: E402
 
 
 class Doubling:
@@ -162,3 +166,31 @@ def test_an_error_in_the_middle_comes_behind_the_items_before_it() -> None:
         assert found == [1]
 
     asyncio.run(go())
+
+
+def test_turns_and_their_thread_end_with_their_model() -> None:
+    """Nothing of a request that is over keeps a model in memory."""
+
+    class Modelled:
+        """What a test can let go."""
+
+        def double(self, every: list[int]) -> list[int]:
+            return [2 * one for one in every]
+
+    async def go(model: Modelled) -> str:
+        state = SimpleNamespace(settings=SimpleNamespace(waiting=3))
+        own = turns(SimpleNamespace(app=SimpleNamespace(state=state)), model)  # type: ignore[arg-type]
+        assert await own.together("k", [1], model.double) == [2]
+        assert [one async for one in own.each(lambda: iter(model.double([3])))] == [6]
+        return await own.run(lambda: threading.current_thread().name)
+
+    model = Modelled()
+    name = asyncio.run(go(model))
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+    until = time.monotonic() + 10
+    while any(thread.name == name for thread in threading.enumerate()) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not any(thread.name == name for thread in threading.enumerate())
