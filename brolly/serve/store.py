@@ -27,6 +27,9 @@ create table if not exists responses (
   created real not null, used real not null, bytes integer not null,
   response blob not null, input blob not null, events blob not null) without rowid;
 create index if not exists by_use on responses (used);
+create table if not exists conversations (
+  id text primary key, owner text not null, created real not null, used real not null, bytes integer not null,
+  metadata text not null, items blob not null) without rowid;
 create table if not exists items (id text primary key, response text not null) without rowid;
 create index if not exists by_response on items (response);
 """
@@ -46,6 +49,17 @@ class Stored:
         return str(self.response["id"])
 
 
+@dataclass
+class Conversation:
+    """Items in a row that responses read and lengthen."""
+
+    id: str
+    created: int  # seconds since 1970
+    metadata: dict[str, str]
+    items: list[dict[str, Any]]
+    owner: str = ""
+
+
 def state_folder() -> Path:
     """The user's own folder for what programs keep."""
     base = os.environ.get("XDG_STATE_HOME", "")
@@ -57,7 +71,7 @@ class Store:
 
     def __init__(self, folder: Path, most_bytes: int = 1 << 30, days: float = 30.0) -> None:
         self.folder, self.most_bytes, self.days = folder, most_bytes, days
-        self._lock = threading.Lock()
+        self._lock, self._turn = threading.Lock(), threading.Lock()  # of a statement; of reading, changing and writing
         self._run = f"{os.getpid()}:{uuid4().hex}"
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -68,7 +82,8 @@ class Store:
             self._db.execute("pragma synchronous = full")
             self._db.executescript(TABLES)
             self._bury()
-            self._bytes = int(self._db.execute("select coalesce(sum(bytes), 0) from responses").fetchone()[0])
+            both = "select bytes from responses union all select bytes from conversations"
+            self._bytes = int(self._db.execute(f"select coalesce(sum(bytes), 0) from ({both})").fetchone()[0])
         except (OSError, sqlite3.Error) as error:
             raise OptionError(f"{folder}: responses cannot be stored here ({error}); set another store.") from error
 
@@ -79,34 +94,35 @@ class Store:
         size, now, response = sum(map(len, said)) + len(events), time.time(), stored.response
         items = [(item["id"], stored.id) for item in (*response["output"], *stored.input) if item.get("id")]
         with self._lock, self._db:
-            before = self._db.execute("select bytes from responses where id = ?", (stored.id,)).fetchone()
+            before = self._size("responses", stored.id)
             self._db.execute(
                 "insert or replace into responses values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (stored.id, stored.owner, self._run, response["status"], response["previous_response_id"],
                  response["created_at"], now, size, *said, events),
             )  # fmt: skip
             self._db.executemany("insert or ignore into items values (?, ?)", items)
-            self._bytes += size - (before[0] if before else 0)
+            self._bytes += size - before
             self._trim(now)
 
-    def get(self, id: str, owner: str = "") -> Stored | None:
-        """A response of this owner's, or None."""
+    def get(self, id: str, owner: str = "", *, events: bool = True) -> Stored | None:
+        """A response of this owner's, or None; its events only if they are wanted."""
+        last = "events" if events else "null"
         with self._lock:
             row = self._db.execute(
-                "select response, input, events from responses where id = ? and owner = ?", (id, owner)
+                f"select response, input, {last} from responses where id = ? and owner = ?", (id, owner)
             ).fetchone()
         if row is None:
             return None
-        events = zlib.decompress(row[2]).split(b"\n\n")[:-1] if row[2] else []
+        told = zlib.decompress(row[2]).split(b"\n\n")[:-1] if row[2] else []
         response, given = (json.loads(zlib.decompress(part)) for part in row[:2])
-        return Stored(response, given, owner, [one + b"\n\n" for one in events])
+        return Stored(response, given, owner, [one + b"\n\n" for one in told])
 
     def chain(self, id: str, owner: str = "") -> list[Stored] | None:
         """A response and all those that it continues, the oldest first; None where one of them is gone."""
         found: list[Stored] = []
         at: str | None = id
         while at is not None:
-            one = self.get(at, owner)
+            one = self.get(at, owner, events=False)
             if one is None or any(one.id == other.id for other in found):
                 return None
             found.append(one)
@@ -131,18 +147,65 @@ class Store:
                 self._forget(id, row[0])
         return row is not None
 
+    def conversation(self, id: str, owner: str = "") -> Conversation | None:
+        """A conversation of this owner's, or None."""
+        with self._lock, self._db:
+            self._db.execute("update conversations set used = ? where id = ? and owner = ?", (time.time(), id, owner))
+            row = self._db.execute(
+                "select created, metadata, items from conversations where id = ? and owner = ?", (id, owner)
+            ).fetchone()
+        if row is None:
+            return None
+        return Conversation(id, int(row[0]), json.loads(row[1]), json.loads(zlib.decompress(row[2])), owner)
+
+    def put_conversation(self, one: Conversation) -> None:
+        """Keep a conversation, in place of an earlier state of it. On return it is on the disk."""
+        said, now = zlib.compress(json.dumps(one.items).encode(), 1), time.time()
+        with self._lock, self._db:
+            self._bytes += len(said) - self._size("conversations", one.id)
+            self._db.execute(
+                "insert or replace into conversations values (?, ?, ?, ?, ?, ?, ?)",
+                (one.id, one.owner, one.created, now, len(said), json.dumps(one.metadata), said),
+            )
+            self._trim(now)
+
+    def lengthen(self, id: str, items: list[dict[str, Any]], owner: str = "") -> Conversation | None:
+        """Add items to the end of a conversation, where it is still there; beside others who do so, in some order."""
+        with self._turn:
+            one = self.conversation(id, owner)
+            if one is not None:
+                one.items += items
+                self.put_conversation(one)
+        return one
+
+    def drop_conversation(self, id: str, owner: str = "") -> bool:
+        """Forget a conversation; whether there was one. What answered in it stays."""
+        with self._lock, self._db:
+            size = self._size("conversations", id)
+            gone = self._db.execute("delete from conversations where id = ? and owner = ?", (id, owner)).rowcount > 0
+            self._bytes -= size if gone else 0
+        return gone
+
     def close(self) -> None:
         with self._lock:
             self._db.close()
 
     def _forget(self, id: str, size: int) -> None:
-        self._db.execute("delete from responses where id = ?", (id,))
+        for table in ("responses", "conversations"):
+            self._db.execute(f"delete from {table} where id = ?", (id,))
         self._db.execute("delete from items where response = ?", (id,))
         self._bytes -= size
 
+    def _size(self, table: str, id: str) -> int:
+        row = self._db.execute(f"select bytes from {table} where id = ?", (id,)).fetchone()
+        return int(row[0]) if row else 0
+
     def _trim(self, now: float) -> None:
         """Down to the bounds; what is still being written stays."""
-        rows = self._db.execute("select id, bytes, used, status from responses order by used")
+        rows = self._db.execute(
+            "select id, bytes, used, status from responses union all "
+            "select id, bytes, used, 'completed' from conversations order by used"
+        )
         doomed, left = [], self._bytes
         for id, size, used, status in rows:
             if left <= self.most_bytes and now - used <= self.days * DAY:

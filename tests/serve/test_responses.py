@@ -133,7 +133,7 @@ def test_tokens_are_counted_as_they_are_read(openai_client: Any) -> None:
         ({"tool_choice": {"type": "function", "name": "absent"}}, "tool_choice"),
         ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
         ({"background": True, "store": False}, "store"),
-        ({"conversation": "conv_1"}, "conversation"),
+        ({"conversation": "conv_1", "previous_response_id": "resp_1"}, "previous_response_id"),
         ({"colour": "red"}, "colour"),
         ({"input": [{"type": "reasoning", "summary": [3]}]}, None),
         ({"input": [{"role": "user", "content": [{"x": 1}]}]}, None),

@@ -50,6 +50,10 @@ class Reasoning(Open):
     summary: str | None = None
 
 
+class ConversationReference(Open):
+    id: str
+
+
 class ResponseRequest(Strict):
     model: str
     input: str | list[Item] = ""
@@ -73,7 +77,7 @@ class ResponseRequest(Strict):
     reasoning: Reasoning | None = None
     truncation: Literal["auto", "disabled"] | None = None
     metadata: dict[str, str] | None = None
-    conversation: str | dict[str, Any] | None = None
+    conversation: str | ConversationReference | None = None
     prompt: dict[str, Any] | None = None
     service_tier: str | None = None
     user: str | None = None
@@ -158,6 +162,7 @@ class ResponseBody(Answer):
     model: str
     output: list[OutputMessage | FunctionCallItem | ReasoningItem]
     previous_response_id: str | None
+    conversation: dict[str, str] | None
     max_output_tokens: int | None
     max_tool_calls: int | None
     parallel_tool_calls: bool
