@@ -83,6 +83,18 @@ XLAM = """{% if tools %}<|im_start|>system
 {% if m.tool_calls %}[{% for tc in m.tool_calls %}{"name": "{{ tc.function.name }}", "arguments": {{ tc.function.arguments | tojson }}}{{ ', ' if not loop.last }}{% endfor %}]{% else %}{{ m.content }}{% endif %}<|im_end|>
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
+SMOLLM3 = """<|im_start|>system
+{% if xml_tools %}{% for t in xml_tools[:] %}{{ t }}
+{% endfor %}<tool_call>
+{"name": <function-name>, "arguments": <args-json-object>}
+</tool_call>{% endif %}<|im_end|>
+{% for m in messages %}<|im_start|>{{ m.role }}
+{{ m.content }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% if enable_thinking is defined and not enable_thinking %}<think>
+
+</think>
+{% endif %}{% endif %}"""
 KIMI_VL = """{% for m in messages %}<|im_{{ m.role }}|>{{ m.role }}<|im_middle|>{% if m.thinking %}◁think▷{{ m.thinking }}◁/think▷{% endif %}{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_assistant|>assistant<|im_middle|>{% endif %}"""
 OWN_THOUGHTS = """{% for m in messages %}<|{{ m.role }}|>{% if m.reasoning_content %}<mull>{{ m.reasoning_content }}</mull>{% endif %}{{ m.content }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"""
 

@@ -123,6 +123,7 @@ FOUND: dict[str, tuple[Any, tuple[str, str] | None, bool]] = {
     "internlm": (JsonCalls("<|action_start|><|plugin|>\n", "<|action_end|>", arguments="parameters"), None, True),
     "nemotron": (JsonCalls("<TOOLCALL>", "</TOOLCALL>", listed=True), None, True),
     "xlam": (JsonCalls(listed=True), None, True),
+    "smollm3": (GENERIC, THINK, True),
     "kimi_vl": (GENERIC, ("◁think▷", "◁/think▷"), False),
     "own_thoughts": (GENERIC, ("<mull>", "</mull>"), False),
 }  # fmt: skip

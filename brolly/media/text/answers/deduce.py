@@ -125,11 +125,13 @@ def _shows_tools(template: ChatTemplate) -> tuple[bool, bool, bool]:
 
 
 def fillers(template: ChatTemplate, tools: Any) -> dict[str, Any]:
-    """Values that single publishers' templates ask for by names of their own: firefunction's functions and datetime."""
+    """Values that single publishers' templates ask for by names of their own: firefunction's and SmolLM 3's."""
     source = template.source_for(tools=bool(tools))
     found: dict[str, Any] = {}
     if re.search(r"\+\s*functions\b", source):
         found["functions"] = json.dumps(tools or [], indent=2, ensure_ascii=False)
+    if tools and re.search(r"\bxml_tools\b", source):
+        found["xml_tools"] = tools
     if re.search(r"\+\s*datetime\b", source):
         from datetime import UTC, datetime
 

@@ -58,12 +58,12 @@ def render_chat(
         shaped(message, format)
     if not format.rendered:
         said = as_text(said, format)
-    options = {**fillers(template, list(tools)), **(extra or {})}
-    if taken := {"messages", "tools"} & options.keys():
+    if taken := {"messages", "tools"} & set(extra or ()):
         raise OptionError(f"{min(taken)!r} cannot be given to the template apart; it is an argument of its own.")
     first: TemplateError | None = None
     ways = [[dict(tool) for tool in tools]] if tools and format.shown else []
     for given in [*ways, None, []]:
+        options = {**fillers(template, given), **(extra or {})}
         for form in forms(with_tools(said, tools, format, bool(given)), format):
             try:
                 return template.render(form, tools=given, **options)
