@@ -217,4 +217,5 @@ def respond(error: BaseException, method: str, path: str) -> JSONResponse:
 
 async def answer(request: Request, error: Exception) -> JSONResponse:
     """FastAPI's handler for every kind of error."""
-    return respond(error, request.method, request.url.path)
+    root = request.scope.get("root_path", "")
+    return respond(error, request.method, request.url.path.removeprefix(root))

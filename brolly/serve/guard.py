@@ -50,7 +50,7 @@ class Watch:
         state = scope.setdefault("state", {})
         state["id"], state["account"] = request_id, account
         added = [(b"x-request-id", request_id.encode()), *SECURITY]
-        if scope["path"].startswith("/v1/messages"):
+        if route_path(scope).startswith("/v1/messages"):
             added.append((b"request-id", request_id.encode()))  # where Anthropic's clients look
         whole = False
 
@@ -90,7 +90,7 @@ class Guard:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         account: Account = scope["state"]["account"]
-        path, method, headers = scope["path"], scope["method"], Headers(scope)
+        path, method, headers = route_path(scope), scope["method"], Headers(scope)
         started = False
         last = perf_counter()
 
@@ -166,7 +166,7 @@ class Guard:
 
     def admit(self, scope: Scope) -> Caller:
         """Whose request it is. Raises Refused: 401 without a key that is known, 403 where another scope is needed."""
-        path, client = scope["path"], scope["client"][0] if scope.get("client") else ""
+        path, client = route_path(scope), scope["client"][0] if scope.get("client") else ""
         admin = needs_admin(scope["method"], path) and not (path == "/metrics" and self.settings.open_metrics)
         if not self.keys:
             local = not client or is_loopback(client) or (is_loopback(self.settings.host) and not is_address(client))
@@ -176,12 +176,12 @@ class Guard:
                     403, "permission_error", "admin_only",
                 )  # fmt: skip
             return Caller(client, "admin" if local else "user")
-        key = presented(scope["headers"])
-        caller = self.keys.caller(key) if key is not None else None
+        shown = presented(scope["headers"])[:4]
+        caller = next((found for key in shown if (found := self.keys.caller(key)) is not None), None)
         if caller is None:
             if path in OPEN and scope["method"] in ("GET", "HEAD") or (path == "/metrics" and not admin):
                 return Caller(client, "user")
-            what = "No API key was given" if key is None else "The API key is not known here"
+            what = "No API key was given" if not shown else "The API key is not known here"
             raise Refused(
                 f"{what}; send one as 'Authorization: Bearer KEY' or 'x-api-key: KEY'.",
                 401, "authentication_error", "invalid_api_key", headers={"www-authenticate": "Bearer"},
@@ -208,7 +208,7 @@ class Guard:
         if upload:
             return body
         content = await body.whole()
-        if scope["path"].startswith("/api/") and kind != "application/json" and not headers.get(b"origin"):
+        if route_path(scope).startswith("/api/") and kind != "application/json" and not headers.get(b"origin"):
             kind = "application/json"  # Ollama takes what `curl -d` sends, under whatever name
             others = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
             scope["headers"] = [*others, (b"content-type", b"application/json")]
@@ -217,6 +217,13 @@ class Guard:
         if self.settings.log_prompts:
             account.body = content[: LOGGED * 4].decode("utf-8", "replace")[:LOGGED]
         return Given(content, receive)
+
+
+def route_path(scope: Scope) -> str:
+    """The path as the routes know it: without the prefix under which Ray or a proxy mounts the application."""
+    path, root = scope["path"], scope.get("root_path", "").rstrip("/")
+    mounted = root and (path == root or path.startswith(root + "/"))
+    return str(path[len(root) :] or "/" if mounted else path)
 
 
 class Headers(dict[bytes, str]):

@@ -81,16 +81,16 @@ def read_keys(path: Path | None = None) -> tuple[tuple[str, str], ...]:
     return tuple(found.items())
 
 
-def presented(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """The key that a request shows: `Authorization: Bearer` or `x-api-key`."""
+def presented(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
+    """The keys that a request shows: `Authorization: Bearer`, and `x-api-key`; some clients put a dummy into one."""
+    found = []
     for name, value in headers:
+        text = value.decode("latin-1").strip()
         if name == b"x-api-key":
-            return value.decode("latin-1").strip()
-        if name == b"authorization":
-            kind, _, key = value.decode("latin-1").strip().partition(" ")
-            if kind.lower() == "bearer":
-                return key.strip()
-    return None
+            found.append(text)
+        elif name == b"authorization" and text[:7].lower() == "bearer ":
+            found.append(text[7:].strip())
+    return found
 
 
 def needs_admin(method: str, path: str) -> bool:

@@ -8,10 +8,12 @@ import pytest
 
 pytest.importorskip("fastapi")
 
+from fastapi.testclient import TestClient  # noqa: E402
+
 from brolly.errors import OptionError  # noqa: E402
 from brolly.serve.keys import Keys, is_loopback, needs_admin, read_keys  # noqa: E402
 from brolly.serve.settings import Settings  # noqa: E402
-from tests.serve.small import client  # noqa: E402
+from tests.serve.small import client, small  # noqa: E402
 
 USER, ADMIN = "a-key-of-a-user-0001", "a-key-of-an-admin-01"
 KEYED = Settings(api_keys=((USER, "user"), (ADMIN, "admin")))
@@ -66,7 +68,21 @@ def test_a_key_is_taken_from_either_header(header: dict[str, str]) -> None:
     assert reply.json() == {"got": "m", "user": "key-1"}
 
 
-@pytest.mark.parametrize("header", [{}, {"authorization": "Bearer wrong"}, {"authorization": f"Basic {USER}"}])
+def test_a_dummy_in_one_header_does_not_hide_the_key_in_the_other() -> None:
+    both = {"authorization": "Bearer none", "x-api-key": USER}
+    assert client(KEYED).post("/v1/echo", json={"model": "m"}, headers=both).status_code == 200
+
+
+def test_a_prefix_opens_nothing() -> None:
+    under = TestClient(small(KEYED), base_url="http://localhost", root_path="/ai", client=("127.0.0.1", 1))
+    assert under.get("/ai/health").status_code == 200
+    assert under.get("/ai/metrics", headers={"x-api-key": USER}).status_code == 403
+    assert under.get("/ai/metrics", headers={"x-api-key": ADMIN}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "header", [{}, {"x-api-key": ""}, {"authorization": "Bearer wrong"}, {"authorization": f"Basic {USER}"}]
+)
 def test_without_a_known_key_it_is_401(header: dict[str, str]) -> None:
     reply = client(KEYED).post("/v1/echo", json={"model": "m"}, headers=header)
     assert reply.status_code == 401 and reply.headers["www-authenticate"] == "Bearer"
