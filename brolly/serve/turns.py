@@ -19,7 +19,7 @@ from brolly.errors import Busy
 
 T = TypeVar("T")
 PAUSE, PAUSES = 0.002, 5  # seconds without a new request that close a batch, and how often they may be put off
-SMALL = 32  # inputs of a request that is computed with others
+SMALL, LARGE = 32, 64  # inputs of a request that is computed with others, and of a batch that takes no more
 END = object()
 
 
@@ -29,7 +29,7 @@ class Turns:
     def __init__(self, most: int) -> None:
         self.most, self.waiting = most, 0  # requests that wait or run
         self._thread = ThreadPoolExecutor(1, f"verbs-{id(self):x}")
-        self._gathering: dict[Hashable, list[tuple[Sequence[Any], asyncio.Future[list[Any]]]]] = {}
+        self._gathering: dict[Hashable, list[tuple[Sequence[Any], asyncio.Future[list[Any]]]]] = {}  # key → inputs
         self._batch = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -94,27 +94,40 @@ class Turns:
         self, key: Hashable, inputs: Sequence[Any], work: Callable[[list[Any]], list[Any]]
     ) -> list[Any]:  # fmt: skip
         future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        if key not in self._gathering:
-            self._gathering[key] = []
-            task = asyncio.create_task(self._close(key, work))
-            self._tasks.add(task)  # the loop itself keeps only a weak reference
-            task.add_done_callback(self._tasks.discard)
-        self._gathering[key].append((inputs, future))
+        if key in self._gathering:
+            self._gathering[key].append((inputs, future))
+        else:
+            self._gathering[key] = [(inputs, future)]
+            self._begin(key, work)
         return await future
 
+    def _begin(self, key: Hashable, work: Callable[[list[Any]], list[Any]]) -> None:
+        task = asyncio.create_task(self._close(key, work))
+        self._tasks.add(task)  # the loop itself keeps only a weak reference
+        task.add_done_callback(self._tasks.discard)
+
     async def _close(self, key: Hashable, work: Callable[[list[Any]], list[Any]]) -> None:
-        """Wait while requests come in quick succession and for the batch before, then compute them all."""
-        n = 0
+        """Wait while requests come in quick succession and for the batch before, then compute as many as make one."""
+        came = 0
         for _ in range(PAUSES):
-            if n == (n := len(self._gathering[key])) and n:
+            if len(self._gathering[key]) == came:
                 break
+            came = len(self._gathering[key])
             await asyncio.sleep(PAUSE)
         async with self._batch:
-            asked = [(inputs, future) for inputs, future in self._gathering.pop(key) if not future.done()]
+            waiting, asked = self._gathering.pop(key), []
+            every: list[Any] = []
+            while waiting and len(every) < LARGE:
+                inputs, future = waiting.pop(0)
+                if not future.done():  # whoever asked has not gone
+                    asked.append((inputs, future))
+                    every += inputs
+            if waiting:
+                self._gathering[key] = waiting
+                self._begin(key, work)
             if not asked:
                 return
             try:
-                every = [one for inputs, _ in asked for one in inputs]
                 found = await asyncio.get_running_loop().run_in_executor(self._thread, work, every)
             except BaseException as error:
                 for _, future in asked:

@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("fastapi")
 
 from brolly.errors import Busy, OptionError  # noqa: E402
-from brolly.serve.turns import SMALL, Turns, turns  # noqa: E402
+from brolly.serve.turns import LARGE, SMALL, Turns, turns  # noqa: E402
 
 
 class Doubling:
@@ -57,6 +57,16 @@ def test_requests_that_come_while_a_batch_runs_are_the_next_one() -> None:
         go_on.set()
         assert await first == ["a"] and await asyncio.gather(*rest) == [[i] for i in range(20)]
         assert sizes == [1, 20]
+
+    asyncio.run(go())
+
+
+def test_a_batch_takes_no_more_than_it_may_and_the_rest_is_the_next() -> None:
+    async def go() -> None:
+        turns, work = Turns(1000), Doubling()
+        found = await asyncio.gather(*(turns.together("k", [i] * 3, work) for i in range(100)))
+        assert found == [[2 * i] * 3 for i in range(100)]
+        assert len(work.batches) == 5 and max(map(len, work.batches)) <= LARGE + 2
 
     asyncio.run(go())
 
