@@ -15,7 +15,7 @@ from brolly.media.text.answers import AnswerFormat, check_tools, format_of, rend
 from brolly.media.text.answers.calls import Channels, JsonCalls, NamedCalls, TaggedCalls
 from brolly.media.text.answers.written import written
 from tests.media.answer_templates import OWN
-from tests.media.test_answers_format import QUESTION, SPECIAL, known, published, tool
+from tests.media.test_answers_format import QUESTION, SPECIAL, different, known, published, tool
 
 llguidance = pytest.importorskip("llguidance")
 TOOLS = check_tools([tool("get_weather", city="string", n="integer"), tool("get_time", city="string")])
@@ -89,8 +89,8 @@ def test_a_forced_call_is_written_as_the_model_does(name: str, tokens: Any) -> N
 
 
 def test_forced_calls_of_every_published_template(shared: Path, tokens: Any) -> None:
-    for source in published(shared).values():
-        check_grammars(tokens, *known(source))
+    for template, format in different(published(shared)).values():
+        check_grammars(tokens, template, format)
 
 
 def test_control_tokens_go_by_their_ids() -> None:

@@ -174,3 +174,11 @@ def test_thoughts_of_the_history_are_the_templates_to_show() -> None:
     assert "<think>\nHm.\n</think>" in prompt(QWEN, said)
     assert "Hm." not in prompt(ECHO, said)
     assert prompt(QWEN, [QUESTION], extra={"enable_thinking": False}).endswith("<think>\n\n</think>\n\n")
+
+
+def test_what_is_ours_to_keep_is_not_shown_to_the_model() -> None:
+    strict = copy.deepcopy(TOOLS)
+    strict[0]["function"]["strict"] = True
+    for source in (QWEN, ECHO):
+        assert prompt(source, [QUESTION], tools=strict) == prompt(source, [QUESTION], tools=TOOLS)
+    assert strict[0]["function"]["strict"]

@@ -52,6 +52,7 @@ def render_chat(
     Raises OptionError, TemplateError, UnsupportedTask at an image or a sound.
     """
     said = plain(messages)
+    tools = [{**t, "function": {k: v for k, v in function_of(t).items() if k != "strict"}} for t in tools]
     if isinstance(format.calls, NamedCalls) and format.calls.numbered:
         said = numbered(said)
     for message in said:
@@ -61,7 +62,7 @@ def render_chat(
     if taken := {"messages", "tools"} & set(extra or ()):
         raise OptionError(f"{min(taken)!r} cannot be given to the template apart; it is an argument of its own.")
     first: TemplateError | None = None
-    ways = [[dict(tool) for tool in tools]] if tools and format.shown else []
+    ways = [tools] if tools and format.shown else []
     for given in [*ways, None, []]:
         options = {**fillers(template, given), **(extra or {})}
         for form in forms(with_tools(said, tools, format, bool(given)), format):
@@ -187,7 +188,7 @@ def example(format: AnswerFormat) -> str:
 
 
 def _line(tool: Mapping[str, Any]) -> str:
-    return json.dumps({k: v for k, v in function_of(tool).items() if v and k != "strict"}, ensure_ascii=False)
+    return json.dumps({k: v for k, v in function_of(tool).items() if v}, ensure_ascii=False)
 
 
 def forms(said: list[Message], format: AnswerFormat) -> Iterator[list[Message]]:
