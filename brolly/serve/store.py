@@ -20,6 +20,7 @@ from uuid import uuid4
 from brolly.errors import OptionError
 
 DAY = 86400.0
+LOOK = 600.0  # seconds between two looks for what has grown old
 UNFINISHED = ("queued", "in_progress")
 TABLES = """
 create table if not exists responses (
@@ -72,6 +73,7 @@ class Store:
     def __init__(self, folder: Path, most_bytes: int = 1 << 30, days: float = 30.0) -> None:
         self.folder, self.most_bytes, self.days = folder, most_bytes, days
         self._lock, self._turn = threading.Lock(), threading.Lock()  # of a statement; of reading, changing and writing
+        self._looked = 0.0
         self._run = f"{os.getpid()}:{uuid4().hex}"
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -201,14 +203,17 @@ class Store:
         return int(row[0]) if row else 0
 
     def _trim(self, now: float) -> None:
-        """Down to the bounds; what is still being written stays."""
+        """Down to the bounds, and some more so as not to look each time; what is still being written stays."""
+        if self._bytes <= self.most_bytes and now < self._looked + LOOK:
+            return
+        self._looked, most = now, self.most_bytes if self._bytes <= self.most_bytes else int(self.most_bytes * 0.9)
         rows = self._db.execute(
             "select id, bytes, used, status from responses union all "
             "select id, bytes, used, 'completed' from conversations order by used"
         )
         doomed, left = [], self._bytes
         for id, size, used, status in rows:
-            if left <= self.most_bytes and now - used <= self.days * DAY:
+            if left <= most and now - used <= self.days * DAY:
                 break
             if status not in UNFINISHED:
                 doomed.append((id, size))

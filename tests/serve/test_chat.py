@@ -217,6 +217,11 @@ def test_thoughts_and_calls_are_the_same_streamed_and_whole(tmp_path: Path) -> N
         ]
         assert final.message.content == message.content
         assert final.message.reasoning_content == message.reasoning_content
+        quiet = {"include_reasoning": False}
+        answer = client.chat.completions.create(**asked, extra_body=quiet)
+        assert not hasattr(answer.choices[0].message, "reasoning_content")
+        chunks = client.chat.completions.create(**asked, stream=True, extra_body=quiet)
+        assert not any(hasattr(choice.delta, "reasoning_content") for chunk in chunks for choice in chunk.choices)
         assert model.asked[0]["tool_choice"] == asked["tool_choice"]
         assert model.asked[0]["template"]["reasoning_effort"] == "low"
         assert model.asked[0]["tools"] == [WEATHER]

@@ -40,7 +40,6 @@ class ErrorEnvelope(Answer):
 
 class StreamOptions(Open):
     include_usage: bool | None = None
-    continuous_usage_stats: bool | None = None  # vLLM's: the usage so far in every chunk
     include_obfuscation: bool | None = None
 
 

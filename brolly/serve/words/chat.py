@@ -103,7 +103,7 @@ class Chat:
             "role": "assistant", "content": written.text if written.text or not calls else None, "refusal": None,
             "annotations": [],
         }  # fmt: skip
-        if written.reasoning:
+        if written.reasoning and self.body.include_reasoning is not False:
             message["reasoning_content"] = written.reasoning
         if calls:
             message["tool_calls"] = [
@@ -139,9 +139,9 @@ class Chunks:
 
     def __init__(self, chat: Chat, origin: Provenance, tokenizer: Any, n: int) -> None:
         self.tokenizer, self.logprobs = tokenizer, bool(chat.body.logprobs)
+        self.thoughts = chat.body.include_reasoning is not False
         options = chat.body.stream_options
         self.usage = bool(options and options.include_usage)
-        self.running = bool(options and options.continuous_usage_stats)
         said = {
             "id": chat.id, "object": "chat.completion.chunk", "created": chat.created, "model": chat.body.model,
             "service_tier": chat.tier, "system_fingerprint": origin.fingerprint,
@@ -159,7 +159,7 @@ class Chunks:
             self.begun[index] = True
             out = self._chunk(index, '{"role":"assistant","content":"","refusal":null}')
         delta = []
-        if piece.reasoning:
+        if piece.reasoning and self.thoughts:
             delta.append(f'"reasoning_content":{dumps(piece.reasoning)}')
         if piece.text or (self.logprobs and piece.logprobs and not piece.reasoning):
             delta.append(f'"content":{dumps(piece.text)}')

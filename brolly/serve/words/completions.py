@@ -65,6 +65,10 @@ class Completing:
             "n": self.n, "best_of": self.body.best_of, "adapter": adapter, "priority": self.priority,
             "user": share(self.body.user), **self.options,
         }  # fmt: skip
+        if adapter and self.body.echo and self.body.logprobs is not None:
+            raise Refused(
+                "A prompt is scored without an adapter; ask its base, or leave logprobs out.", param="logprobs"
+            )
         found = []
         for prompt in self.prompts:
             if self.body.suffix is not None:
