@@ -62,7 +62,7 @@ async def translations(
     return await heard(Hearing(request, given, translate=True))
 
 
-@router.post("/v1/audio/speech", response_model=None, responses=ERRORS)
+@router.post("/v1/audio/speech", response_model=None, status_code=400, responses=ERRORS)
 async def speech(request: Request, body: SpeechRequest) -> Response:
     """A text as sound. No family of this version speaks: every model is refused, as model_not_supported."""
     raise await unable(request, body.model, "speak")

@@ -19,19 +19,27 @@ from brolly.serve.wire.images import EditForm, ImagesRequest, VariationForm
 router = APIRouter(tags=["images"])
 
 
-@router.post("/v1/images/generations", response_model=None, responses=ERRORS)
+@router.post("/v1/images/generations", response_model=None, status_code=400, responses=ERRORS)
 async def generations(request: Request, body: ImagesRequest) -> Response:
     """Pictures of a text: refused as model_not_supported, as no model draws yet."""
     raise await unable(request, body.model, "draw")
 
 
-@router.post("/v1/images/edits", response_model=None, responses=ERRORS, openapi_extra=described(EditForm))
+@router.post(
+    "/v1/images/edits", response_model=None, status_code=400, responses=ERRORS, openapi_extra=described(EditForm)
+)
 async def edits(request: Request, given: Annotated[EditForm, Depends(form(EditForm))]) -> Response:
     """Pictures changed as a text says: refused as model_not_supported, as no model draws yet."""
     raise await unable(request, given.model, "draw")
 
 
-@router.post("/v1/images/variations", response_model=None, responses=ERRORS, openapi_extra=described(VariationForm))
+@router.post(
+    "/v1/images/variations",
+    response_model=None,
+    status_code=400,
+    responses=ERRORS,
+    openapi_extra=described(VariationForm),
+)
 async def variations(request: Request, given: Annotated[VariationForm, Depends(form(VariationForm))]) -> Response:
     """Pictures like another: refused as model_not_supported, as no model draws yet."""
     raise await unable(request, given.model, "draw")

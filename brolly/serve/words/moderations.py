@@ -12,7 +12,7 @@ from brolly.serve.words.images import unable
 router = APIRouter(tags=["moderations"])
 
 
-@router.post("/v1/moderations", response_model=None, responses=ERRORS)
+@router.post("/v1/moderations", response_model=None, status_code=400, responses=ERRORS)
 async def moderations(request: Request, body: ModerationsRequest) -> Response:
     """Whether a text is harmful: refused as model_not_supported."""
     raise await unable(request, body.model, "moderate")

@@ -99,10 +99,10 @@ async def pull(request: Request, body: NameRequest) -> Response:
     return Response(f"{dumps({'status': 'success'})}\n", media_type="application/x-ndjson")
 
 
-@router.delete("/api/delete", response_model=None, responses=ERRORS)
-@router.post("/api/create", response_model=None, responses=ERRORS)
-@router.post("/api/copy", response_model=None, responses=ERRORS)
-@router.post("/api/push", response_model=None, responses=ERRORS)
+@router.delete("/api/delete", response_model=None, status_code=501, responses=ERRORS)
+@router.post("/api/create", response_model=None, status_code=501, responses=ERRORS)
+@router.post("/api/copy", response_model=None, status_code=501, responses=ERRORS)
+@router.post("/api/push", response_model=None, status_code=501, responses=ERRORS)
 async def fixed(request: Request) -> Response:
     """Refused: a server's models are chosen when it is started."""
     raise Refused(
