@@ -378,9 +378,10 @@ class Model:
         observe = asked.pop("observe", None)
         n_blocks = blocks_for(config.context, Pages.block_bytes(self.network), self.device, asked.pop("n_bytes", None))
         window = None if None in config.windows else max(config.windows)
+        pages = Pages(self.network, n_blocks, self.runner.settling)
+        asked = {"least": 64 if isinstance(pages.fused, str) else 8} | asked  # torch's passes cost much, however small
         engine = Engine(
-            Pages(self.network, n_blocks), self.tokenizer, context=config.context, stop_ids=self.stop_ids,
-            window=window, **asked,
+            pages, self.tokenizer, context=config.context, stop_ids=self.stop_ids, window=window, **asked
         )  # fmt: skip
         engine.observe = observe
         self._stop = weakref.finalize(self, engine.close)

@@ -107,9 +107,11 @@ class Engine:
     def __init__(
         self, pages: Network, text: Text, *, context: int, stop_ids: Iterable[int] = (), window: int | None = None,
         adapter: Callable[[str], Any] | None = None, queue: int = 256, most: int = 64, budget: int = 512,
-        clock: Callable[[], float] = time.perf_counter,
+        least: int = 8, clock: Callable[[], float] = time.perf_counter,
     ) -> None:  # fmt: skip
         """`queue` jobs may wait, `most` answers are written at a time, and a step takes `budget` tokens at most.
+
+        `least` tokens of prompts join a step however long it takes: more where a step costs much beside its tokens.
 
         `window` is the widest of all layers', None where one sees everything; `adapter` finds one by its name.
         """
@@ -118,7 +120,7 @@ class Engine:
         self.observe: Callable[[Event], None] | None = None
         self._adapter, self._clock = adapter, clock
         self._renew()
-        self.pace = Pace(budget)
+        self.pace = Pace(budget, least)
         self._tasks: set[Task] = set()  # that have begun and are not over
         self._inbox: deque[Task] = deque()
         self._bell = threading.Condition()
