@@ -38,6 +38,7 @@ def work(model: Any) -> None:
         match verb:
             case "generate":
                 model.generate("Once upon a time", max_tokens=8, temperature=0)
+                model.generate(["Once", "Upon a time"], max_tokens=8)  # by the engine
             case "embed":
                 model.embed(["a fox", "a hen"])
             case "classify":
