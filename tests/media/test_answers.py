@@ -84,6 +84,7 @@ TABLE: list[tuple[AnswerFormat, str, str, str, list[tuple[str, str]]]] = [
      "<|tool_call_end|><|tool_calls_section_end|>", "", "", [("now", "{}")]),
     (made(JsonCalls("[TOOL_CALLS]", listed=True)), 'So:[TOOL_CALLS][{"name": "now", "arguments": {}, "id": "123456789"},'
      ' {"name": "get_weather", "arguments": {"n": 2}}]', "So:", "", [("now", "{}"), ("get_weather", '{"n": 2}')]),
+    (made(JsonCalls("[TOOL_CALLS]", listed=True)), '[TOOL_CALLS][{"name": "now", "arguments": {}} so', "so", "", [("now", "{}")]),
     (made(JsonCalls("[TOOL_CALLS]", listed=True)), "[TOOL_CALLS][]", "[TOOL_CALLS][]", "", []),
     (made(LLAMA), '{"name": "now", "parameters": {"a": 1.50}}', "", "", [("now", '{"a": 1.50}')]),
     (made(LLAMA), '{"name": "now", "parameters": {}}; {"name": "now", "parameters": {}}', "", "", [("now", "{}")] * 2),

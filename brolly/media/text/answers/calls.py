@@ -77,7 +77,8 @@ class JsonCalls:
 
     def _one(self, reader: Reader, to: Calling, bare: bool) -> Step:
         """{"name": …, "arguments": …} in any order, also within {"function": …}; other members are passed over."""
-        name, held, depth, opened = "", [""], 1, False
+        name, early, depth = "", list[str](), 1  # `early` are arguments that came before the name
+        given = opened = False
         yield from reader.spaces()
         if not (yield from reader.literal("{")):
             return False
@@ -92,15 +93,16 @@ class JsonCalls:
                 name = (yield from short_string(reader)) or ""
                 if name not in to.tools:
                     return False
-                if held[1:]:
+                if given:
                     to.open(name)
-                    to.write("".join(held))
+                    to.write("".join(early))
                     opened = True
-            elif key in (self.arguments, *ARGUMENTS) and not opened and not held[1:]:
+            elif key in (self.arguments, *ARGUMENTS) and not given:
+                given = True
                 if name:
                     to.open(name)
                     opened = True
-                if not (yield from arguments(reader, to.write if name else held.append)):
+                if not (yield from arguments(reader, to.write if opened else early.append)):
                     return False
             elif key == "function" and (yield from reader.literal("{")):
                 depth += 1

@@ -113,6 +113,7 @@ class Split:
 
     def close(self) -> None:
         """The last call is whole."""
+        self._marked()
         self._closed += 1
         if not self._parallel:
             raise _Over
