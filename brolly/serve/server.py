@@ -42,9 +42,12 @@ SPARE_FILES = 512  # for models, responses and the rest, beside connections
 class Connection(HttpToolsProtocol):
     """A client's connection. `settings` bounds how many there are and how long each part of a request may take."""
 
-    def __init__(self, *args: Any, settings: Settings, most: int, **named: Any) -> None:
+    def __init__(
+        self, *args: Any, settings: Settings, most: int, line: dict[Connection, None], **named: Any
+    ) -> None:  # fmt: skip
+        """`line` is all connections whose head is due, the longest waiting first; the server's connections share it."""
         super().__init__(*args, **named)
-        self.settings, self.most = settings, most
+        self.settings, self.most, self.line = settings, most, line
         self.head: asyncio.TimerHandle | None = None  # runs while a head is due
         self.unread: asyncio.TimerHandle | None = None  # runs while the client does not read
         self.head_bytes = 0
@@ -60,11 +63,13 @@ class Connection(HttpToolsProtocol):
 
     def _make_room(self) -> bool:
         """Close the connection that has waited longest for a request; False if all are being answered."""
-        idle = [c for c in self.connections if c is not self and isinstance(c, Connection) and c.idle]
-        if not idle:
+        # those whose head is due have asked nothing yet: they go before clients that have
+        kept: Any = self.connections
+        first: Connection | None = next(iter(self.line), None)
+        first = first or next((c for c in kept if c is not self and c.idle), None)
+        if first is None:
             return False
-        # those whose head is due have sent no request: they go before clients that have
-        first = min(idle, key=lambda c: (c.head is None, c.head.when() if c.head else 0.0))
+        first._stop_head()
         self.connections.discard(first)
         first.transport.abort()
         return True
@@ -88,7 +93,7 @@ class Connection(HttpToolsProtocol):
             self._expect_head()
 
     def on_headers_complete(self) -> None:
-        self._stop("head")
+        self._stop_head()
         self.in_body = True
         super().on_headers_complete()
         if self.ending:
@@ -108,8 +113,8 @@ class Connection(HttpToolsProtocol):
         self._give_up_later()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop("head")
-        self._stop("unread")
+        self._stop_head()
+        self._stop_unread()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -119,7 +124,7 @@ class Connection(HttpToolsProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         if not self.transport.is_closing():
-            self._stop("unread")
+            self._stop_unread()
 
     def shutdown(self) -> None:
         """The server ends: what is asked is answered, and then the connection closes."""
@@ -139,9 +144,10 @@ class Connection(HttpToolsProtocol):
 
     def _expect_head(self) -> None:
         self.head = self.loop.call_later(self.settings.body_seconds, self._late)
+        self.line[self] = None
 
     def _late(self) -> None:
-        self.head = None
+        self._stop_head()
         if self.transport.is_closing():
             return
         if self.head_bytes:
@@ -153,10 +159,16 @@ class Connection(HttpToolsProtocol):
         if self.unread is None:
             self.unread = self.loop.call_later(self.settings.request_seconds, self.transport.abort)
 
-    def _stop(self, name: str) -> None:
-        if (timer := getattr(self, name)) is not None:
-            timer.cancel()
-            setattr(self, name, None)
+    def _stop_head(self) -> None:
+        if self.head is not None:
+            self.head.cancel()
+            self.head = None
+            self.line.pop(self, None)
+
+    def _stop_unread(self) -> None:
+        if self.unread is not None:
+            self.unread.cancel()
+            self.unread = None
 
     def _refuse(self, status: int, message: str, code: str, more: str = "") -> None:
         """An answer to what never became a request."""
@@ -300,7 +312,7 @@ def warn(settings: Settings) -> None:
 
 def server(app: Any, settings: Settings) -> Server:
     """A server of an application, to be run on sockets that listen."""
-    kind: Any = partial(Connection, settings=settings, most=files_for(settings.connections))
+    kind: Any = partial(Connection, settings=settings, most=files_for(settings.connections), line={})
     config = uvicorn.Config(
         app, http=kind, ws="none", lifespan="on", log_config=None, access_log=False, server_header=False,
         timeout_keep_alive=int(KEEP_ALIVE),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -109,8 +108,8 @@ def client(
     return TestClient(small(settings, tracing), base_url=f"http://{at}", client=(address, 50000))
 
 
-if __name__ == "__main__":  # a process of its own, to send signals to: python -m tests.serve.small SHUTDOWN_SECONDS
-    given = Settings(shutdown_seconds=float(sys.argv[1]))
+if __name__ == "__main__":  # a process of its own, to send signals to: python -m tests.serve.small
+    given = Settings(shutdown_seconds=20)
     sock = listen("127.0.0.1", 0)
     found = server(small(given), given)
     found.tell = lambda: print(sock.getsockname()[1], flush=True)

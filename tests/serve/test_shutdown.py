@@ -58,9 +58,9 @@ def call(port: int, sent: bytes = b"") -> socket.socket:
 
 
 @contextmanager
-def process(seconds: float = 20) -> Iterator[tuple[subprocess.Popen[str], int]]:
+def process() -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A server in a process of its own, and its port."""
-    command = [sys.executable, "-m", "tests.serve.small", str(seconds)]
+    command = [sys.executable, "-m", "tests.serve.small"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as found:
         try:
             assert found.stdout is not None
@@ -116,11 +116,11 @@ def test_connections_that_nobody_has_accepted_yet_are_answered() -> None:
 
 
 def test_answers_that_take_too_long_are_cut_when_the_time_is_over() -> None:
-    with process(0.3) as (server, port), call(port, STREAM.replace(b"0.02", b"9.00")) as stream:
-        time.sleep(0.2)
-        server.terminate()
+    with ExitStack() as stack:
+        with thread(Settings(shutdown_seconds=0.3)) as (port, running):
+            stream = stack.enter_context(call(port, STREAM.replace(b"0.02", b"9.00")))
+            until(lambda: running() == 1, "the request")
         assert b"[DONE]" not in rest(stream)
-        assert server.wait(20) == 0
 
 
 def test_a_second_signal_ends_at_once() -> None:
