@@ -71,11 +71,6 @@ class Blocks:
         """The block of this content."""
         return self._known.get(digest)
 
-    def forget(self) -> None:
-        """No content is known any more, as after a change of the network's weights."""
-        self._blank += self._kept
-        self._kept, self._digests, self._known = {}, {}, {}
-
     def check(self) -> None:
         """Raises AssertionError where the books do not add up."""
         blank, kept = set(self._blank), set(self._kept)

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, Protocol
 
@@ -122,6 +123,8 @@ class Engine:
         self._renew()
         self.pace = Pace(budget, least)
         self._tasks: set[Task] = set()  # that have begun and are not over
+        self._adapters: dict[str, tuple[Any, int]] = {}  # the latest of each name, and which of all it was
+        self._versions = count()
         self._inbox: deque[Task] = deque()
         self._bell = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -236,10 +239,20 @@ class Engine:
         except Exception as error:
             self._fail(task, error)
             return
-        root = b"" if job.adapter is None else f"adapter {job.adapter}".encode()
-        row = Row(job.prompt, user=job.user, priority=job.priority, root=root, payload=Answer(task, writing))
+        row = Row(
+            job.prompt, user=job.user, priority=job.priority, root=self._root(task), payload=Answer(task, writing)
+        )  # fmt: skip
         task.rows.append(row)
         self.scheduler.add(row)
+
+    def _root(self, task: Task) -> bytes:
+        """What keys depend on beside tokens: the adapter, and another one that came by the same name is another."""
+        name = task.job.adapter
+        if name is None:
+            return b""
+        if name not in self._adapters or self._adapters[name][0] is not task.adapter:
+            self._adapters[name] = (task.adapter, next(self._versions))
+        return f"adapter {self._adapters[name][1]} {name}".encode()
 
     def _writing(self, task: Task, index: int) -> Writing:
         ranked = task.open > task.job.n

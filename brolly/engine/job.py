@@ -55,7 +55,7 @@ class Job:
     split: Callable[[], Splitter] | None = None
     keep_special: bool = False  # whether the text shows control tokens, for `split` to read
     adapter: str | None = None  # a LoRA of the model, by its name
-    priority: int = 0  # higher goes first
+    priority: int = 0  # higher goes first; from -10 to 10
     user: str = ""  # whose share of the engine it takes
 
 

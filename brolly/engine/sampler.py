@@ -22,11 +22,13 @@ class Sampler:
     """Chooses tokens for one sequence; the same options, seed, index and logits give the same tokens.
 
     What a seed promises: draw i of answer `index` is one number of a generator that knows the seed, the index and i
-    alone; no neighbour in a batch and no other thread moves it. So where the network computes the same numbers, the
-    text is the same, on every machine. The numbers are the same from run to run of the same steps. In a batch, behind a
-    prompt found in the cache, or with other kernels, they may differ in the last bits: in float32 by about a millionth,
-    which a text mostly never shows; in bfloat16 by about a hundredth, which now and then turns the draw of a close
-    choice, and the text goes on otherwise from there.
+    alone; no neighbour in a batch and no other thread moves it. So where the network computes the same bits, the text
+    is the same, on every machine. Which bits are the same:
+    - By the fused kernel for batches (`Pages.describe` tells), those of one request, alone or beside any others, its
+      prompt cut anywhere, found in the cache or computed again: through the engine, the text is the same.
+    - By torch, and between the engine and a single stream, which has a kernel of its own, sums run in another order. In
+      float32 they differ by about a millionth, which a text mostly never shows; in bfloat16 by about a hundredth, which
+      now and then turns a close choice, and the text goes on otherwise from there.
     """
 
     def __init__(self, options: GenerateOptions, prompt: Sequence[int] = (), index: int = 0) -> None:

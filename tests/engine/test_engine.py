@@ -286,6 +286,23 @@ def test_a_failure_of_the_network_ends_those_who_run_and_no_later_ones(bench: Ca
     made.at_rest()
 
 
+def test_an_adapter_that_comes_anew_finds_nothing_of_the_old_one(bench: Callable[..., Bench]) -> None:
+    there: dict[str, object] = {"x": object()}
+    made = bench(adapter=there.__getitem__)
+    made.pages.forward = without_adapters(made.pages.forward)  # type: ignore[method-assign]
+
+    def cached() -> int:
+        return made.together([job(range(1, 70), adapter="x")])[0].usage.cached_tokens
+
+    assert (cached(), cached()) == (0, 64)
+    there["x"] = object()
+    assert (cached(), cached()) == (0, 64)
+
+
+def without_adapters(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda stretches: forward([stretch._replace(adapter=None) for stretch in stretches])
+
+
 def test_what_never_fits_is_told_at_once(bench: Callable[..., Bench]) -> None:
     made = bench(None, 4)
     with pytest.raises(ContextTooLong, match="holds 400"):
