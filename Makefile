@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PROMPT ?= Once upon a time
 
-.PHONY: run test check lint bench clean
+.PHONY: run test test-web check lint bench clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -22,6 +22,11 @@ run: .venv/installed
 
 test: .venv/test-installed
 	$(BIN)/python -m pytest
+
+test-web: .venv/test-installed
+	$(BIN)/pip install --quiet 'playwright>=1.50'
+	which chromium chromium-browser google-chrome > /dev/null || $(BIN)/playwright install --with-deps chromium
+	$(BIN)/python -m pytest tests/web
 
 lint: .venv/test-installed
 	$(BIN)/ruff check .

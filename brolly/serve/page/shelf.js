@@ -45,7 +45,7 @@ export async function models(main) {
       } }, "Load");
     const line = [told.kind, told.parameters?.total && `${count(told.parameters.total)} parameters`, told.context_length && `${count(told.context_length)} context`].filter(Boolean).join(" · ");
     return h("article", { class: "card" }, h("h2", {}, model.id), h("div", { class: "soft" }, line), h("div", { class: "tags" }, tags),
-      h("div", { class: "soft" }, [told.licence && `licence ${told.licence}`, held?.bytes && bytes(held.bytes), held?.until && `until ${new Date(held.until * 1000).toLocaleTimeString()}`].filter(Boolean).join(" · ")),
+      h("div", { class: "soft" }, [told.licence?.id && `licence ${told.licence.id}`, held?.bytes && bytes(held.bytes), held?.until && `until ${new Date(held.until * 1000).toLocaleTimeString()}`].filter(Boolean).join(" · ")),
       bar, h("div", { class: "row" }, act, h("button", { class: "plain", onclick: () => show(model) }, "Card")));
   }
 
