@@ -15,8 +15,7 @@ def flags(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int | None:
     found = ask(args, "/v1/brolly/unload", {"model": args.model})
-    goes = (
-        f"goes when {requests(found['uses'])} are done" if found["state"] == "leaving" else "is not in memory any more"
-    )
+    n = found["uses"]
+    goes = f"goes when {requests(n)} {'is' if n == 1 else 'are'} done" if n else "is not in memory any more"
     print(f"{found['name']} {goes}.")
     return 0

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -141,9 +142,9 @@ class House:
         entry.share.pinned = False
         if entry.model is not None and not entry.share.uses:
             self._release(entry)
-        elif entry.model is not None:
+        elif entry.share.uses:
             entry.share.keep_alive = 0
-        if entry.model is None:
+        if not entry.share.uses:
             await asyncio.gather(*self._closing)
         return entry
 
@@ -222,8 +223,10 @@ class House:
 
     async def _keep(self, entry: Entry) -> None:
         """Load a pinned model; why it cannot be is in the log, and the server runs on."""
-        with suppress(BrollyError):
+        try:
             await self.load(entry.name)
+        except BrollyError as error:
+            log.error("%s is pinned and was not loaded: %s", entry.name, error)
 
     async def _tick(self) -> None:
         while True:
@@ -241,8 +244,7 @@ class House:
         share = entry.share
         while share.leaving and not self._closed:
             await self._wait(TICK)
-        if self._closed:
-            raise Refused("The server is shutting down.", 503, "server_error")
+        self._open()
         if entry.model is None and share.uses >= self.settings.waiting:
             raise Busy(f"{share.uses:,} requests wait for {entry.name} already; try again later.", 5)
         self.ledger.enter(share)
@@ -258,6 +260,10 @@ class House:
             self._leave(entry)
             raise
         return entry.model
+
+    def _open(self) -> None:
+        if self._closed:
+            raise Refused("The server is shutting down.", 503, "server_error")
 
     def _leave(self, entry: Entry) -> None:
         self.ledger.leave(entry.share)
@@ -289,11 +295,12 @@ class House:
             if known is None:
                 log.exception("%s failed to load", entry.name)
                 known = Refused(f"{entry.name} failed to load; the server's log tells why.", 500, "server_error")
-            elif not isinstance(known, Busy):
-                log.warning("%s was not loaded: %s", entry.name, known)
             if not isinstance(known, Busy):
+                log.warning("%s was not loaded: %s", entry.name, known)
                 self.counts["failures", entry.name] += 1
                 entry.failed = known, self.clock()
+            forget_frames(error)
+            await asyncio.to_thread(memory.give_back, self.device)
             raise known from None
         else:
             entry.model, entry.failed, share.ready = model, (None, 0.0), True
@@ -334,7 +341,8 @@ class House:
                         ledger.reserve(entry.share, n_bytes)
                         return n_bytes - need.weights - need.workspace
                 waited = self.clock() - began
-                if not entry.share.uses or self._closed:
+                self._open()
+                if not entry.share.uses:
                     raise Busy(f"nobody waits for {entry.name} any more.")
                 if waited >= self.settings.room_seconds:
                     raise Busy(
@@ -354,6 +362,7 @@ class House:
         """Take a model away from its entry and close it in a thread."""
         box, entry.model = [entry.model], None
         self.ledger.clear(entry.share)
+        entry.share.keep_alive = self.settings.keep_alive  # what a request said holds while the model is here
         self.counts["unloads", entry.name] += 1
         log.info("%s is unloaded", entry.name)
 
@@ -381,3 +390,11 @@ class House:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):  # wait_for would lose a cancelling that comes with the change
                 await change.wait()
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Let go of what an error's frames hold: half a model, where it came in the middle of a load."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -307,6 +308,31 @@ def test_a_failed_load_is_told_to_all_and_not_tried_again_at_once(
     run(work())
 
 
+def test_a_failed_load_keeps_nothing_of_what_it_had_built(named: Callable[..., tuple[str, ...]]) -> None:
+    class Half:
+        pass
+
+    built: list[weakref.ref[Half]] = []
+
+    class Failing(FakeHouse):
+        def bring(self, entry: Entry, cache: int) -> Any:
+            half = Half()
+            built.append(weakref.ref(half))
+            try:
+                raise ValueError(f"{half}")
+            except ValueError as error:
+                raise CheckpointError("broken.") from error
+
+    async def work() -> None:
+        async with living(Failing(Settings(models=named("a")))) as house:
+            for _ in range(2):
+                with pytest.raises(CheckpointError):
+                    await house.load("a")
+            assert len(built) == 1 and built[0]() is None
+
+    run(work())
+
+
 def test_a_verb_that_a_model_has_not_loads_nothing(named: Callable[..., tuple[str, ...]]) -> None:
     async def work() -> None:
         async with living(FakeHouse(Settings(models=named("a")))) as house:
@@ -487,6 +513,7 @@ def test_unloading_what_is_in_use_waits_for_its_requests(named: Callable[..., tu
                 assert house.closed == []
             await until(lambda: house.closed == ["a"])
             await house.load("a")
+            assert house.entries["a"].share.keep_alive == house.settings.keep_alive
             assert house.state(await house.unload("a")) == "away" and house.closed == ["a", "a"]
 
     run(work())
