@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a template stands on its line whole
 """How models write calls and thoughts is deduced from their templates: published ones and our own."""
 
 from __future__ import annotations
@@ -258,3 +259,13 @@ def test_a_template_that_has_to_be_stopped_is_asked_once() -> None:
     with pytest.raises(TemplateError, match="was stopped"):
         format_of(template)
     assert n == 1
+
+
+@pytest.mark.parametrize("prose", ["[", '{"a": ', "<", "<x>", " ", "zebra_tool", "```", "a"])
+def test_prose_around_calls_makes_no_marks_and_no_delay(prose: str) -> None:
+    much = "{{ (PROSE * 50000) }}".replace("PROSE", repr(prose))
+    call = "{{ m.content or '' }}{% for tc in m.tool_calls or [] %}PROSE{{ tc.function.name }}{{ tc.function.arguments | tojson }}PROSE{% endfor %}"
+    template = ChatTemplate("{% for m in messages %}" + call.replace("PROSE", much) + "{% endfor %}", SPECIAL)
+    format = format_of(template)
+    assert len(str(format.calls)) < 2_000
+    assert "What?" in render_chat(template, format, [QUESTION], tools=TOOLS)

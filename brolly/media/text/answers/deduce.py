@@ -36,7 +36,9 @@ TOOLS: list[dict[str, Any]] = [
     }
     for name in (FIRST, SECOND)
 ]
-TAG = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]|◁[^▷]*▷|```\w*")
+TAG = re.compile(r"<[^<>\s]{1,80}>|\[/?[A-Z_]{1,80}\]|◁[^▷]{1,80}▷|```\w{0,80}")
+LONG = 256  # characters of a mark; what is longer is no mark but a template's prose
+NEAR = 16  # brackets before a name, of which one may open the call's JSON
 # what ends an answer or begins the next turn, whoever writes it
 TURN = re.compile(r"<[|｜]?(eo[mts]\b|eo[mts]_|end\||im_|END_OF|START_OF|start_|end[_▁]of)|</s>")
 PAIRS = (
@@ -85,7 +87,7 @@ def deduce(template: ChatTemplate, control: Collection[str], added: Collection[s
         return Deduced(Channels(), None, shown, True, True, system, within, single=True)
     thoughts = _thoughts(template, source, names)
     for part, objects, given, empty, alone in _renderings(template):
-        if (calls := _calls(part, given)) is not None:
+        if (calls := _calls(part, given)) is not None and _short(calls):
             calls = _with_others(calls, source, names)
             return Deduced(calls, thoughts, shown, True, objects, system, within, empty, alone, not part.two)
     found = next((calls for mark, calls in NAMED if mark in source or (shown and mark in names)), None)
@@ -189,10 +191,10 @@ def _calls(part: Part, id: str) -> Calls | None:
     """The format of a rendered call."""
     body = part.one
     at = body.index(FIRST)
-    for start in (m.start() for m in re.finditer(r"[\[{]", body[:at])):
+    for start in [m.start() for m in re.finditer(r"[\[{]", body[:at])][-NEAR:]:
         try:
             value, length = json.JSONDecoder().raw_decode(body[start:])
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         call = value[0] if isinstance(value, list) and value else value
         call = call.get("function", call) if isinstance(call, dict) else {}
@@ -204,11 +206,16 @@ def _calls(part: Part, id: str) -> Calls | None:
     try:
         start = body.index("{", at)
         value, length = json.JSONDecoder().raw_decode(body[start:])
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if value == ARGUMENTS:
         return _named(part, at, start, start + length, id)
     return _tagged(part, at)
+
+
+def _short(calls: Calls) -> bool:
+    texts = [t for found in vars(calls).values() for t in (found if isinstance(found, tuple) else [found])]
+    return all(len(text) <= LONG for text in texts if isinstance(text, str))
 
 
 def _mark(begin: str) -> str:
