@@ -56,75 +56,78 @@ INLINE int64_t block_size(int64_t depth) { return whole(depth, DEPTH) * TILE + 6
 // What is endless is told by its key; as a value it would touch all through masked sums.
 INLINE __m512 bounded(floats x) { return _mm512_maskz_mov_ps(~_mm512_fpclass_ps_mask((__m512)x, 0x99), (__m512)x); }
 
-// ---- few tokens: rows of W in lanes, so that each is read in long runs ----
+// ---- few tokens ----
 
 #ifdef __AMX_BF16__
 enum { FEW = 0 };  // tiles read 64 bytes of a row at a time as it is
 INLINE void few(const bf16 *w, int64_t rows, int64_t depth, const bf16 *x, int64_t x_stride, int64_t count, const bf16 *later, float *c) {}
 #else
-enum { FEW = 12 };
+enum { FEW = 12, MOST_LANES = 8 };  // tokens of a product, lanes of attention
 
-// 16 rows by some tokens (x: a row each); sums run as in `strip`. Meanwhile what lies at `later` comes nearer.
-INLINE void slim(const bf16 *w, int64_t depth, const bf16 *x, int64_t x_stride, const int tokens, const char *later, float *c) {
+// For how many tokens `count` are computed.
+INLINE int64_t slots(int64_t count) { return count <= 2 ? count : count <= 8 ? whole(count, 2) : FEW; }
+
+
+// sums (tokens, 16 rows) += W (16, depth) times x, a row a token, in the order of `strip`: rows stand in lanes, so that each
+// is read in long runs. Meanwhile as much memory from `later` on comes nearer.
+INLINE void slim(const bf16 *w, int64_t depth, const bf16 *x, int64_t x_stride, const int tokens, const char *later, float *out) {
     __m512i rows[TILE];
     __m512 sums[TILE];
-    for (int t = 0; t < tokens; t++) sums[t] = _mm512_setzero_ps();
-    for (int64_t k = 0; k + 32 <= depth; k += 32) {
+    for (int t = 0; t < tokens; t++) sums[t] = _mm512_loadu_ps(out + t * TILE);
+    for (int64_t k = 0; k < depth; k += 32) {
+        const int half = depth - k < 32;
         for (int i = 0; i < TILE; i++) {
             __builtin_prefetch(later + k * 32 + i * 64, 0, 2);
-            rows[i] = _mm512_loadu_si512(w + i * depth + k);
+            rows[i] = half ? _mm512_zextsi256_si512(_mm256_loadu_si256((const __m256i *)(w + i * depth + k)))
+                           : _mm512_loadu_si512(w + i * depth + k);
         }
         turn(rows);
 #pragma GCC unroll 16
-        for (int i = 0; i < TILE; i++)
+        for (int i = 0; i < TILE; i++) {
+            if (i == TILE / 2 && half) break;
 #pragma GCC unroll 12
             for (int t = 0; t < tokens; t++) {
                 int32_t pair;
                 memcpy(&pair, x + t * x_stride + k + 2 * i, 4);
                 sums[t] = _mm512_dpbf16_ps(sums[t], (__m512bh)rows[i], (__m512bh)_mm512_set1_epi32(pair));
             }
+        }
     }
-    if (depth % 32) {  // 16 more
-        const int64_t k = depth - 16;
-        for (int i = 0; i < TILE; i++) rows[i] = _mm512_zextsi256_si512(_mm256_loadu_si256((const __m256i *)(w + i * depth + k)));
-        turn(rows);
-        for (int i = 0; i < TILE / 2; i++)
-            for (int t = 0; t < tokens; t++) {
-                int32_t pair;
-                memcpy(&pair, x + t * x_stride + k + 2 * i, 4);
-                sums[t] = _mm512_dpbf16_ps(sums[t], (__m512bh)rows[i], (__m512bh)_mm512_set1_epi32(pair));
-            }
+    for (int t = 0; t < tokens; t++) _mm512_storeu_ps(out + t * TILE, sums[t]);
+}
+
+static __attribute__((noinline)) void slim_rows(const bf16 *w, int64_t depth, const bf16 *x, int64_t x_stride, int64_t count,
+                                                const void *later, float *out) {
+    switch (slots(count)) {
+        case 1: slim(w, depth, x, x_stride, 1, later, out); break;
+        case 2: slim(w, depth, x, x_stride, 2, later, out); break;
+        case 4: slim(w, depth, x, x_stride, 4, later, out); break;
+        case 6: slim(w, depth, x, x_stride, 6, later, out); break;
+        case 8: slim(w, depth, x, x_stride, 8, later, out); break;
+        default: slim(w, depth, x, x_stride, FEW, later, out);
     }
-    for (int t = 0; t < TILE; t++) rows[t] = t < tokens ? (__m512i)sums[t] : _mm512_setzero_si512();
-    turn(rows);
-    for (int i = 0; i < TILE; i++) _mm512_store_si512(c + i * TILE, rows[i]);
 }
 
 // c (rows, 16) = W (rows, depth) times x, for up to FEW tokens; rows and depth are multiples of 16.
 static void few(const bf16 *w, int64_t rows, int64_t depth, const bf16 *x, int64_t x_stride, int64_t count, const bf16 *later, float *c) {
     for (int64_t r = 0; r < rows; r += TILE, w += TILE * depth, c += TILE * TILE) {
-        const char *next = (const char *)(r + TILE < rows ? w + TILE * depth : later);
-        switch (count) {
-            case 1: slim(w, depth, x, x_stride, 1, next, c); break;
-            case 2: slim(w, depth, x, x_stride, 2, next, c); break;
-            case 3: case 4: slim(w, depth, x, x_stride, 4, next, c); break;
-            case 5: case 6: slim(w, depth, x, x_stride, 6, next, c); break;
-            case 7: case 8: slim(w, depth, x, x_stride, 8, next, c); break;
-            case 9: case 10: slim(w, depth, x, x_stride, 10, next, c); break;
-            default: slim(w, depth, x, x_stride, FEW, next, c);
-        }
+        __m512i sums[TILE];
+        for (int t = 0; t < TILE; t++) sums[t] = _mm512_setzero_si512();
+        slim_rows(w, depth, x, x_stride, count, r + TILE < rows ? w + TILE * depth : later, (float *)sums);
+        turn(sums);
+        for (int i = 0; i < TILE; i++) _mm512_store_si512(c + i * TILE, sums[i]);
     }
 }
 #endif
 
 // The first block of what a product reads, a row a token.
-static void flatten(const bf16 *in, int64_t depth, int64_t count, bf16 *out, int64_t stride) {
+static void flatten(const bf16 *in, int64_t depth, bf16 *out, int64_t stride) {
     for (int64_t c = 0; c < depth; c += UNIT) {
         const int half = depth - c < UNIT;
         __m512i rows[TILE];
         for (int i = 0; i < TILE; i++) rows[i] = half && i >= TILE / 2 ? _mm512_setzero_si512() : _mm512_loadu_si512(in + (c + 2 * i) * TILE);
         turn(rows);
-        for (int i = 0; i < whole(count, 2); i++) _mm512_mask_storeu_epi32(out + i * stride + c, half ? 0xff : 0xffff, rows[i]);
+        for (int i = 0; i < FEW; i++) _mm512_mask_storeu_epi32(out + i * stride + c, half ? 0xff : 0xffff, rows[i]);
     }
 }
 
@@ -255,7 +258,7 @@ static void finish_head(const Pass *p, const Layer *l, int64_t layer, float *c, 
 }
 
 // Rows r … of one block, c (rows, 16), through the activation function; `up` is what a gate multiplies.
-INLINE void feed(const Pass *p, const Layer *l, const float *c, const float *up, int64_t r, int64_t rows, int64_t t, int64_t act) {
+static void feed(const Pass *p, const Layer *l, const float *c, const float *up, int64_t r, int64_t rows, int64_t t, int64_t act) {
     const int64_t F = p->net->hidden_dim;
     bf16 *out = p->hidden + t * block_size(F) + r * TILE;
     for (int64_t i = 0; i < rows; i += 2) {
@@ -305,14 +308,14 @@ typedef struct {
 } Product;
 
 // All of W (rows, depth) times `in`, shared out in panels of rows; each unit of rows of some blocks is finished at once.
-INLINE void product(const Pass *p, const Layer *l, int64_t layer, atomic_int *next, int index, int n, const Product q) {
+static void product(const Pass *p, const Layer *l, int64_t layer, atomic_int *next, int index, int n, const Product q) {
     const int64_t unit = q.kind <= VALUE ? p->net->head_dim : UNIT, size = panel_of(q.rows, q.depth, unit, q.count, n), C = p->net->dim;
     const int64_t in_block = block_size(q.depth), groups = (q.blocks + BLOCKS - 1) / BLOCKS, depth = q.depth;
     const int thin = q.count <= FEW;
     float c[BLOCKS][MAX_HEAD][TILE] __attribute__((aligned(64))), gate[BLOCKS][UNIT][TILE] __attribute__((aligned(64)));
-    bf16 *flat = p->flat + index * whole(FEW, 2) * p->flat_stride;
+    bf16 *flat = p->flat + index * FEW * p->flat_stride;
     int64_t a = take(next, size);
-    if (thin && a < q.rows) flatten(q.in, depth, q.count, flat, p->flat_stride);
+    if (thin && a < q.rows) flatten(q.in, depth, flat, p->flat_stride);
     while (a < q.rows) {
         const int64_t end = least(a + size, q.rows), after = take(next, size);
         for (int64_t j = 0; j < groups; j++) {
@@ -398,13 +401,17 @@ static void attend(const Pass *p, const Layer *l, int64_t layer, const Item *ite
                 }
             }
             const floats fade = power(top[g] - peak);
-            floats even = {0}, odd = {0};
-            for (int64_t j = from - s; j < n; j += 2) {
-                const floats a = power(loadf(scores[g][j]) - peak), z = power(loadf(scores[g][j + 1]) - peak);
-                even += a, odd += z;
-                _mm512_store_si512(shares[g][j], paired(a, z));
-            }
-            sum[g] = sum[g] * fade + (even + odd), top[g] = peak;
+            floats parts[TILE] = {0};
+            for (int64_t j = from - s; j < n; j += TILE)
+#pragma GCC unroll 8
+                for (int i = 0; i < TILE; i += 2) {
+                    const floats a = power(loadf(scores[g][j + i]) - peak), z = power(loadf(scores[g][j + i + 1]) - peak);
+                    parts[i] += a, parts[i + 1] += z;
+                    _mm512_store_si512(shares[g][j + i], paired(a, z));
+                }
+            for (int half = TILE / 2; half; half /= 2)
+                for (int i = 0; i < half; i++) parts[i] += parts[i + half];
+            sum[g] = sum[g] * fade + parts[0], top[g] = peak;
             for (int64_t d = 0; begun && d < D; d++) storef(mixed[g][d], loadf(mixed[g][d]) * fade);
         }
         for (int64_t k = from; k < s + n; k += PAGE, begun = 1)
@@ -424,6 +431,95 @@ static void attend(const Pass *p, const Layer *l, int64_t layer, const Item *ite
     }
 }
 
+#ifndef __AMX_BF16__
+// The same for a few lanes, with keys and then channels in the processor's lanes: what is read is read in long runs.
+static void attend_few(const Pass *p, const Layer *l, int64_t layer, const Item *item, int64_t kv) {
+    const Network *net = p->net;
+    const int64_t D = net->head_dim, H = net->n_heads, R = H / net->n_kv_heads, lanes = item->lanes;
+    const Row *row = p->rows + item->row;
+    bf16 queries[MOST_LANES][MAX_HEAD] __attribute__((aligned(64))), shares[MOST_LANES][KEYS] __attribute__((aligned(64)));
+    float scores[KEYS / TILE][MOST_LANES][TILE] __attribute__((aligned(64)));
+    float mixed[MAX_HEAD / TILE][MOST_LANES][TILE] __attribute__((aligned(64)));
+    float top[MOST_LANES], sum[MOST_LANES];
+    int64_t position[MOST_LANES];
+    memset(queries, 0, sizeof queries), memset(shares, 0, sizeof shares), memset(mixed, 0, sizeof mixed);
+    for (int t = 0; t < lanes; t++) {
+        const int64_t at = (item->lane + t) / R, h = kv * R + (item->lane + t) % R;
+        memcpy(queries[t], p->queries + ((item->token + at) * H + h) * D, D * 2);
+        position[t] = row->start + at, top[t] = -1e30f, sum[t] = 0;
+    }
+    const int64_t window = l->window ? l->window : INT32_MAX, newest = position[lanes - 1];
+    const int64_t first = most(0, position[0] + 1 - window) / PAGE * PAGE;
+    const __m512i count = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (int64_t s = first / KEYS * KEYS, from = first; s <= newest; s += KEYS, from = s) {
+        const int64_t end = s + least(KEYS, whole(newest + 1 - s, PAGE)), n = (end - from) / TILE;
+        for (int64_t j = 0; j < n; j++) {
+            const int64_t k = from + j * TILE, in = k % PAGE * D;
+            const bf16 *ahead = keys_of(p, layer, kv, row->pages[least(k + PAGE, end - 1) / PAGE]) + in;
+            for (int64_t i = 0; from == first && i < TILE * D; i += 32) __builtin_prefetch(ahead + i, 0, 2);
+            memset(scores[j], 0, sizeof scores[j]);
+            slim_rows(keys_of(p, layer, kv, row->pages[k / PAGE]) + in, D, queries[0], MAX_HEAD, lanes,
+                      values_of(p, layer, kv, row->pages[k / PAGE]) + in, scores[j][0]);
+            const __m512i key = _mm512_add_epi32(_mm512_set1_epi32((int)k), count);
+            for (int t = 0; t < lanes; t++) {
+                const __mmask16 hidden = _mm512_cmpgt_epi32_mask(key, _mm512_set1_epi32((int)position[t])) |
+                                         _mm512_cmple_epi32_mask(key, _mm512_set1_epi32((int)most(position[t] - window, -1)));
+                _mm512_mask_store_ps(scores[j][t], hidden, _mm512_set1_ps(-1e30f));
+            }
+        }
+        for (int t = 0; t < lanes; t++) {
+            __m512 peaks = _mm512_set1_ps(top[t]);
+            for (int64_t j = 0; j < n; j++) peaks = _mm512_max_ps(peaks, _mm512_load_ps(scores[j][t]));
+            const float peak = _mm512_reduce_max_ps(peaks);
+            const floats fade = power((floats){0} + (top[t] - peak));
+            floats parts = {0};
+            for (int64_t j = 0; j < n; j++) {
+                const floats share = power(loadf(scores[j][t]) - peak);
+                parts += share;
+                _mm256_store_si256((__m256i *)(shares[t] + j * TILE), (__m256i)_mm512_cvtneps_pbh((__m512)share));
+            }
+            sum[t] = sum[t] * fade[0] + _mm512_reduce_add_ps((__m512)parts), top[t] = peak;
+            for (int64_t d = 0; from > first && d < D / TILE; d++) storef(mixed[d][t], loadf(mixed[d][t]) * fade);
+        }
+        for (int64_t d = 0; d < D / TILE; d++)
+            for (int64_t k = from; k < end; k += PAGE)  // and the next KEYS come nearer
+                slim_rows(values_of(p, layer, kv, row->pages[k / PAGE]) + d * TILE * PAGE, PAGE, shares[0] + k - from, KEYS, lanes,
+                          keys_of(p, layer, kv, row->pages[least(k + KEYS, newest) / PAGE]) + d * TILE * PAGE, mixed[d][0]);
+    }
+    for (int t = 0; t < lanes; t++) {
+        const int64_t token = item->token + (item->lane + t) / R, h = kv * R + (item->lane + t) % R;
+        bf16 *out = p->mixed + token / TILE * block_size(H * D) + h * D * TILE + token % TILE * 2;
+        const floats share = (floats){0} + 1.0f / sum[t];
+        for (int64_t d = 0; d < D; d += TILE) {
+            bf16 found[TILE] __attribute__((aligned(32)));
+            _mm256_store_si256((__m256i *)found, (__m256i)_mm512_cvtneps_pbh((__m512)(loadf(mixed[d / TILE][t]) * share)));
+            for (int i = 0; i < TILE; i += 2) memcpy(out + (d + i) * TILE, found + i, 4);
+        }
+    }
+}
+#endif
+
+INLINE void look(const Pass *p, const Layer *l, int64_t layer, const Item *item, int64_t kv) {
+#ifndef __AMX_BF16__
+    if (item->lanes <= MOST_LANES) {
+        attend_few(p, l, layer, item, kv);
+        return;
+    }
+#endif
+    attend(p, l, layer, item, kv);
+}
+
+// The norm of all blocks; of a single one by every thread for itself, which is sooner done than waited for.
+INLINE void normalise_all(const Pass *p, atomic_int *next, int n, const bf16 *w, const bf16 *b, bf16 *ready) {
+    const int64_t C = p->net->dim;
+    if (p->blocks == 1) {
+        normalise(p->net, p->x, w, b, ready);
+        return;
+    }
+    for (int64_t a; (a = take(next, 1)) < p->blocks;) normalise(p->net, p->x + a * C * TILE, w, b, ready + a * block_size(C));
+    meet(n);
+}
+
 static void work(void *argument, int index, int n) {
     const Pass *p = argument;
     const Network *net = p->net;
@@ -434,24 +530,23 @@ static void work(void *argument, int index, int n) {
     for (; (a = take(next, 1)) < p->blocks;) enter(p, a);
     next++, meet(n);
     Product q = {.blocks = p->blocks, .count = p->count};
+    bf16 *ready = p->ready + (p->blocks == 1 ? index * block_size(C) : 0);
     for (int64_t i = 0; i < net->n_layers; i++) {
         const Layer *l = net->layers + i;
-        for (; (a = take(next, 1)) < p->blocks;) normalise(net, p->x + a * C * TILE, l->norm1, l->norm1_b, p->ready + a * block_size(C));
-        next++, meet(n);
-        q.in = p->ready, q.depth = C, q.rows = H * D;
+        normalise_all(p, next++, n, l->norm1, l->norm1_b, ready);
+        q.in = ready, q.depth = C, q.rows = H * D;
         q.kind = QUERY, q.w = l->q, q.b = l->q_b, q.later = l->k, product(p, l, i, next++, index, n, q);
         q.rows = KV * D;
         q.kind = KEY, q.w = l->k, q.b = l->k_b, q.later = l->v, product(p, l, i, next++, index, n, q);
         q.kind = VALUE, q.w = l->v, q.b = l->v_b, q.later = l->o, product(p, l, i, next++, index, n, q);
         meet(n);
-        for (; (a = take(next, 1)) < KV * p->n_items;) attend(p, l, i, p->items + a / KV, a % KV);
+        for (; (a = take(next, 1)) < KV * p->n_items;) look(p, l, i, p->items + a / KV, a % KV);
         next++, meet(n);
         q.in = p->mixed, q.depth = H * D, q.rows = C;
         q.kind = ADD, q.w = l->o, q.b = l->o_b, q.later = l->gate ? l->gate : l->up, product(p, l, i, next++, index, n, q);
         meet(n);
-        for (; (a = take(next, 1)) < p->blocks;) normalise(net, p->x + a * C * TILE, l->norm2, l->norm2_b, p->ready + a * block_size(C));
-        next++, meet(n);
-        q.in = p->ready, q.depth = C, q.rows = F;
+        normalise_all(p, next++, n, l->norm2, l->norm2_b, ready);
+        q.in = ready, q.depth = C, q.rows = F;
         q.kind = FEED, q.gate = l->gate, q.w = l->up, q.b = NULL, q.later = l->down, product(p, l, i, next++, index, n, q);
         meet(n);
         q.in = p->hidden, q.depth = F, q.rows = C, q.gate = NULL;
@@ -510,8 +605,8 @@ static int64_t share_out(const Network *net, const Row *rows, int64_t n_rows, in
     const int64_t lanes = p->blocks * TILE, wanted = whole(p->n_wanted, TILE);
     const int64_t panels = net->vocab_size / panel_of(net->vocab_size, C, UNIT, p->n_wanted, (int)n_threads) + 1;
     const int64_t sizes[] = {
-        lanes * C * 4, lanes * most(C, D) * 4, p->blocks * block_size(C) * 2, p->blocks * block_size(H * D) * 2,
-        p->blocks * block_size(F) * 2, lanes * H * D * 2, n_threads * whole(FEW, 2) * p->flat_stride * 2, lanes * 4, lanes * 4,
+        lanes * C * 4, lanes * most(C, D) * 4, (p->blocks == 1 ? n_threads : p->blocks) * block_size(C) * 2, p->blocks * block_size(H * D) * 2,
+        p->blocks * block_size(F) * 2, lanes * H * D * 2, n_threads * FEW * p->flat_stride * 2, lanes * 4, lanes * 4,
         lanes * 4, p->n_items * (int64_t)sizeof(Item), panels * wanted * 4, panels * wanted * 4,
         (net->n_layers * PHASES + 3) * (int64_t)sizeof(atomic_int),
     };
