@@ -10,7 +10,6 @@ import re
 import secrets
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from time import perf_counter
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from brolly.serve import logs, strict_json
 from brolly.serve.account import Account, current
+from brolly.serve.bodies import Body, Given, too_large
 from brolly.serve.errors import Refused, respond
 from brolly.serve.keys import OPEN, Caller, Keys, is_address, is_loopback, needs_admin, presented
 from brolly.serve.metrics import Metrics
@@ -27,7 +27,6 @@ from brolly.serve.tracing import Tracing
 
 SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 CHANGES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-SLOWEST = 65536  # bytes a second by which a body's time limit grows, so that large files may take their time
 LOGGED = 10_000  # characters of a body in the log, where prompts may be there
 SECURITY = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 
@@ -58,17 +57,19 @@ class Watch:
             nonlocal whole
             if message["type"] == "http.response.start":
                 account.status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *added]
+                said = list(message.get("headers", ()))
+                known = {name.lower() for name, _ in said}
+                message["headers"] = said + [(name, value) for name, value in added if name not in known]
             elif not message.get("more_body", False):
                 whole = True
             await send(message)
 
         self.metrics.begin(account)
-        known = current.set(account)
+        before = current.set(account)
         try:
             await self.app(scope, receive, tell)
         finally:
-            current.reset(known)
+            current.reset(before)
             account.ended = perf_counter()
             account.route = getattr(scope.get("route"), "path", account.route)
             if not whole:
@@ -137,7 +138,7 @@ class Guard:
         host = headers.get(b"host")
         if self.keys or not local or not host:
             return
-        name = (urlsplit(f"//{host}").hostname or "") if host.isascii() else ""
+        name = parsed(f"//{host}")[1] if host.isascii() else ""
         single = name and "." not in name and ":" not in name  # no public name; only this network knows it
         literal = re.fullmatch(r"[0-9.]+", name) or ":" in name
         if not (single or literal or is_loopback(name) or name in self.names):
@@ -162,7 +163,7 @@ class Guard:
             return False
         if not origin:
             return headers.get(b"sec-fetch-site") == "cross-site"
-        return urlsplit(origin).netloc.lower() != headers.get(b"host").lower()
+        return parsed(origin)[0] != headers.get(b"host").lower()
 
     def admit(self, scope: Scope) -> Caller:
         """Whose request it is. Raises Refused: 401 without a key that is known, 403 where another scope is needed."""
@@ -179,7 +180,8 @@ class Guard:
         shown = presented(scope["headers"])[:4]
         caller = next((found for key in shown if (found := self.keys.caller(key)) is not None), None)
         if caller is None:
-            if path in OPEN and scope["method"] in ("GET", "HEAD") or (path == "/metrics" and not admin):
+            reads = scope["method"] in ("GET", "HEAD")
+            if (reads and (path in OPEN or path.startswith("/page/"))) or (path == "/metrics" and not admin):
                 return Caller(client, "user")
             what = "No API key was given" if not shown else "The API key is not known here"
             raise Refused(
@@ -193,13 +195,14 @@ class Guard:
     async def read(self, scope: Scope, headers: Headers, receive: Receive, account: Account) -> Receive:
         """What gives the route its body: read whole and checked, or counted while it comes if it is an upload."""
         length = headers.get(b"content-length")
-        if not headers.get(b"transfer-encoding") and (not length.isdigit() or int(length) == 0):
+        known = int(length) if re.fullmatch(r"[0-9]{1,18}", length) else 0
+        if not known and not headers.get(b"transfer-encoding"):
             return receive
         kind = headers.get(b"content-type").partition(";")[0].strip().lower()
         upload = kind == "multipart/form-data"
         most = self.settings.upload_bytes if upload else self.settings.body_bytes
         body = Body(receive, most, self.settings.body_seconds)
-        if length.isdigit() and int(length) > most:
+        if known > most:
             if not headers.get(b"expect"):
                 await body.discard()
             raise too_large(most)
@@ -217,6 +220,15 @@ class Guard:
         if self.settings.log_prompts:
             account.body = content[: LOGGED * 4].decode("utf-8", "replace")[:LOGGED]
         return Given(content, receive)
+
+
+def parsed(url: str) -> tuple[str, str]:
+    """A URL's host with its port, and without; "" for what is no URL."""
+    try:
+        found = urlsplit(url)
+        return found.netloc.lower(), found.hostname or ""
+    except ValueError:
+        return "", ""
 
 
 def route_path(scope: Scope) -> str:
@@ -239,62 +251,6 @@ class Headers(dict[bytes, str]):
         return super().get(name, default)
 
 
-class Given:
-    """A body that is here already; afterwards, what the connection tells."""
-
-    def __init__(self, content: bytes, receive: Receive) -> None:
-        self.content: bytes | None = content
-        self.receive = receive
-
-    async def __call__(self) -> Message:
-        if self.content is None:
-            return await self.receive()
-        content, self.content = self.content, None
-        return {"type": "http.request", "body": content, "more_body": False}
-
-
-class Body:
-    """A body that is still to come, within a size and a time. Raises Refused (413, 408)."""
-
-    def __init__(self, receive: Receive, most: int, seconds: float) -> None:
-        self.receive, self.most, self.seconds = receive, most, seconds
-        self.begun, self.length, self.ended = perf_counter(), 0, False
-
-    async def __call__(self) -> Message:
-        if self.ended:
-            return await self.receive()
-        left = self.begun + self.seconds + self.length / SLOWEST - perf_counter()
-        try:
-            async with asyncio.timeout(max(left, 0)):
-                message = await self.receive()
-        except TimeoutError:
-            raise cut(408, "timeout", f"The request's body did not arrive within {self.seconds:g} s.") from None
-        self.length += len(message.get("body", b""))
-        self.ended = not message.get("more_body", False)
-        if self.length > self.most:
-            await self.discard()
-            raise too_large(self.most)
-        return message
-
-    async def whole(self) -> bytes:
-        """All of it."""
-        parts: list[bytes] = []
-        while not self.ended:
-            message = await self()
-            if message["type"] == "http.disconnect":
-                raise cut(499, "client_left", "The client left before its request was whole.")
-            parts.append(message.get("body", b""))
-        return b"".join(parts) if len(parts) > 1 else parts[0]
-
-    async def discard(self) -> None:
-        """Read on for a moment: a client that is still writing does not read why it was refused."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(1):
-                while not self.ended:
-                    self.ended = not (await self.receive()).get("more_body", False)
-        self.ended = True
-
-
 class Patience:
     """Ends an `asyncio.timeout` after so many seconds without a message; costs nothing a message."""
 
@@ -312,12 +268,3 @@ class Patience:
 
     def stop(self) -> None:
         self.timer.cancel()
-
-
-def too_large(most: int) -> Refused:
-    return cut(413, "request_too_large", f"The request's body is larger than the {most:,} bytes that are taken.")
-
-
-def cut(status: int, code: str, message: str) -> Refused:
-    """A refusal after which the connection cannot be used, for the rest of the body may still come."""
-    return Refused(message, status, code=code, headers={"connection": "close"})

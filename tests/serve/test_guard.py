@@ -76,6 +76,19 @@ def test_the_servers_own_page_and_allowed_origins_may() -> None:
     assert client(settings).post("/v1/echo", json={"model": "m"}, headers=evil).status_code == 403
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [{"host": "["}, {"host": "[::1"}, {"origin": "http://["}, {"host": "a:b:c"}, {"origin": ""},
+     {"content-length": "²"}, {"content-length": "9" * 5000}, {"content-length": "-1"}, {"content-type": ";;;"},
+     {"traceparent": "²"}, {"authorization": "Bearer"}, {"x-api-key": "ü" * 99}],
+    ids=str,
+)  # fmt: skip
+def test_broken_headers_are_never_a_failure_of_ours(headers: dict[str, str]) -> None:
+    for settings in (Settings(), Settings(api_keys=(("a-key-of-a-user-0001", "user"),))):
+        sent = {name: value.encode("latin-1") for name, value in {**JSON, **headers}.items()}
+        assert client(settings).post("/v1/echo", content=b'{"model":"m"}', headers=sent).status_code < 500
+
+
 def test_cors_is_off_unless_asked_for() -> None:
     asks = {"origin": "https://good.example", "access-control-request-method": "POST"}
     assert "access-control-allow-origin" not in client().options("/v1/echo", headers=asks).headers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient  # noqa: E402
 
 from brolly.errors import OptionError  # noqa: E402
+from brolly.serve.app import create  # noqa: E402
 from brolly.serve.keys import Keys, is_loopback, needs_admin, read_keys  # noqa: E402
 from brolly.serve.settings import Settings  # noqa: E402
 from tests.serve.small import client, small  # noqa: E402
@@ -122,9 +124,16 @@ def test_health_is_told_to_everybody() -> None:
     assert client(KEYED).get("/health").status_code == 200
 
 
-def test_every_route_that_loads_unloads_pulls_or_deletes_models_is_an_admins() -> None:
-    from brolly.serve.app import create
+def test_the_pages_own_files_are_open_and_its_calls_are_not() -> None:
+    app = create(Settings(models=("mini-llm",), api_keys=KEYED.api_keys))
+    page = TestClient(app, base_url="http://localhost")
+    assert page.get("/").status_code == 200
+    files = set(re.findall(r'(?:src|href)="(/?page/[^"]+)"', page.get("/").text))
+    assert files and {page.get("/" + f.lstrip("/")).status_code for f in files} == {200}
+    assert page.get("/v1/models").status_code == 401
 
+
+def test_every_route_that_loads_unloads_pulls_or_deletes_models_is_an_admins() -> None:
     paths = create(Settings(models=("mini-llm",))).openapi()["paths"]
     words = ("load", "unload", "pull", "delete", "create", "copy", "push")
     found = [(m.upper(), p) for p, ways in paths.items() for m in ways if p.rsplit("/", 1)[-1] in words]
