@@ -175,5 +175,5 @@ def test_where_a_key_is_asked_for_the_page_asks_for_it(browser: Any, tmp_path: P
         page.goto(guarded.url)
         page.locator("dialog input").fill("secret")
         page.get_by_role("button", name="Use it").click()
-        page.wait_for_selector("select >> text=mini-llm", state="attached")
+        page.wait_for_function("() => document.querySelector('select option')?.value === 'mini-llm'")
         context.close()
