@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -123,7 +124,7 @@ class Engine:
         self._renew()
         self.pace = Pace(budget, least)
         self._tasks: set[Task] = set()  # that have begun and are not over
-        self._adapters: dict[str, tuple[Any, int]] = {}  # the latest of each name, and which of all it was
+        self._adapters: dict[str, tuple[weakref.ref[Any], int]] = {}  # the latest of each name, and which of all it was
         self._versions = count()
         self._inbox: deque[Task] = deque()
         self._bell = threading.Condition()
@@ -214,8 +215,10 @@ class Engine:
                     self._step()
             except Exception as error:  # our own mistake: nobody shall wait for ever
                 log.exception("the engine failed and starts anew")
-                self._end_all(error)
+                for task in self._tasks:
+                    task.rows = []
                 self._renew()
+                self._end_all(error)
             self._hand_out()
         self._end_all(BrollyError("the model was closed while it wrote."))
         self._hand_out()
@@ -250,8 +253,8 @@ class Engine:
         name = task.job.adapter
         if name is None:
             return b""
-        if name not in self._adapters or self._adapters[name][0] is not task.adapter:
-            self._adapters[name] = (task.adapter, next(self._versions))
+        if name not in self._adapters or self._adapters[name][0]() is not task.adapter:
+            self._adapters[name] = (weakref.ref(task.adapter), next(self._versions))
         return f"adapter {self._adapters[name][1]} {name}".encode()
 
     def _writing(self, task: Task, index: int) -> Writing:
@@ -291,6 +294,8 @@ class Engine:
     def _write(self, row: Row, logits: Tensor, likeliest: int) -> None:
         """The next token of a row, and of those that fork off it here."""
         rows, task = [row], row.payload.task
+        if task.over:  # another of its answers failed in this step
+            return
         try:
             if len(task.rows) < task.open:
                 rows += self._fork(task, row)

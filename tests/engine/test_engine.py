@@ -286,8 +286,28 @@ def test_a_failure_of_the_network_ends_those_who_run_and_no_later_ones(bench: Ca
     made.at_rest()
 
 
+def test_our_own_mistake_ends_those_who_are_there_and_no_later_ones(
+    bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, first = bench(), Sink()
+    monkeypatch.setattr(made.engine.scheduler, "advance", lambda plan: [][1])
+    made.engine.submit(job([1, 2, 3], n=3), first)
+    assert isinstance(first.wait()[-1], IndexError)
+    assert made.together([job([1, 2, 3])])[0].tokens == made.alone(job([1, 2, 3])).tokens
+    made.at_rest()
+
+
+def test_of_several_answers_that_fail_at_once_one_is_told(bench: Callable[..., Bench]) -> None:
+    made, bad = bench(), Sink()
+    made.engine.submit(job([1, 2, 3], guide=Breaks, n=4), bad)
+    assert isinstance(bad.wait()[-1], ValueError)
+    made.together([job([1])])
+    assert sum(isinstance(piece, BaseException) for piece in bad.got) == 1
+    made.at_rest()
+
+
 def test_an_adapter_that_comes_anew_finds_nothing_of_the_old_one(bench: Callable[..., Bench]) -> None:
-    there: dict[str, object] = {"x": object()}
+    there = {"x": Breaks()}  # any object does, as the network never sees it
     made = bench(adapter=there.__getitem__)
     made.pages.forward = without_adapters(made.pages.forward)  # type: ignore[method-assign]
 
@@ -295,7 +315,7 @@ def test_an_adapter_that_comes_anew_finds_nothing_of_the_old_one(bench: Callable
         return made.together([job(range(1, 70), adapter="x")])[0].usage.cached_tokens
 
     assert (cached(), cached()) == (0, 64)
-    there["x"] = object()
+    there["x"] = Breaks()
     assert (cached(), cached()) == (0, 64)
 
 
