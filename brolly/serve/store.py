@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import sys
 import threading
 import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from uuid import uuid4
 
 from brolly.errors import OptionError
@@ -74,9 +75,11 @@ class Store:
         self.folder, self.most_bytes, self.days = folder, most_bytes, days
         self._lock, self._turn = threading.Lock(), threading.Lock()  # of a statement; of reading, changing and writing
         self._looked = 0.0
-        self._run = f"{os.getpid()}:{uuid4().hex}"
+        self._run = uuid4().hex
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._mark = self._marked(self._run).open("wb")
+            _hold(self._mark)
             self._db = sqlite3.connect(folder / "responses.sqlite3", timeout=30, check_same_thread=False)
             (folder / "responses.sqlite3").chmod(0o600)
             self._db.execute("pragma auto_vacuum = incremental")
@@ -191,6 +194,8 @@ class Store:
     def close(self) -> None:
         with self._lock:
             self._db.close()
+            self._mark.close()
+            self._marked(self._run).unlink(missing_ok=True)
 
     def _forget(self, id: str, size: int) -> None:
         for table in ("responses", "conversations"):
@@ -226,11 +231,11 @@ class Store:
 
     def _bury(self) -> None:
         """Responses that a process which is no more was writing have failed."""
-        held = self._db.execute("select id, run, response from responses where status in (?, ?)", UNFINISHED)
+        held = self._db.execute("select id, run, response from responses where status in (?, ?)", UNFINISHED).fetchall()
+        dead = {run for run in {run for _, run, _ in held} if not self._lives(run)}
         with self._db:
-            for id, run, said in held.fetchall():
-                pid = int(run.partition(":")[0])
-                if pid != os.getpid() and _alive(pid):
+            for id, run, said in held:
+                if run not in dead:
                     continue
                 response = json.loads(zlib.decompress(said))
                 response["status"] = "failed"
@@ -239,13 +244,33 @@ class Store:
                     "update responses set status = 'failed', response = ? where id = ?",
                     (zlib.compress(json.dumps(response).encode(), 1), id),
                 )
+        for run in dead:
+            self._marked(run).unlink(missing_ok=True)
+
+    def _marked(self, run: str) -> Path:
+        """The file that a store holds as long as its process lives, whatever becomes of its number."""
+        return self.folder / f"{run}.run"
+
+    def _lives(self, run: str) -> bool:
+        """Whether another store, of this or another process, holds its mark."""
+        try:
+            with self._marked(run).open("r+b") as file:
+                return not _hold(file)
+        except FileNotFoundError:
+            return False
 
 
-def _alive(pid: int) -> bool:
+def _hold(file: IO[bytes]) -> bool:
+    """Lock a file until it is closed, by its process's end at the latest; False where another has."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
         return False
-    except PermissionError:
-        return True
     return True

@@ -95,6 +95,8 @@ def test_what_a_dead_process_was_writing_has_failed(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.put(stored("a", status="in_progress"))
     store.put(stored("b"))
+    beside = Store(tmp_path).get("a")
+    assert beside is not None and beside.response["status"] == "in_progress", "its process lives"
     store.close()
     again = Store(tmp_path)
     one, two = again.get("a"), again.get("b")
@@ -109,6 +111,7 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from tests.serve.test_store import Store, stored\n"
         f"store = Store(Path({str(tmp_path)!r})); n = 0\n"
+        "store.put(stored('unfinished', status='in_progress'))\n"
         "while True: store.put(stored(f'r{n}')); print(n, flush=True); n += 1\n"
     )
     root = Path(__file__).resolve().parents[2]
@@ -119,8 +122,10 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
             break
     os.kill(process.pid, signal.SIGKILL)
     said = [int(line) for line in process.stdout.read().split("\n")[:-1] if line.isdigit()]
-    process.wait()
     store = Store(tmp_path)
+    process.wait()
+    unfinished = store.get("unfinished")
+    assert unfinished is not None and unfinished.response["status"] == "failed"
     assert all(store.get(f"r{n}") is not None for n in range(max(said, default=20) + 1))
 
 
