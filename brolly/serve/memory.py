@@ -10,7 +10,8 @@ from typing import Any
 from brolly.identity import Card, machine
 from brolly.kernels.pages import trim
 
-WORKSPACE = 48 << 20  # bytes a model's passes take beside weights and keys: activations and logits of a block
+WORKSPACE = 48 << 20  # bytes of passes beside weights and keys; 7 to 39 MB were seen for 2 to 25 million numbers
+ROWS = 64  # answers whose logits a language model's step holds, in float32
 PART = 4  # a language model's keys and values get at most 1 / PART of all memory
 CONTEXTS = 32  # and never more than so many full contexts
 LEAST_TOKENS, MOST_OF_LEAST = 512, 2048  # of keys and values: a full context, within these; less serves nobody
@@ -45,7 +46,8 @@ def predict(card: Card, total: int, device: str | None, dtype: str | None) -> Ne
     config: Any = card.recognised.config
     token = 2 * config.n_layers * config.n_kv_heads * config.head_dim * size
     least = token * min(MOST_OF_LEAST, max(config.context, LEAST_TOKENS))
-    return Need(weights, WORKSPACE, least, max(least, min(token * config.context * CONTEXTS, total // PART)))
+    space = WORKSPACE + 4 * ROWS * config.vocab_size
+    return Need(weights, space, least, max(least, min(token * config.context * CONTEXTS, total // PART)))
 
 
 def budget(device: str | None) -> int:
