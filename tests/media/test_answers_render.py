@@ -182,3 +182,23 @@ def test_what_is_ours_to_keep_is_not_shown_to_the_model() -> None:
     for source in (QWEN, ECHO):
         assert prompt(source, [QUESTION], tools=strict) == prompt(source, [QUESTION], tools=TOOLS)
     assert strict[0]["function"]["strict"]
+
+
+def test_results_stand_behind_their_own_calls_where_ids_come_again(shared: Path) -> None:
+    calls = [called(id=str(i))["tool_calls"][0] for i in range(2)]
+    turn = [{"role": "assistant", "content": "", "tool_calls": calls}]
+    said = [QUESTION]
+    for name in ("A", "B"):
+        said += turn + [{"role": "tool", "tool_call_id": str(i), "content": f"{name}{i}"} for i in (1, 0)]
+    text = prompt(published(shared)["meta-llama-Llama-3.1-8B-Instruct"], said, tools=TOOLS)
+    places = [text.index(f'"{word}"') for word in ("A0", "A1", "B0", "B1")]
+    assert places == sorted(places)
+
+
+def test_long_histories_are_rendered_in_linear_time() -> None:
+    strict = "{% for m in messages %}{% if m.tool_calls or m.role == 'tool' %}{{ raise_exception('no') }}{% endif %}{{ m.role }}{% endfor %}"
+    calls = [{"id": f"call_{i}", "function": {"name": "get_time", "arguments": "{}"}} for i in range(4_000)]
+    results = [{"role": "tool", "tool_call_id": call["id"], "content": "x"} for call in reversed(calls)]
+    said = [QUESTION] * 4_000 + [{"role": "assistant", "content": "", "tool_calls": calls}, *results]
+    assert prompt(strict, said).endswith("user")
+    assert prompt(OWN["harmony"], said).count("<|call|>") == 4_000

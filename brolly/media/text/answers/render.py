@@ -20,6 +20,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from brolly.errors import OptionError, TemplateError, UnsupportedTask
@@ -101,7 +102,7 @@ def numbered(said: list[Message]) -> list[Message]:
 def plain(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
     """Messages with a role that templates know, texts as content, and an id and a name for every call and result."""
     said: list[Message] = []
-    waiting: list[tuple[str, str]] = []  # calls without a result: id, name
+    waiting: dict[str, str] = {}  # names of calls without a result, by their ids
     for n, given in enumerate(messages):
         if not isinstance(given, Mapping) or not isinstance(given.get("role"), str):
             raise TemplateError(f"A message is {given!r:.200}; expected a list of objects with a role.")
@@ -113,14 +114,12 @@ def plain(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
         calls = message.pop("tool_calls", None)
         if isinstance(calls, list) and calls and message["role"] == "assistant":
             message["tool_calls"] = [call_of(call, f"call{n:03}{i:02}") for i, call in enumerate(calls)]
-            waiting += [(call["id"], call["function"]["name"]) for call in message["tool_calls"]]
+            waiting |= {call["id"]: call["function"]["name"] for call in message["tool_calls"]}
         elif message["role"] == "tool":
             id = message.get("tool_call_id")
-            found = next((row for row in waiting if row[0] == id), None) if id else next(iter(waiting), None)
-            if found:
-                waiting.remove(found)
-            message["tool_call_id"] = id or (found[0] if found else f"call{n:03}00")
-            message.setdefault("name", found[1] if found else "")
+            id = str(id) if id else next(iter(waiting), f"call{n:03}00")
+            message["tool_call_id"] = id
+            message.setdefault("name", waiting.pop(id, ""))
         if message["content"] is None and "tool_calls" not in message:
             message["content"] = ""
         said.append(message)
@@ -243,15 +242,16 @@ def one_system(said: list[Message]) -> list[Message]:
 
 
 def joined(said: list[Message]) -> list[Message]:
-    found: list[Message] = []
+    groups: list[list[Message]] = []
     for message in said:
-        last = found[-1] if found else {"role": ""}
-        same = last["role"] == message["role"] and message["role"] in ("user", "assistant", "system")
-        if same and not last.get("tool_calls") and not message.get("tool_calls"):
-            found[-1] = {**last, "content": f"{last['content']}\n\n{message['content']}".strip("\n")}
+        last = groups[-1][-1] if groups else {"role": ""}
+        same = last["role"] == message["role"] != "tool" and not last.get("tool_calls")
+        if same and not message.get("tool_calls"):
+            groups[-1].append(message)
         else:
-            found.append(message)
-    return found
+            groups.append([message])
+    texts = ("\n\n".join(str(m["content"]) for m in group).strip("\n") for group in groups)
+    return [g[0] if len(g) == 1 else {**g[0], "content": text} for g, text in zip(groups, texts, strict=True)]
 
 
 def within_question(said: list[Message]) -> list[Message]:
@@ -264,43 +264,42 @@ def within_question(said: list[Message]) -> list[Message]:
 
 
 def singly(said: list[Message]) -> list[Message]:
-    """Each call in a message of its own, its result behind it."""
-    found: list[Message] = []
+    """Each call in a message of its own, its results behind it."""
+    found: list[list[Message]] = []
+    callers: dict[str, list[Message]] = {}  # of the last message that calls
     for message in said:
-        calls = message.get("tool_calls", ())
-        if message["role"] == "tool":
-            id = message["tool_call_id"]
-            callers = (n for n, m in enumerate(found) if id in [c["id"] for c in m.get("tool_calls", ())])
-            at = next(callers, len(found) - 1) + 1
-            while at < len(found) and found[at]["role"] == "tool":
-                at += 1
-            found.insert(at, message)
-        elif len(calls) > 1:
-            content = message["content"]
-            found.append({**message, "tool_calls": [calls[0]]})
-            found += [{**message, "tool_calls": [c], "content": content and ""} for c in calls[1:]]
-        else:
-            found.append(message)
-    return found
+        if message["role"] == "tool" and found:
+            callers.get(message["tool_call_id"], found[-1]).append(message)
+            continue
+        callers, content = {}, message["content"]
+        for n, call in enumerate(message.get("tool_calls", ())):
+            found.append([{**message, "tool_calls": [call], "content": content if n == 0 else content and ""}])
+            callers[call["id"]] = found[-1]
+        if not callers:
+            found.append([message])
+    return [message for group in found for message in group]
 
 
 def as_text(said: list[Message], format: AnswerFormat) -> list[Message]:
     """Calls as the assistant would have written them, results as the user's words."""
     found: list[Message] = []
-    for message in said:
-        calls = message.get("tool_calls")
-        if calls:
-            rows = [(c["function"]["name"], c["function"]["arguments"]) for c in calls]
-            texts = [(n, a if isinstance(a, str) else json.dumps(a, ensure_ascii=False)) for n, a in rows]
-            message = {k: v for k, v in message.items() if k != "tool_calls"}
-            message["content"] = f"{message['content'] or ''}\n{written(format.calls, texts)}".lstrip("\n")
-        elif message["role"] == "tool":
-            text = f"<tool_response>\n{message['content']}\n</tool_response>"
-            message = {"role": "user", "content": text}
-            if found and found[-1]["role"] == "user" and str(found[-1]["content"]).endswith("</tool_response>"):
-                message["content"] = f"{found.pop()['content']}\n{text}"
-        found.append(message)
+    for results, group in groupby(said, lambda message: message["role"] == "tool"):
+        if results:
+            texts = [f"<tool_response>\n{message['content']}\n</tool_response>" for message in group]
+            found.append({"role": "user", "content": "\n".join(texts)})
+        else:
+            found += [_spoken(message, format) for message in group]
     return found
+
+
+def _spoken(message: Message, format: AnswerFormat) -> Message:
+    calls = message.get("tool_calls")
+    if not calls:
+        return message
+    rows = [(c["function"]["name"], c["function"]["arguments"]) for c in calls]
+    texts = [(name, a if isinstance(a, str) else json.dumps(a, ensure_ascii=False)) for name, a in rows]
+    words = {k: v for k, v in message.items() if k != "tool_calls"}
+    return {**words, "content": f"{message['content'] or ''}\n{written(format.calls, texts)}".lstrip("\n")}
 
 
 def question_first(said: list[Message]) -> list[Message]:
