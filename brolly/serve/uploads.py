@@ -1,9 +1,12 @@
-"""Files that come with a form (multipart/form-data): spooled to nameless temporary files, bounded, always removed."""
+"""Files that come with a form (multipart/form-data): spooled to nameless temporary files, which end with the request.
+
+How large and how slow an upload may be is `guard`'s to say.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -24,9 +27,8 @@ def form(model: type[M]) -> Callable[[Request], AsyncIterator[M]]:
     async def read(request: Request) -> AsyncIterator[M]:
         if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
             raise Refused("this takes a form; send it as multipart/form-data.", 415)
-        stream = bounded(request, request.app.state.settings.upload_bytes)
         parser = MultiPartParser(
-            request.headers, stream, max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD
+            request.headers, request.stream(), max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD
         )
         try:
             data = await parser.parse()
@@ -40,21 +42,6 @@ def form(model: type[M]) -> Callable[[Request], AsyncIterator[M]]:
             await data.close()
 
     return read
-
-
-async def bounded(request: Request, most: int) -> AsyncGenerator[bytes, None]:
-    """A body's bytes. Raises Refused as soon as there are more than allowed."""
-    told = request.headers.get("content-length", "")
-    n = int(told) if told.isdigit() else 0
-    if n <= most:
-        n = 0
-        async for chunk in request.stream():
-            n += len(chunk)
-            if n > most:
-                break
-            yield chunk
-    if n > most:
-        raise Refused(f"the upload has more than {most:,} bytes, the most that this server takes.", 413)
 
 
 def fields(model: type[BaseModel], items: list[tuple[str, Any]]) -> dict[str, Any]:
