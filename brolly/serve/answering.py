@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from bisect import bisect_left
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any
@@ -96,23 +97,29 @@ class Answering:
         messages = messages_of_items([*self.before, *self.items], speaks(model.tokenizer))
         if self.body.instructions:
             messages.insert(0, {"role": "system", "content": self.body.instructions})
-        while True:
+        if self.body.truncation != "auto":
+            return self._ask(model, adapter, messages)
+        # each point at which the conversation may begin, but for its instructions: never with a tool's answer
+        starts = [0, *(at for at in range(1, len(messages)) if messages[at]["role"] != "tool")]
+        wanted = min(self.body.max_output_tokens or 16, 1024)
+
+        def fits(start: int) -> bool:
             try:
-                job: Job = model.prepare_chat(
-                    messages, tools=self.tools, tool_choice=self.choice, adapter=adapter, template=self.template,
-                    parallel_tool_calls=self.body.parallel_tool_calls is not False, priority=self.priority,
-                    user=self.user, **self.options,
-                )  # fmt: skip
-                room = model.network.config.context - len(job.prompt)
-                if self.body.truncation != "auto" or room >= min(self.body.max_output_tokens or 16, 1024):
-                    return job
+                job = self._ask(model, adapter, _from(messages, start))
             except ContextTooLong:
-                if self.body.truncation != "auto":
-                    raise
-            cut = _without_oldest(messages)
-            if cut == messages:
-                return job
-            messages = cut
+                return False
+            return model.network.config.context - len(job.prompt) >= wanted
+
+        first = bisect_left(starts, True, hi=len(starts) - 1, key=fits)
+        return self._ask(model, adapter, _from(messages, starts[first]))
+
+    def _ask(self, model: Any, adapter: str | None, messages: list[dict[str, Any]]) -> Job:
+        job: Job = model.prepare_chat(
+            messages, tools=self.tools, tool_choice=self.choice, adapter=adapter, template=self.template,
+            parallel_tool_calls=self.body.parallel_tool_calls is not False, priority=self.priority, user=self.user,
+            **self.options,
+        )  # fmt: skip
+        return job
 
     async def write(self) -> AsyncGenerator[list[bytes], None]:
         """The events, as they come; the last ones when the response is kept."""
@@ -262,10 +269,6 @@ class Answering:
         }  # fmt: skip
 
 
-def _without_oldest(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without the oldest turn that is no instruction: a message, and the tools' answers to it. The last one stays."""
-    start = next((at for at, m in enumerate(messages) if m["role"] not in ("system", "developer")), len(messages))
-    end = start + 1
-    while end < len(messages) and messages[end]["role"] == "tool":
-        end += 1
-    return messages[:start] + messages[end:] if end < len(messages) else messages
+def _from(messages: list[dict[str, Any]], start: int) -> list[dict[str, Any]]:
+    """The conversation from one of its messages on, and the instructions before it."""
+    return [m for m in messages[:start] if m["role"] in ("system", "developer")] + messages[start:]

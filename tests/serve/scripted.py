@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -139,3 +141,14 @@ def eventually(true: Callable[[], bool], seconds: float = 10.0) -> bool:
             return False
         time.sleep(0.01)
     return True
+
+
+def asked_and_left(running: Running, path: str, body: dict[str, Any], begun: Callable[[], bool]) -> None:
+    """A client that sends a request and goes away without a word as soon as the work has begun."""
+    host, _, port = running.url.removeprefix("http://").partition(":")
+    content = json.dumps(body).encode()
+    rows = (f"host: {host}", "content-type: application/json", f"content-length: {len(content)}")
+    head = "\r\n".join((f"POST {path} HTTP/1.1", *rows, "", ""))
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(head.encode() + content)
+        assert eventually(begun)

@@ -15,7 +15,7 @@ from brolly.errors import Busy
 from brolly.serve.wire.chat import ChatCompletion
 from brolly.verbs import Piece, ToolDelta, Usage
 from tests.serve.conftest import Running
-from tests.serve.scripted import eventually, scripted, words
+from tests.serve.scripted import asked_and_left, eventually, scripted, words
 
 openai = pytest.importorskip("openai")
 ASK: dict[str, Any] = {"model": "mini-llm", "messages": [{"role": "user", "content": "Tell me a story."}]}
@@ -295,15 +295,8 @@ def test_our_own_fault_tells_nothing_of_the_inside(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_cancels_its_job(tmp_path: Path, stream: bool) -> None:
     with scripted(words(10_000), tmp_path, pause=0.01) as (running, model):
-        with httpx.Client() as client:
-            try:
-                with client.stream(
-                    "POST", f"{running.v1}/chat/completions", json={**ASK, "stream": stream}, timeout=0.5
-                ) as response:
-                    next(response.iter_bytes())
-            except httpx.ReadTimeout:
-                assert not stream
-        assert eventually(lambda: bool(model.tickets) and model.tickets[0].cancelled.is_set())
+        asked_and_left(running, "/v1/chat/completions", {**ASK, "stream": stream}, lambda: bool(model.tickets))
+        assert eventually(model.tickets[0].cancelled.is_set)
 
 
 def test_pieces_that_wait_go_out_in_order_and_complete(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from brolly.media.text.infill import infill
 from brolly.serve.wire.completions import Completion
 from brolly.verbs import Piece, Usage
 from tests.serve.conftest import Running
-from tests.serve.scripted import eventually, scripted, words
+from tests.serve.scripted import asked_and_left, eventually, scripted, words
 
 openai = pytest.importorskip("openai")
 TEXT = "Once upon a time there was a little dog."
@@ -163,12 +163,8 @@ def test_an_error_of_one_prompt_ends_the_others(tmp_path: Path) -> None:
 def test_a_client_that_leaves_cancels_all_its_jobs(tmp_path: Path, stream: bool) -> None:
     with scripted(words(10_000), tmp_path, pause=0.01) as (running, model):
         body = {"model": "scripted", "prompt": ["a", "b"], "stream": stream}
-        try:
-            with httpx.stream("POST", f"{running.v1}/completions", json=body, timeout=0.5) as response:
-                next(response.iter_bytes())
-        except httpx.ReadTimeout:
-            assert not stream
-        assert eventually(lambda: len(model.tickets) == 2 and all(t.cancelled.is_set() for t in model.tickets))
+        asked_and_left(running, "/v1/completions", body, lambda: len(model.tickets) == 2)
+        assert eventually(lambda: all(ticket.cancelled.is_set() for ticket in model.tickets))
 
 
 def test_usage_counts_each_prompt_once(tmp_path: Path) -> None:
