@@ -1,8 +1,9 @@
-"""A card's network with the checkpoint's numbers: build on meta, rename, fill, check."""
+"""A card's network with the checkpoint's numbers: build on meta, rename, fill, check. Also a LoRA's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,9 @@ from brolly import models
 from brolly.card import Header, Recognised, TensorInfo
 from brolly.checkpoint import Mapped
 from brolly.checkpoint.names import rename
+from brolly.engine.adapters import Adapter, LowRank
 from brolly.errors import CheckpointError, OptionError
+from brolly.families.peft import read_lora
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -110,6 +113,28 @@ def shared_out(info: TensorInfo, targets: tuple[str, ...], expected: dict[str, T
         parts.append(info._replace(shape=(n, *info.shape[1:]), offset=offset, nbytes=nbytes))
         start += n
     return parts
+
+
+def fill_adapter(folder: Path, base: Recognised, network: nn.Module) -> Adapter:
+    """The LoRA of a folder in PEFT's layout, for the network of a card. Raises NotFound, CheckpointError."""
+    weight = max(network.parameters(), key=lambda p: p.numel())
+    linear = {
+        name: (module.out_features, module.in_features)
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) and name != "lm_head"  # `logits` reads the head's weight itself
+    }
+    lora = read_lora(folder, base, linear)
+    updates = {}
+    with Mapped(lora.header) as mapped:
+        for name, pair in lora.pairs.items():
+            a, b = view(mapped, pair.a).float(), view(mapped, pair.b).float() * pair.scale
+            updates[name] = LowRank(*(t.to(weight.device, weight.dtype, copy=True) for t in (a, b)))
+            if not all(bool(t.isfinite().all()) for t in updates[name]):
+                raise CheckpointError(
+                    f"{lora.header.path}: what it adds to {name!r} is not finite in {weight.dtype}; it is broken."
+                )
+            del a, b
+    return Adapter(network, updates)
 
 
 def some(names: Iterable[str], most: int = 4) -> str:

@@ -8,12 +8,14 @@ from dataclasses import replace
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
+from threading import RLock
 from typing import Any, TypedDict, Unpack, overload
 
 import torch
 from torch import nn
 
 from brolly.checkpoint import json_object
+from brolly.engine.adapters import Adapted, Adapter
 from brolly.engine.cache import Causal
 from brolly.engine.encode import accelerate
 from brolly.engine.engine import Engine, blocks_for, write_all
@@ -22,9 +24,10 @@ from brolly.engine.job import Deliver, Job, Ticket
 from brolly.engine.listen import Listener
 from brolly.engine.pages import Pages
 from brolly.engine.runner import Runner
-from brolly.errors import BrollyError, CheckpointError, OptionError, TokenizerError, UnsupportedTask
+from brolly.errors import BrollyError, CheckpointError, NotFound, OptionError, TokenizerError, UnsupportedTask
 from brolly.families.whisper import alignment_heads
-from brolly.identity import Card
+from brolly.fill import fill_adapter
+from brolly.identity import Card, examine
 from brolly.media.audio import AudioStream, open_audio
 from brolly.media.audio.mel import N_FRAMES
 from brolly.media.audio.whisper_tokens import load_whisper_tokens
@@ -81,7 +84,13 @@ class Options(TypedDict, total=False):
     grammar: str | None
 
 
-class Chat(Options, total=False):
+class Write(Options, total=False):
+    """The same, and by which adapter."""
+
+    adapter: str | Path | None
+
+
+class Chat(Write, total=False):
     """The same, and what else a conversation takes."""
 
     tools: Sequence[Mapping[str, Any]]
@@ -144,7 +153,9 @@ class Model:
         self._blocks = accelerate(network)
         self._labels: dict[Any, Any] = {}
         self.engine_options: dict[str, Any] = {}  # of Engine, its observe, and n_bytes for its cache; set before a job
-        self.adapters: Mapping[str, Path] = {}  # a LoRA's name → its folder; set before a job
+        self.adapters: dict[str, Path] = {}  # a LoRA's name → its folder in PEFT's layout; loaded when first used
+        self._adapted: dict[str, Adapter] = {}
+        self._adapting = RLock()
 
     def __repr__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
@@ -152,18 +163,21 @@ class Model:
         return f"<{self.card.recognised.family.name} {self.card.header.path}: {size}, {dtype}, {self.device}>"
 
     @overload
-    def generate(self, prompt: str, **options: Unpack[Options]) -> Generation: ...
+    def generate(self, prompt: str, **options: Unpack[Write]) -> Generation: ...
     @overload
-    def generate(self, prompt: list[str], **options: Unpack[Options]) -> list[Generation]: ...
-    def generate(self, prompt: str | list[str], **options: Unpack[Options]) -> Generation | list[Generation]:
-        """Continue a prompt, or each of a list of them. Raises ContextTooLong, OptionError, UnsupportedTask."""
+    def generate(self, prompt: list[str], **options: Unpack[Write]) -> list[Generation]: ...
+    def generate(self, prompt: str | list[str], **options: Unpack[Write]) -> Generation | list[Generation]:
+        """Continue a prompt, or each of a list of them. Raises ContextTooLong, OptionError, UnsupportedTask.
+
+        `adapter` is the name of one of `adapters`, or a folder in PEFT's layout.
+        """
         if isinstance(prompt, list):
             jobs = [self.prepare(one, **options) for one in prompt]
             found = write_all(self.engine, jobs) if len(jobs) > 1 else map(self._alone, jobs)
             return [gather(pieces, options.get("logprobs") is not None) for pieces in found]
         return gather(self._alone(self.prepare(prompt, **options)), options.get("logprobs") is not None)
 
-    def stream(self, prompt: str, **options: Unpack[Options]) -> Iterator[Piece]:
+    def stream(self, prompt: str, **options: Unpack[Write]) -> Iterator[Piece]:
         """The same continuation, piece by piece as it becomes certain."""
         return self._alone(self.prepare(prompt, **options))
 
@@ -179,7 +193,7 @@ class Model:
         return self._alone(self.prepare_chat(messages, **given))
 
     def prepare(
-        self, prompt: str | Sequence[int], *, n: int = 1, best_of: int | None = None, adapter: str | None = None,
+        self, prompt: str | Sequence[int], *, n: int = 1, best_of: int | None = None, adapter: str | Path | None = None,
         priority: int = 0, user: str = "", **options: Unpack[Options],
     ) -> Job:  # fmt: skip
         """A continuation as a job for `submit`; a prompt may be tokens. Raises ContextTooLong, OptionError."""
@@ -188,14 +202,14 @@ class Model:
         config: Any = self.network.config
         asked = self.options(**options)
         return Job(
-            ids, asked, after=ids, n=n, best_of=best_of, adapter=adapter, priority=priority, user=user,
+            ids, asked, after=ids, n=n, best_of=best_of, adapter=self._named(adapter), priority=priority, user=user,
             guide=guide_for(asked, self.tokenizer, config.vocab_size, self.stop_ids, after=ids),
         )  # fmt: skip
 
     def prepare_chat(
         self, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] = (),
         tool_choice: str | Mapping[str, Any] = "auto", parallel_tool_calls: bool = True,
-        template: Mapping[str, Any] | None = None, n: int = 1, adapter: str | None = None, priority: int = 0,
+        template: Mapping[str, Any] | None = None, n: int = 1, adapter: str | Path | None = None, priority: int = 0,
         user: str = "", **options: Unpack[Options],
     ) -> Job:  # fmt: skip
         """An answer to a conversation as a job for `submit`.
@@ -210,7 +224,7 @@ class Model:
             parallel=parallel_tool_calls, extra=template, vocab_size=config.vocab_size, stop_ids=self.stop_ids,
         )  # fmt: skip
         self._known(list(job.prompt))
-        return replace(job, n=n, adapter=adapter, priority=priority, user=user)
+        return replace(job, n=n, adapter=self._named(adapter), priority=priority, user=user)
 
     def submit(self, job: Job, deliver: Deliver) -> Ticket:
         """Have a job written beside the others; `deliver` gets its pieces in the engine's thread, an error as the last.
@@ -218,6 +232,39 @@ class Model:
         Raises Busy, ContextTooLong, OptionError.
         """
         return self.engine.submit(job, deliver)
+
+    def add_adapter(self, name: str, folder: str | Path) -> Adapter:
+        """Load a LoRA in PEFT's layout, for jobs that name it; one of that name is replaced.
+
+        Raises NotFound, CheckpointError, UnsupportedTask.
+        """
+        self._require("generate")
+        folder, family = Path(folder).expanduser(), self.card.recognised.family.name
+        if folder.is_file():
+            told = examine(folder).kind.sentence.removeprefix("No: ")
+            raise CheckpointError(
+                f"{folder}: {told} A LoRA of a {family} is a folder with adapter_config.json, as PEFT's."
+            )
+        with self._adapting:
+            found = fill_adapter(folder, self.card.recognised, self.network)
+            self.adapters[name], self._adapted[name] = folder, found
+        return found
+
+    def remove_adapter(self, name: str) -> None:
+        """Forget a LoRA; what is being written with it is written to its end. Raises NotFound."""
+        with self._adapting:
+            if self.adapters.pop(name, None) is None:
+                raise NotFound(self._lacking(name))
+            self._adapted.pop(name, None)
+
+    def adapter(self, name: str) -> Adapter:
+        """The LoRA of a name, loaded if it was not. Raises NotFound, CheckpointError."""
+        if found := self._adapted.get(name):  # without waiting for another's load
+            return found
+        with self._adapting:
+            if name not in self.adapters:
+                raise NotFound(self._lacking(name))
+            return self._adapted.get(name) or self.add_adapter(name, self.adapters[name])
 
     def close(self) -> None:
         """Stop its threads and give back what it holds; afterwards it can do nothing."""
@@ -380,8 +427,10 @@ class Model:
         window = None if None in config.windows else max(config.windows)
         pages = Pages(self.network, n_blocks, self.runner.settling)
         asked = {"least": 64 if isinstance(pages.fused, str) else 8} | asked  # torch's passes cost much, however small
+        own = weakref.WeakMethod(self.adapter)  # an engine must not keep its model
         engine = Engine(
-            pages, self.tokenizer, context=config.context, stop_ids=self.stop_ids, window=window, **asked
+            pages, self.tokenizer, context=config.context, stop_ids=self.stop_ids, window=window,
+            adapter=lambda name: (find := own()) and find(name), **asked,
         )  # fmt: skip
         engine.observe = observe
         self._stop = weakref.finalize(self, engine.close)
@@ -430,6 +479,20 @@ class Model:
         except OptionError as error:
             raise CheckpointError(f"{self.card.header.folder / 'generation_config.json'}: {error}") from None
 
+    def _named(self, adapter: str | Path | None) -> str | None:
+        """The name of an adapter that is loaded; a folder's is its path."""
+        if adapter is None:
+            return None
+        name = str(adapter)
+        if name not in self.adapters and Path(name).expanduser().exists():
+            self.add_adapter(name, name)
+        self.adapter(name)
+        return name
+
+    def _lacking(self, adapter: str) -> str:
+        known = ", ".join(self.adapters) or "none"
+        return f"there is no adapter {adapter!r:.200}; there are {known}. Give the folder of one in PEFT's layout."
+
     def _prompt_ids(self, prompt: str) -> list[int]:
         self._require("generate")
         ids = self.tokenizer.encode(prompt)
@@ -463,8 +526,9 @@ class Model:
     def _alone(self, job: Job) -> Iterator[Piece]:
         """A job's answer, written on its own in this thread."""
         config: Any = self.network.config
+        steps = self.runner if job.adapter is None else Adapted(self.runner, self.adapter(job.adapter))
         return stream(
-            self.runner, self.tokenizer, job, context=config.context, stop_ids=self.stop_ids, device=self.device
+            steps, self.tokenizer, job, context=config.context, stop_ids=self.stop_ids, device=self.device
         )  # fmt: skip
 
     def _require(self, verb: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from brolly.engine.adapters import Adapter, applied
 from brolly.engine.cache import BLOCK, PagedCache, Row
 from brolly.engine.fuse import batched
 from brolly.engine.settle import HUGE, Settling, huge
@@ -26,7 +28,7 @@ class Stretch(NamedTuple):
         int
     ]  # the sequence's blocks, in order; -1: freed, behind every window. array("i") is read in place
     logits: bool = True  # whether what follows the last one is wanted
-    adapter: Any = None  # engine.adapters.Adapter, or None for the network alone
+    adapter: Adapter | None = None  # None: the network alone
 
 
 class Pages:
@@ -67,11 +69,11 @@ class Pages:
     @torch.inference_mode()
     def forward(self, stretches: Sequence[Stretch]) -> Tensor:
         """Logits (n, V) float32, a row for each stretch that wants some, in order."""
-        if isinstance(self.fused, Batch) and all(s.adapter is None for s in stretches):
-            if any(len(s.tokens) == 1 for s in stretches):
-                self._settling.begin()
-            logits, self.likeliest = self.fused(stretches, self.keys, self.values)
-            return logits
+        if isinstance(self.fused, Batch):
+            if all(s.adapter is None for s in stretches):
+                return self._by_kernel(self.fused, stretches)
+            if any(s.adapter is None for s in stretches):
+                return self._apart(stretches)
         groups = [[stretch] for stretch in stretches] if self._alone else [stretches]
         logits = torch.cat([self._by_torch(group) for group in groups])
         self.likeliest = logits.argmax(-1).tolist()
@@ -90,18 +92,42 @@ class Pages:
         dtype = str(self.dtype).removeprefix("torch.")
         return f"{path}, {torch.get_num_threads()} threads, {dtype} on {self.device}"
 
-    def _by_torch(self, stretches: Sequence[Stretch]) -> Tensor:
-        assert all(s.adapter is None for s in stretches)
+    def _by_kernel(self, fused: Batch, stretches: Sequence[Stretch]) -> Tensor:
+        if any(len(s.tokens) == 1 for s in stretches):
+            self._settling.begin()
+        logits, self.likeliest = fused(stretches, self.keys, self.values)
+        return logits
+
+    def _apart(self, stretches: Sequence[Stretch]) -> Tensor:
+        """Those with an adapter by torch, the others by the kernel, whose numbers owe nothing to their neighbours."""
+        wanted = [s for s in stretches if s.logits]
+        found: list[Tensor | None] = [None] * len(wanted)
+        likeliest = [0] * len(wanted)
+        for plain in (True, False):
+            logits = self.forward([s for s in stretches if (s.adapter is None) is plain])
+            places = [i for i, s in enumerate(wanted) if (s.adapter is None) is plain]
+            for i, row, token in zip(places, logits, self.likeliest, strict=True):
+                found[i], likeliest[i] = row, token
+        self.likeliest = likeliest
+        return torch.stack([row for row in found if row is not None]) if found else logits
+
+    def _by_torch(self, given: Sequence[Stretch]) -> Tensor:
+        order = sorted(range(len(given)), key=lambda i: id(given[i].adapter))  # an adapter's tokens in one stretch
+        stretches = [given[i] for i in order]
         self.cache.begin([Row(s.start, len(s.tokens), s.blocks) for s in stretches])
         ids = torch.tensor([[token for s in stretches for token in s.tokens]], device=self.device)
         places = [place for s in stretches for place in range(s.start, s.start + len(s.tokens))]
-        hidden = self.network(ids, torch.tensor([places], device=self.device), self.cache)[0]
-        ends, end = [], 0
-        for s in stretches:
-            end += len(s.tokens)
-            if s.logits:
-                ends.append(end - 1)
-        logits: Tensor = self.network.logits(hidden[ends]).float()
+        parts, ends, end = [], {}, 0
+        for adapter, group in groupby(zip(order, stretches, strict=True), key=lambda pair: pair[1].adapter):
+            start = end
+            for i, s in group:
+                end += len(s.tokens)
+                ends[i] = end - 1
+            if adapter is not None:
+                parts.append((adapter, slice(start, end)))
+        with applied(parts):
+            hidden = self.network(ids, torch.tensor([places], device=self.device), self.cache)[0]
+        logits: Tensor = self.network.logits(hidden[[ends[i] for i, s in enumerate(given) if s.logits]]).float()
         return logits
 
 

@@ -1,0 +1,96 @@
+"""LoRA (Hu et al. 2021) from outside a finished network: y += B A x, for those rows of a pass whose sequence has one.
+
+A network knows nothing of it: each linear layer that some adapter changes gets a hook, once, which looks up what is
+applied in its own thread just now. B batch, T tokens, C channels, r rank.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from brolly.engine.cache import DenseCache
+from brolly.engine.runner import Runner
+
+
+class LowRank(NamedTuple):
+    """What is added to one linear layer; b holds the scale."""
+
+    a: Tensor  # (r, C in)
+    b: Tensor  # (C out, r)
+
+
+class Adapter:
+    """What one LoRA adds to a network, by its modules' names."""
+
+    def __init__(self, network: nn.Module, updates: Mapping[str, LowRank]) -> None:
+        self.updates = dict(updates)
+        for name in self.updates:
+            module = network.get_submodule(name)
+            if not any(isinstance(hook, Addition) for hook in module._forward_hooks.values()):
+                module.register_forward_hook(Addition(name))
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(tensor.nbytes for pair in self.updates.values() for tensor in pair)
+
+
+Part = tuple[Adapter, slice]  # whose the tokens of a stretch of a pass are
+
+
+class _Now(threading.local):
+    """What is applied in this thread."""
+
+    parts: Sequence[Part] = ()
+
+
+_now = _Now()
+
+
+@contextmanager
+def applied(parts: Sequence[Part]) -> Iterator[None]:
+    """In this thread, the tokens (B, T) of these slices of T pass through their adapters."""
+    before, _now.parts = _now.parts, parts
+    try:
+        yield
+    finally:
+        _now.parts = before
+
+
+class Addition:
+    """A linear layer's hook."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        for adapter, where in _now.parts:
+            if (update := adapter.updates.get(self.name)) is not None:
+                low = F.linear(inputs[0][:, where], update.a)  # (B, T', r)
+                output[:, where] += F.linear(low, update.b)
+
+
+class Adapted:
+    """A runner's steps with an adapter: by torch, as the kernels know none."""
+
+    def __init__(self, runner: Runner, adapter: Adapter) -> None:
+        self.runner, self.adapter = runner, adapter
+
+    def new_cache(self, batch: int = 1, capacity: int = 256) -> DenseCache:
+        return self.runner.new_cache(batch, capacity)
+
+    @torch.inference_mode()
+    def forward(self, ids: Tensor, positions: Tensor, cache: DenseCache) -> Tensor:
+        """Logits (B, V) float32 after the last of ids (B, T), standing at positions (B, T)."""
+        network: Any = self.runner.network
+        cache.begin(positions)
+        with applied([(self.adapter, slice(None))]):
+            hidden = network(ids, positions, cache)
+        logits: Tensor = network.logits(hidden[:, -1]).float()
+        return logits

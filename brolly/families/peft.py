@@ -1,0 +1,198 @@
+"""PEFT's folders: what a LoRA (Hu et al. 2021) changes, by the network's own names. Knows no tensors' numbers.
+
+adapter_config.json says ranks and scales, adapter_model.safetensors (or .bin) holds a pair of matrices a module, under
+Hugging Face's names. A family's name table for that layout brings them to the network's, whatever layout its base has.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from brolly.card import Header, Recognised, TensorInfo
+from brolly.checkpoint import json_object
+from brolly.checkpoint.bounded import shown
+from brolly.checkpoint.formats import read_file
+from brolly.checkpoint.names import rename
+from brolly.errors import CheckpointError, NotFound
+
+SETTINGS = "adapter_config.json"
+WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+DTYPES = ("F64", "F32", "F16", "BF16")
+MOST_RANK = 2048
+MOST_MATCHES = 2**20  # patterns times modules
+NAME = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_([AB])(?:\.\w+)?\.weight")  # ".default" was an adapter's name
+# What changes the sums and is not done here; without these, a pair of matrices a module is all there is.
+REFUSED = {
+    "use_dora": "DoRA's magnitudes",
+    "modules_to_save": "whole modules beside the low-rank ones",
+    "lora_bias": "biases of its own",
+    "trainable_token_indices": "tokens of its own",
+    "target_parameters": "parameters that are no layer's",
+    "layer_replication": "layers that stand several times",
+    "alora_invocation_tokens": "activated LoRA, which begins in mid-text",
+    "use_qalora": "QA-LoRA's pooled inputs",
+    "use_bdlora": "block-diagonal matrices",
+    "arrow_config": "Arrow's routing",
+    "kasa_config": "KaSA's singular values",
+    "monteclora_config": "MonteCLoRA's samples",
+}
+INITIALISED = (None, True, False, "gaussian", "eva", "orthogonal")  # beside a base that stays as it was
+
+
+class Pair(NamedTuple):
+    """y += scale · B A x of one module."""
+
+    a: TensorInfo  # (rank, in)
+    b: TensorInfo  # (out, rank)
+    scale: float
+
+
+class Lora(NamedTuple):
+    """An adapter's file, and its pairs by the names of the network's modules."""
+
+    header: Header
+    pairs: Mapping[str, Pair]
+
+
+def read_lora(folder: Path, base: Recognised, linear: Mapping[str, tuple[int, int]]) -> Lora:
+    """The LoRA of a folder in PEFT's layout for a base whose linear modules have these shapes (out, in).
+
+    Raises NotFound, CheckpointError: every tensor must be of use, and fit.
+    """
+    config, header = settings(folder), weights(folder)
+    found = paired(header, folder, config)
+    for key in ("rank_pattern", "alpha_pattern"):
+        if isinstance(config.get(key), dict) and len(config[key]) * len(found) > MOST_MATCHES:
+            raise CheckpointError(f"{folder / SETTINGS}: {key} has {len(config[key]):,} patterns; expected a few.")
+    table = tuple(base.family.names(header._replace(config={}, metadata={})))
+    renamed = rename((f"{module}.weight" for module in found), table)
+    about = f"{base.header.path}, a {base.family.name}"
+    pairs: dict[str, Pair] = {}
+    for module, (a, b) in found.items():
+        targets, _ = renamed[f"{module}.weight"]
+        target = targets[0].removesuffix(".weight") if len(targets) == 1 else module
+        if target not in linear:
+            raise CheckpointError(
+                f"{header.path} changes {shown(module)}, which is no linear layer within the blocks of {about}; use it "
+                "with the model for which it was made."
+            )
+        if target in pairs:
+            raise CheckpointError(f"{header.path}: two of its modules are {shown(target)} of {about}.")
+        (out, into), rank = linear[target], ranked(config, folder, module)
+        if (a.shape, b.shape) != ((rank, into), (out, rank)):
+            raise CheckpointError(
+                f"{header.path}: {shown(module)} has lora_A {shown(a.shape)} and lora_B {shown(b.shape)}; for {about}, "
+                f"at rank {rank} expected {(rank, into)} and {(out, rank)}. Use it with its own base."
+            )
+        alpha = patterned(config, folder, "alpha_pattern", module, config.get("lora_alpha", 8))
+        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not abs(alpha) <= 1e6:
+            raise CheckpointError(
+                f"{folder / SETTINGS}: the alpha of {shown(module)} is {shown(alpha)}; expected a number."
+            )
+        pairs[target] = Pair(a, b, alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
+    return Lora(header, pairs)
+
+
+def settings(folder: Path) -> dict[str, Any]:
+    """adapter_config.json of a LoRA that is a pair of matrices a module. Raises NotFound, CheckpointError."""
+    path = folder / SETTINGS
+    if not path.is_file():
+        what = "does not exist" if not folder.exists() else f"has no {SETTINGS}" if folder.is_dir() else "is a file"
+        raise NotFound(f"{folder} {what}; expected a folder with {SETTINGS} and {WEIGHTS[0]}, as PEFT writes them.")
+    config = json_object(path)
+    if config.get("peft_type") != "LORA":
+        raise CheckpointError(f"{path}: peft_type is {shown(config.get('peft_type'))}; LoRA alone is applied here.")
+    for key, what in REFUSED.items():
+        if config.get(key):
+            raise CheckpointError(f"{path}: {key} asks for {what}, which is not done here; merge it into its base.")
+    if config.get("bias", "none") not in ("none", None):
+        raise CheckpointError(f"{path}: bias is {shown(config['bias'])}, and 'none' alone is applied here; merge it.")
+    began = config.get("init_lora_weights")
+    if not any(began is value or (isinstance(value, str) and began == value) for value in INITIALISED):
+        raise CheckpointError(
+            f"{path}: init_lora_weights is {shown(began)}: the adapter belongs to a base that was changed with it; "
+            "convert it into a plain LoRA with PEFT's path_initial_model_for_weight_conversion."
+        )
+    return config
+
+
+def weights(folder: Path) -> Header:
+    """The adapter's file. Raises NotFound, CheckpointError."""
+    path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if path is None:
+        raise NotFound(f"{folder} has {SETTINGS} and none of {', '.join(WEIGHTS)}; pull it again.")
+    return read_file(path)
+
+
+def paired(header: Header, folder: Path, config: Mapping[str, Any]) -> dict[str, tuple[TensorInfo, TensorInfo]]:
+    """A and B by module, under the names of the file. Raises CheckpointError where a tensor is of no use."""
+    named = config.get("target_modules")
+    if isinstance(named, list) and all(isinstance(name, str) for name in named):
+        ends = tuple("." + name for name in named)
+    elif named is None or isinstance(named, str):  # a pattern of anybody's making: the tensors tell what it means
+        ends = ("",)
+    else:
+        raise CheckpointError(f"{folder / SETTINGS}: target_modules is {shown(named)}; expected a list of names.")
+    found: dict[str, dict[str, TensorInfo]] = {}
+    unused: list[str] = []
+    for name, info in header.tensors.items():
+        told = NAME.fullmatch(name)
+        if not told or not ("." + told[1]).endswith(ends) or told[2] in found.setdefault(told[1], {}):
+            unused.append(name)
+        elif info.dtype not in DTYPES or info.shards:
+            raise CheckpointError(f"{header.path}: {shown(name)} is {info.dtype}; expected one of {', '.join(DTYPES)}.")
+        else:
+            found[told[1]][told[2]] = info
+    halves = [f"{module}.lora_{half}.weight" for module, both in found.items() for half in "AB" if half not in both]
+    if unused:
+        raise CheckpointError(
+            f"{header.path} holds {_few(unused)}, for which a LoRA of its {SETTINGS} has no use; expected names like "
+            "base_model.model.<module>.lora_A.weight and lora_B.weight, of modules that target_modules names."
+        )
+    if halves or not found:
+        raise CheckpointError(f"{header.path} lacks {_few(halves) or 'all tensors'}; it is incomplete.")
+    return {module: (both["A"], both["B"]) for module, both in found.items()}
+
+
+def ranked(config: Mapping[str, Any], folder: Path, module: str) -> int:
+    """A module's rank by its settings."""
+    rank = patterned(config, folder, "rank_pattern", module, config.get("r", 8))
+    if type(rank) is not int or not 1 <= rank <= MOST_RANK:
+        raise CheckpointError(
+            f"{folder / SETTINGS}: the rank of {shown(module)} is {shown(rank)}; expected 1 to {MOST_RANK}."
+        )
+    return rank
+
+
+def patterned(config: Mapping[str, Any], folder: Path, key: str, module: str, otherwise: Any) -> Any:
+    """What the first pattern says that a module's name ends with, else the setting of all."""
+    patterns = config.get(key) or {}
+    if not isinstance(patterns, dict):
+        raise CheckpointError(f"{folder / SETTINGS}: {key} is {shown(patterns)}; expected an object.")
+    for pattern, value in patterns.items():
+        if ending(pattern, str(folder / SETTINGS)).match(module):
+            return value
+    return otherwise
+
+
+@lru_cache(2**12)
+def ending(pattern: str, source: str) -> re.Pattern[str]:
+    """PEFT's own reading of a pattern; one that could take for ever is refused."""
+    repeats = len(re.findall(r"[*+?{]", pattern))
+    try:
+        if len(pattern) > 256 or repeats > 3 or re.search(r"\)[*+?{]", pattern):
+            raise re.error("too many repetitions")
+        return re.compile(rf"(.*\.)?({pattern})$")
+    except (re.error, RecursionError, OverflowError) as error:
+        raise CheckpointError(f"{source}: the pattern {shown(pattern)} is not read here ({error}).") from None
+
+
+def _few(names: Iterable[str], most: int = 3) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - most} more" * (len(listed) > most)
+    return ", ".join(shown(name) for name in listed[:most]) + more
