@@ -81,11 +81,12 @@ class Connection(HttpToolsProtocol):
         return answered and not self.in_body and not self.pipeline
 
     def data_received(self, data: bytes) -> None:
-        before = self.cycle
+        before, waiting = self.cycle, self.idle
         super().data_received(data)
         if self.transport.is_closing():
             return
-        self.head_bytes = self.head_bytes + len(data) if self.cycle is before and self.idle else 0
+        # what ends a body is not the next head's: only what came while one was due counts
+        self.head_bytes = self.head_bytes + len(data) if waiting and self.idle and self.cycle is before else 0
         if self.head_bytes > HEAD_BYTES:
             return self._refuse(431, f"The request's head is larger than {HEAD_BYTES:,} bytes.", "headers_too_large")
         refused = self.in_body and self.cycle.response_complete  # the rest of a body that nobody wants has its time too

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import os
 import signal
@@ -260,6 +261,40 @@ def test_a_refused_upload_does_not_spoil_the_connection() -> None:
         sock.sendall(body)
         sock.sendall(HEALTH)
         assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_the_end_of_a_body_that_nobody_wanted_is_no_head() -> None:
+    keyed = Settings(api_keys=(("a-key-of-a-user-0001", "user"),))
+    app = small(keyed)
+    found, written = server(app, keyed), []
+
+    class Wire(asyncio.Transport):
+        def write(self, data: bytes) -> None:  # type: ignore[override]
+            written.append(bytes(data))
+
+        def is_closing(self) -> bool:
+            return False
+
+        def close(self) -> None:
+            written.append(b"closed")
+
+    async def send() -> None:
+        found.config.load()
+        kind = found.config.http_protocol_class
+        wire = kind(config=found.config, server_state=found.server_state, app_state={})  # type: ignore[call-arg]
+        wire.connection_made(Wire())  # type: ignore[arg-type]
+        wire.data_received(ASK % 200_000)
+        while not wire.cycle.response_complete:
+            await asyncio.sleep(0)
+        wire.data_received(b"x" * 200_000)  # in one piece, as a fast network brings it
+        wire.data_received(HEALTH)
+        while not wire.cycle.response_complete:
+            await asyncio.sleep(0)
+        wire.connection_lost(None)
+
+    asyncio.run(asyncio.wait_for(send(), 20))
+    said = b"".join(written)
+    assert said.startswith(b"HTTP/1.1 401") and b"HTTP/1.1 200" in said and b"431" not in said
 
 
 def test_an_address_in_use_is_told() -> None:
