@@ -59,7 +59,7 @@ INLINE __m512 bounded(floats x) { return _mm512_maskz_mov_ps(~_mm512_fpclass_ps_
 // ---- few tokens ----
 
 #ifdef __AMX_BF16__
-enum { FEW = 0 };  // tiles read 64 bytes of a row at a time as it is
+enum { FEW = 0 };  // tiles read 64 bytes of a row at a time as it lies
 INLINE void few(const bf16 *w, int64_t rows, int64_t depth, const bf16 *x, int64_t x_stride, int64_t count, const bf16 *later, float *c) {}
 #else
 enum { FEW = 12, MOST_LANES = 8 };  // tokens of a product, lanes of attention
