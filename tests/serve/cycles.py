@@ -37,8 +37,8 @@ def work(model: Any) -> None:
     for verb in model.card.verbs:
         match verb:
             case "generate":
-                model.generate("Once upon a time", max_tokens=8, temperature=0)
-                model.generate(["Once", "Upon a time"], max_tokens=8)  # by the engine
+                model.generate("Once upon a time", max_tokens=3, temperature=0)
+                model.generate(["Once", "Upon a time"], max_tokens=3)  # by the engine
             case "embed":
                 model.embed(["a fox", "a hen"])
             case "classify":

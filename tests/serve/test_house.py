@@ -569,7 +569,7 @@ def test_twenty_rounds_of_loading_and_unloading_leave_nothing_behind(tmp_path: P
         num_key_value_heads=4, initializer_range=0.02,
     )  # fmt: skip
     (tmp_path / "tmp").mkdir()
-    for rounds, names in ((20, [str(tmp_path / "big")]), (8, hub.minis())):
+    for rounds, names in ((20, [str(tmp_path / "big")]), (6, hub.minis())):
         found = subprocess.run(
             [sys.executable, "-m", "tests.serve.cycles", str(rounds), *names], capture_output=True, text=True,
             timeout=300, check=True, cwd=Path(__file__).parents[2],
