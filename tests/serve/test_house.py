@@ -563,7 +563,10 @@ def test_a_loaded_model_takes_about_what_was_predicted() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_twenty_rounds_of_loading_and_unloading_leave_nothing_behind(tmp_path: Path) -> None:
-    """A random model of 100 MB, and each bundled one; measured behind the first rounds, which fill caches."""
+    """A random model of 100 MB, and each bundled one; measured behind the first rounds, which fill caches.
+
+    With one arena of malloc: each thread's own would keep some megabytes, and which threads work is chance.
+    """
     write_llama(
         tmp_path / "big", hidden_size=512, intermediate_size=1536, num_hidden_layers=8, num_attention_heads=8,
         num_key_value_heads=4, initializer_range=0.02,
@@ -573,12 +576,12 @@ def test_twenty_rounds_of_loading_and_unloading_leave_nothing_behind(tmp_path: P
         found = subprocess.run(
             [sys.executable, "-m", "tests.serve.cycles", str(rounds), *names], capture_output=True, text=True,
             timeout=300, check=True, cwd=Path(__file__).parents[2],
-            env={**os.environ, "TMPDIR": str(tmp_path / "tmp"), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "TMPDIR": str(tmp_path / "tmp"), "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
         )  # fmt: skip
         left = [SimpleNamespace(**json.loads(line)) for line in found.stdout.splitlines()]
         assert len(left) == rounds
         early, late = left[rounds // 2], left[-1]
         for what in ("own", "all"):
-            assert getattr(late, what) - getattr(early, what) < 8e6, [getattr(x, what) for x in left]
+            assert getattr(late, what) - getattr(early, what) < 6e6, [getattr(x, what) for x in left]
         assert late.files == early.files and late.temporary == early.temporary
         assert late.threads <= early.threads + 2, [x.threads for x in left]  # asyncio's own, up to its bound
