@@ -59,7 +59,8 @@ INLINE __m512 bounded(floats x) { return _mm512_maskz_mov_ps(~_mm512_fpclass_ps_
 // ---- few tokens ----
 
 #ifdef __AMX_BF16__
-enum { FEW = 0 };  // tiles read 64 bytes of a row at a time as it lies
+enum { FEW = 0 };  // a tile reads 64 bytes of a row as it lies
+
 INLINE void few(const bf16 *w, int64_t rows, int64_t depth, const bf16 *x, int64_t x_stride, int64_t count, const bf16 *later, float *c) {}
 #else
 enum { FEW = 12, MOST_LANES = 8 };  // tokens of a product, lanes of attention
@@ -330,6 +331,13 @@ static void product(const Pass *p, const Layer *l, int64_t layer, atomic_int *ne
                     if (q.gate) few(q.gate + r * depth, m, depth, flat, p->flat_stride, q.count, w, gate[0][0]);
                     few(w, m, depth, flat, p->flat_stride, q.count, later, c[0][0]);
                 } else {
+#ifdef __AMX_BF16__
+                    // One block waits for memory alone, and tiles ask for nothing ahead.
+                    for (int64_t k = 0; q.blocks == 1 && k < m * depth; k += 32) {
+                        if (q.gate) __builtin_prefetch(w + k, 0, 2);
+                        __builtin_prefetch(later + k, 0, 2);
+                    }
+#endif
                     if (q.gate) grid(q.gate + r * depth, depth, q.in + t * in_block, in_block, m, depth, lanes, gate[0][0], UNIT * TILE, 0);
                     grid(w, depth, q.in + t * in_block, in_block, m, depth, lanes, c[0][0], MAX_HEAD * TILE, 0);
                 }
