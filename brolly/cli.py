@@ -134,6 +134,7 @@ def add_chat(command: argparse.ArgumentParser) -> None:
 
 def add_generation(command: argparse.ArgumentParser) -> None:
     command.add_argument("-s", "--system", help="an instruction, given through the model's chat template")
+    command.add_argument("--adapter", metavar="FOLDER", help="a LoRA of the model, in PEFT's layout")
     from brolly.verbs import GenerateOptions
 
     add_loading(command)
@@ -248,6 +249,8 @@ def run(args: argparse.Namespace) -> int | None:
     if not prompt and not args.system and args.prompt is None:
         raise OptionError('there is nothing to continue; give a prompt: brolly run MODEL "Once upon a time".')
     model = open_model(args)
+    if args.adapter:
+        options["adapter"] = args.adapter
     messages = [{"role": "system", "content": args.system}, {"role": "user", "content": prompt}]
     if args.json:
         result = model.chat(messages, **options) if args.system else model.generate(prompt, **options)
@@ -289,7 +292,9 @@ def chat(args: argparse.Namespace) -> int | None:
     model = open_model(args)
     first = [{"role": "system", "content": args.system}] if args.system else []
     model.tokenizer.prompt([*first, {"role": "user", "content": "Hello"}])  # no template is told before the first word
-    return Conversation(model, options, args.system).talk()
+    if args.adapter:
+        model.add_adapter(args.adapter, args.adapter)  # what is wrong with it is told before the first word, too
+    return Conversation(model, options, args.system, adapter=args.adapter).talk()
 
 
 def pull_model(args: argparse.Namespace) -> int | None:

@@ -252,10 +252,9 @@ class Model:
 
     def remove_adapter(self, name: str) -> None:
         """Forget a LoRA; what is being written with it is written to its end. Raises NotFound."""
-        with self._adapting:
-            if self.adapters.pop(name, None) is None:
-                raise NotFound(self._lacking(name))
-            self._adapted.pop(name, None)
+        if self.adapters.pop(name, None) is None:
+            raise NotFound(self._lacking(name))
+        self._adapted.pop(name, None)
 
     def adapter(self, name: str) -> Adapter:
         """The LoRA of a name, loaded if it was not. Raises NotFound, CheckpointError."""

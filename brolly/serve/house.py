@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from brolly.errors import BrollyError, Busy, OptionError, UnsupportedTask
+from brolly.errors import BrollyError, Busy, NotFound, OptionError, UnsupportedTask
 from brolly.identity import Card, examine, name_of
 from brolly.serve import memory
 from brolly.serve.account import current
@@ -124,6 +124,8 @@ class House:
         try:
             if keep_alive is not None:
                 entry.share.keep_alive = keep_alive
+            if adapter is not None and adapter not in entry.adapted:
+                await self._adapt(entry, model, adapter)
             yield Use(name, entry, model, adapter)
         finally:
             del model  # a frame that lives on would keep its memory
@@ -216,6 +218,8 @@ class House:
 
         for entry in list(self.entries.values()):
             entry.fault = await asyncio.to_thread(read, entry)
+            if entry.card and "generate" not in entry.card.verbs:
+                entry.adapters.clear()  # one that did not say its base was given to all
             if entry.fault and not entry.asked and not entry.share.uses:
                 log.info("%s is not served: %s", entry.name, entry.fault)
                 del self.entries[entry.name]
@@ -264,6 +268,23 @@ class House:
     def _open(self) -> None:
         if self._closed:
             raise Refused("The server is shutting down.", 503, "server_error")
+
+    async def _adapt(self, entry: Entry, model: Any, name: str) -> None:
+        """Load an adapter at its first use, and count it to its model; where that is too much, idle models go."""
+        found = await asyncio.to_thread(model.adapter, name)
+        if name not in entry.adapted:
+            entry.adapted[name] = found.n_bytes
+            entry.share.n_bytes += found.n_bytes
+            log.info("%s:%s is loaded: %s", entry.name, name, memory.in_words(found.n_bytes))
+            self.sweep()
+
+    def drop_adapter(self, entry: Entry, name: str) -> None:
+        """Serve an adapter no more; answers that are written with it are written to their end."""
+        if entry.model is not None:
+            with suppress(NotFound):
+                entry.model.remove_adapter(name)
+        entry.adapters.pop(name, None)
+        entry.share.n_bytes -= entry.adapted.pop(name, 0)
 
     def _leave(self, entry: Entry) -> None:
         self.ledger.leave(entry.share)
@@ -361,6 +382,7 @@ class House:
     def _release(self, entry: Entry) -> None:
         """Take a model away from its entry and close it in a thread."""
         box, entry.model = [entry.model], None
+        entry.adapted.clear()
         self.ledger.clear(entry.share)
         entry.share.keep_alive = self.settings.keep_alive  # what a request said holds while the model is here
         self.counts["unloads", entry.name] += 1

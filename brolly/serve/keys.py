@@ -17,7 +17,9 @@ OPEN = frozenset(
     {"/health", "/ready", "/", "/favicon.ico"}
 )  # asked by who has no key: probes, and the page's own files
 # what changes which models are here, and what tells about all users
-ADMIN = re.compile(r"/metrics|/api/(pull|push|delete|create|copy|blobs)\b.*|/(v1|api)/(.*/)?(load|unload|pull)")
+ADMIN = re.compile(
+    r"/metrics|/api/(pull|push|delete|create|copy|blobs)\b.*|/(v1|api)/(.*/)?(load|unload|pull)|/v1/(un)?load_lora_adapter"
+)
 SHORTEST = 16  # characters; what is shorter can be guessed
 
 

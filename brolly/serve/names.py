@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -30,6 +31,7 @@ class Entry:
     asked: bool = False  # by name, not found in the cache
     aliases: list[str] = field(default_factory=list)
     adapters: dict[str, Path] = field(default_factory=dict)  # a LoRA's name → its folder, in PEFT's layout
+    adapted: dict[str, int] = field(default_factory=dict)  # those that are loaded → their bytes
     created: int = 0  # seconds since 1970
     card: Card | None = None
     fault: str = ""  # why there is no card
@@ -65,7 +67,7 @@ def served(settings: Settings, *, quiet: bool = True) -> tuple[list[Entry], list
     for entry in found.values():
         entry.created = int(entry.path.stat().st_mtime)
     for name, folder in settings.adapters.items():
-        _adapter(found, name, Path(folder).expanduser())
+        adopt(found, name, Path(folder).expanduser())
     for name in settings.pin:
         find(found.values(), name)
     return list(found.values()), notes
@@ -100,8 +102,11 @@ def _commit(path: Path) -> str:
     return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-1] else ""
 
 
-def _adapter(found: dict[str, Entry], name: str, folder: Path) -> None:
-    """Give an adapter to the model that it names, or to the one of its own file, or to all."""
+def adopt(found: Mapping[str, Entry], name: str, folder: Path) -> tuple[list[Entry], str]:
+    """Give an adapter to the model that it names, or to the one of its own file, or to all; those, and its short name.
+
+    Raises NotFound, OptionError, CheckpointError.
+    """
     settings = folder / "adapter_config.json"
     if not settings.is_file():
         raise OptionError(
@@ -114,14 +119,16 @@ def _adapter(found: dict[str, Entry], name: str, folder: Path) -> None:
         bases = [find(found.values(), base)]
     else:
         said = json_object(settings).get("base_model_name_or_path")
-        try:
-            bases = [find(found.values(), said)] if isinstance(said, str) else list(found.values())
-        except NotFound:  # it was trained on a copy of another name; which one fits is told when it is loaded
-            bases = list(found.values())
+        bases = [model for model in found.values() if said == str(model.path)]
+        with suppress(NotFound):  # it was trained on a copy of another name; which one fits is told when it is loaded
+            bases = bases or ([find(found.values(), said)] if isinstance(said, str) else [])
+        bases = bases or list(found.values())
     for model in bases:
         if short in model.adapters:
             raise OptionError(f"{model.name} has two adapters called {short!r}; rename one.")
+    for model in bases:
         model.adapters[short] = folder
+    return bases, short
 
 
 def find(entries: Iterable[Entry], name: str) -> Entry:

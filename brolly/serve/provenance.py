@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from brolly import __version__
+from brolly.families.peft import SETTINGS, WEIGHTS
 from brolly.serve.house import Use
 
 
@@ -19,7 +20,7 @@ class Provenance(NamedTuple):
     headers: dict[str, str]
 
 
-_files: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # a loaded model → the identity of its files
+_files: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # a loaded model or adapter → the identity of its files
 
 
 def provenance(use: Use) -> Provenance:
@@ -27,10 +28,15 @@ def provenance(use: Use) -> Provenance:
     model = use.model
     if model not in _files:
         _files[model] = identity_of(model.card.header.files or (model.card.header.path,))
+    adapter = ""
+    if use.adapter is not None:
+        lora = model.adapter(use.adapter)
+        if lora not in _files:
+            _files[lora] = identity_of(model.adapters[use.adapter] / name for name in (SETTINGS, *WEIGHTS))
+        adapter = f"{use.adapter}@{_files[lora][:12]}"
     dtype = str(model.dtype).removeprefix("torch.")
     return _provenance(
-        _files[model], use.entry.name, use.entry.revision, model.card.licence.id or "unknown", dtype,
-        use.adapter or "",
+        _files[model], use.entry.name, use.entry.revision, model.card.licence.id or "unknown", dtype, adapter
     )  # fmt: skip
 
 

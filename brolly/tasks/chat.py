@@ -33,9 +33,11 @@ class Conversation:
     """One model, its options, and what has been said."""
 
     def __init__(
-        self, model: Chatty, options: dict[str, Any], system: str | None, say: Callable[[str], None] | None = None
-    ) -> None:
+        self, model: Chatty, options: dict[str, Any], system: str | None, say: Callable[[str], None] | None = None,
+        adapter: str | None = None,
+    ) -> None:  # fmt: skip
         self.model, self.options, self.system = model, options, system
+        self.beside = {"adapter": adapter} if adapter else {}
         self.say = say or self._print
         self.said: list[dict[str, str]] = []
         self.n_tokens = 0
@@ -80,7 +82,7 @@ class Conversation:
         words, thoughts, self.n_tokens = "", "", 0
         first = [{"role": "system", "content": self.system}] if self.system else []
         try:
-            for piece in self.model.stream_chat(first + self.said, **self.options):
+            for piece in self.model.stream_chat(first + self.said, **self.options, **self.beside):
                 if piece.reasoning and self.dim:
                     self.say(f"\033[2m{piece.reasoning}\033[0m")
                 if piece.text and thoughts and not words and self.dim:
