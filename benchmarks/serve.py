@@ -423,7 +423,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", action="append", choices=CASES, help="default: all")
     parser.add_argument("--size", action="append", choices=list(SHAPES), help="default: 135M")
-    parser.add_argument("--side", action="append", choices=("transformers", "llama.cpp"), help="default: those here")
+    parser.add_argument("--side", action="append", choices=("none", "transformers", "llama.cpp"), help="default: those here")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--llama-server", default=shutil.which("llama-server"), help="default: the one in PATH")
     given = parser.parse_args()
@@ -443,7 +443,7 @@ def run(size: str, folder: Path, given: argparse.Namespace) -> None:
     peers = given.side if given.side is not None else ["transformers", *(["llama.cpp"] if given.llama_server else [])]
     if "llama.cpp" in peers:
         write_gguf(folder, SHAPES[size], folder / "model.gguf")
-    beside = [p for p in peers if {"prompts", "answers"} & set(cases)]
+    beside = [p for p in peers if p != "none" and {"prompts", "answers"} & set(cases)]
     servers = []
     try:
         for name in ("brolly", *beside):
