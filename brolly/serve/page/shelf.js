@@ -54,7 +54,7 @@ export async function models(main) {
     const whole = found?.models?.find((m) => m.name === model.id);
     if (!whole) return;
     const pre = h("pre", { tabindex: "0" }, h("code", {}, JSON.stringify(whole.card || whole, null, 1)));
-    dialog.replaceChildren(h("h1", {}, model.id), whole.card?.kind?.sentence && h("p", {}, whole.card.kind.sentence) || "", pre,
+    dialog.replaceChildren(h("h1", {}, model.id), whole.card?.sentence ? h("p", {}, whole.card.sentence) : "", pre,
       h("form", { method: "dialog", class: "row" }, h("button", { class: "main" }, "Close")));
     dialog.showModal();
   }
