@@ -36,9 +36,20 @@ def flags(command: argparse.ArgumentParser) -> None:
     add("port", "port", "default: 8000; 0 for a free one", "N", port)
     add("alias", "alias", "a further name for a model", "NAME=MODEL", pair, action="append")
     add("pin", "pin", "load it at the start and never unload it", "MODEL", action="append")
-    add("adapter", "adapters", "a LoRA in PEFT's layout", "[MODEL:]NAME=FOLDER", pair, action="append")
+    add(
+        "adapter",
+        "adapters",
+        "a LoRA in PEFT's layout, a folder or org/name",
+        "[MODEL:]NAME=LORA",
+        pair,
+        action="append",
+    )
     add("memory", "memory", "for models, such as 16GB (default: most of what is free)", "SIZE", size)
     add("keep-alive", "keep_alive", "how long one stays idle (default: 10m; -1 for ever)", "TIME", duration)
+    add(
+        "prefix-cache", "prefix_cache", "share what prompts with one beginning computed; others' timing can tell of it",
+        action=argparse.BooleanOptionalAction,
+    )  # fmt: skip
     add("device", "device", "cpu, cuda, cuda:1, mps (default: the best one here)")
     add("dtype", "dtype", "float32, bfloat16 or float16 (default: the checkpoint's, where native)")
     add("api-key-file", "api_keys", "keys, one a line, each with user (default) or admin behind it", "FILE", Path)

@@ -109,16 +109,18 @@ class Engine:
     def __init__(
         self, pages: Network, text: Text, *, context: int, stop_ids: Iterable[int] = (), window: int | None = None,
         adapter: Callable[[str], Any] | None = None, queue: int = 256, most: int = 64, budget: int = 512,
-        least: int = 8, clock: Callable[[], float] = time.perf_counter,
+        least: int = 8, prefixes: bool = True, clock: Callable[[], float] = time.perf_counter,
     ) -> None:  # fmt: skip
         """`queue` jobs may wait, `most` answers are written at a time, and a step takes `budget` tokens at most.
 
         `least` tokens of prompts join a step however long it takes: more where a step costs much beside its tokens.
 
+        `prefixes`: whether a prompt takes over what others with the same beginning have computed.
         `window` is the widest of all layers', None where one sees everything; `adapter` finds one by its name.
         """
         self.pages, self.text, self.context, self.stop_ids = pages, text, context, frozenset(stop_ids)
         self.queue, self.most, self.budget, self.window = queue, most, budget, window
+        self.prefixes = prefixes
         self.observe: Callable[[Event], None] | None = None
         self._adapter, self._clock = adapter, clock
         self._renew()
@@ -226,7 +228,9 @@ class Engine:
     def _renew(self) -> None:
         """Books in which nothing is written yet."""
         self.blocks = Blocks(self.pages.n_blocks)
-        self.scheduler = Scheduler(self.blocks, BLOCK, budget=self.budget, most=self.most, window=self.window)
+        self.scheduler = Scheduler(
+            self.blocks, BLOCK, budget=self.budget, most=self.most, window=self.window, prefixes=self.prefixes
+        )
 
     def _end_all(self, error: BaseException) -> None:
         for task in list(self._tasks):

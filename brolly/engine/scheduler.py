@@ -102,11 +102,16 @@ class Scheduler:
     """Plans steps over `blocks` of `size` tokens; `window` is the widest of all layers', None where one sees it all."""
 
     def __init__(
-        self, blocks: Blocks, size: int, *, budget: int = 512, most: int = 64, window: int | None = None
-    ) -> None:
-        """`budget` tokens a step at most, and `most` rows at a time, which the budget must hold."""
+        self, blocks: Blocks, size: int, *, budget: int = 512, most: int = 64, window: int | None = None,
+        prefixes: bool = True,
+    ) -> None:  # fmt: skip
+        """`budget` tokens a step at most, and `most` rows at a time, which the budget must hold.
+
+        Without `prefixes` no row takes over what another has computed.
+        """
         assert 0 < most <= budget
         self.blocks, self.size, self.budget, self.most, self.window = blocks, size, budget, most, window
+        self.prefixes = prefixes
         self.running: list[Row] = []  # the first gives way last
         self.users: dict[str, User] = {}
         self.step = self.n_waiting = self.preemptions = self.hits = self.hit_tokens = 0
@@ -348,6 +353,8 @@ class Scheduler:
 
         The last token is computed in any case, for what follows it.
         """
+        if not self.prefixes:
+            return 0
         own, last = row.done // self.size, (len(row.tokens) - 1) // self.size
         best, unbroken = own, row.passed
         for i, digest in enumerate(self._named(row, last)[own:last], own):

@@ -178,7 +178,9 @@ class House:
 
         model: Any = load(entry.path, device=self.settings.device, dtype=self.settings.dtype)
         if "generate" in model.card.verbs:
-            model.engine_options = {"n_bytes": cache, "queue": self.settings.waiting}
+            settings = self.settings
+            asked = {"n_bytes": cache, "queue": settings.waiting, "prefixes": settings.prefix_cache}
+            model.engine_options = asked
             if self.watch is not None:
                 model.engine_options["observe"] = self.watch(entry.name)
             model.adapters = entry.adapters

@@ -13,10 +13,11 @@ class Settings:
     models: tuple[str, ...] = ()  # references; none: every model in the cache and the bundled ones
     alias: dict[str, str] = field(default_factory=dict)  # name in requests → one of the models
     pin: tuple[str, ...] = ()  # loaded at the start and never unloaded
-    adapters: dict[str, str] = field(default_factory=dict)  # "base:name" or "name" → a PEFT folder
+    adapters: dict[str, str] = field(default_factory=dict)  # "base:name" or "name" → a LoRA in PEFT's layout
     host: str = "127.0.0.1"
     port: int = 8000
     memory: int | None = None  # bytes for models; None: most of what is free
+    prefix_cache: bool = True  # whether a prompt takes over what others with the same beginning have computed
     keep_alive: float = 600.0  # seconds that a model stays after its last use; below 0: for ever
     device: str | None = None
     dtype: str | None = None

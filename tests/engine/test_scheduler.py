@@ -328,3 +328,15 @@ def test_prompts_never_stand_still() -> None:
         pace.note(4, 0, 0.001)
         pace.note(4, 8, 1.0)
     assert pace.chunk(4, 1) == 8
+
+
+def test_without_prefixes_nothing_is_taken_over() -> None:
+    for prefixes in (True, False):
+        scheduler = Scheduler(Blocks(64), 4, budget=32, most=4, prefixes=prefixes)
+        for _ in range(2):
+            row = Row(range(1, 14))
+            scheduler.add(row)
+            scheduler.advance(scheduler.plan())
+            scheduler.end(row)
+        assert scheduler.hit_tokens == (12 if prefixes else 0)
+        scheduler.check()
