@@ -20,13 +20,15 @@ __all__ = ["BLOCK", "Pages", "Stretch"]
 
 
 class Stretch(NamedTuple):
-    """Some next tokens of one sequence: one of a running answer, many of a prompt."""
+    """Some next tokens of one sequence: one of a running answer, many of a prompt.
+
+    `blocks` are the sequence's, in order, enough for the last of `tokens`; -1 is one that was freed behind every window.
+    An array("i") is read where it lies.
+    """
 
     tokens: Sequence[int]
     start: int  # the first one's position
-    blocks: Sequence[
-        int
-    ]  # the sequence's blocks, in order; -1: freed, behind every window. array("i") is read in place
+    blocks: Sequence[int]
     logits: bool = True  # whether what follows the last one is wanted
     adapter: Adapter | None = None  # None: the network alone
 
@@ -49,7 +51,7 @@ class Pages:
         self.keys = zeros((*shape, BLOCK, config.head_dim), self.dtype, self.device)
         self.values = zeros((*shape, config.head_dim, BLOCK), self.dtype, self.device)
         self.cache = PagedCache(config, self.keys, self.values)
-        self.likeliest: Sequence[int] = []
+        self.likeliest: list[int] = []
         self._settling = settling or Settling(network)
         self.fused: Batch | str
         try:
@@ -88,7 +90,7 @@ class Pages:
 
     def describe(self) -> str:
         """Which path batches take here, in a few words."""
-        path = f"torch ({self.fused})" if isinstance(self.fused, str) else "fused C for batches"
+        path = f"torch ({self.fused})" if isinstance(self.fused, str) else "fused C for batches (adapters: torch)"
         dtype = str(self.dtype).removeprefix("torch.")
         return f"{path}, {torch.get_num_threads()} threads, {dtype} on {self.device}"
 

@@ -68,7 +68,6 @@ enum { FEW = 12, MOST_LANES = 8 };  // tokens of a product, lanes of attention
 // For how many tokens `count` are computed.
 INLINE int64_t slots(int64_t count) { return count <= 2 ? count : count <= 8 ? whole(count, 2) : FEW; }
 
-
 // sums (tokens, 16 rows) += W (16, depth) times x, a row a token, in the order of `strip`: rows stand in lanes, so that each
 // is read in long runs. Meanwhile as much memory from `later` on comes nearer.
 INLINE void slim(const bf16 *w, int64_t depth, const bf16 *x, int64_t x_stride, const int tokens, const char *later, float *out) {

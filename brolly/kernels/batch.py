@@ -78,7 +78,7 @@ class Batch:
         self._pointers, self._lock = Pointers(weights), Lock()
         self._space = torch.empty(0, dtype=torch.uint8)
 
-    def __call__(self, stretches: Sequence[Stretch], keys: Tensor, values: Tensor) -> tuple[Tensor, Sequence[int]]:
+    def __call__(self, stretches: Sequence[Stretch], keys: Tensor, values: Tensor) -> tuple[Tensor, list[int]]:
         """Logits (n, V) float32 behind each stretch that wants some, and their likeliest tokens.
 
         keys: (L, KV, blocks, BLOCK, D), values: (L, KV, blocks, D, BLOCK). Raises IndexError at what is out of bounds.
@@ -87,7 +87,7 @@ class Batch:
         rows, tokens, held, n = array("q"), array("i"), [], 0
         for stretch in stretches:
             blocks = stretch.blocks
-            if type(blocks) is not array:
+            if not isinstance(blocks, array) or blocks.typecode != "i":
                 blocks = array("i", blocks)
                 held.append(blocks)
             place, n_blocks = blocks.buffer_info()
@@ -104,7 +104,7 @@ class Batch:
             )  # fmt: skip
         if fault:
             raise IndexError(FAULTS[fault])
-        return logits, likeliest
+        return logits, likeliest.tolist()
 
     def move(self, old: Tensor, new: Tensor) -> None:
         """Between two passes, read `new`, of the same numbers, where `old` was read."""
