@@ -22,7 +22,7 @@ __all__ = ["BLOCK", "Pages", "Stretch"]
 class Stretch(NamedTuple):
     """Some next tokens of one sequence: one of a running answer, many of a prompt.
 
-    `blocks` are the sequence's, in order, enough for the last of `tokens`; -1 is one that was freed behind every window.
+    `blocks` are the sequence's, in order, enough for the last of `tokens`; -1 was freed behind every window.
     An array("i") is read where it lies.
     """
 
