@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ def biases(given: Mapping[str, float] | None) -> dict[int, float] | None:
     """logit_bias with the ids as numbers. Raises Refused."""
     if not given:
         return None
-    wrong = next((token for token in given if not token.isascii() or not token.isdigit()), None)
+    wrong = next((token for token in given if not re.fullmatch("[0-9]{1,19}", token)), None)
     if wrong is not None:
         raise Refused(f"logit_bias has the key {wrong!r:.40}; expected a token's id.", param="logit_bias")
     beyond = next((bias for bias in given.values() if not -100 <= bias <= 100), None)

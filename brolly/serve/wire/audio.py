@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import UploadFile
 from pydantic import BeforeValidator, Field
 
-from brolly.serve.wire.common import Answer, Open
+from brolly.serve.wire.common import Answer, Open, Words
 
 Format = Literal["json", "text", "srt", "verbose_json", "vtt"]
 # some clients send a field that was left out as an empty one
@@ -83,7 +83,7 @@ class VerboseBody(Answer):
 class SpeechRequest(Open):
     model: str
     input: str
-    voice: str | dict[str, str] | None = None
+    voice: str | Words | None = None
     response_format: str = "mp3"
     speed: float | None = Field(None, ge=0.25, le=4)
     instructions: str | None = None

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from brolly.serve.wire.common import Answer, Open, StreamOptions, Strict, TokenLogprobBody, UsageBody
+from brolly.serve.wire.common import Answer, Numbers, Open, StreamOptions, Strict, TokenLogprobBody, UsageBody
 
 
 class Part(Open):
@@ -107,7 +107,7 @@ class Sampling(Strict):
     top_p: float | None = Field(None, ge=0, le=1)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: dict[str, float] | None = None
+    logit_bias: Numbers | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
     user: str | None = None

@@ -6,17 +6,17 @@ from typing import Literal
 
 from pydantic import Field
 
-from brolly.serve.wire.common import Answer, Strict
+from brolly.serve.wire.common import Answer, Strict, Words
 from brolly.serve.wire.responses import Item
 
 
 class ConversationRequest(Strict):
     items: list[Item] | None = Field(None, max_length=20)
-    metadata: dict[str, str] | None = None
+    metadata: Words | None = None
 
 
 class MetadataRequest(Strict):
-    metadata: dict[str, str] | None
+    metadata: Words | None
 
 
 class ItemsRequest(Strict):

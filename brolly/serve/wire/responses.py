@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from brolly.serve.wire.chat import Part, ToolChoice
-from brolly.serve.wire.common import Answer, Open, Strict
+from brolly.serve.wire.common import Answer, Open, Strict, Words
 
 
 class Item(Open):
@@ -76,7 +76,7 @@ class ResponseRequest(Strict):
     text: TextConfig | None = None
     reasoning: Reasoning | None = None
     truncation: Literal["auto", "disabled"] | None = None
-    metadata: dict[str, str] | None = None
+    metadata: Words | None = None
     conversation: str | ConversationReference | None = None
     prompt: dict[str, Any] | None = None
     service_tier: str | None = None
