@@ -468,6 +468,9 @@ class Model:
         for token, bias in asked.logit_bias.items():
             if type(token) is not int or type(bias) not in (int, float) or not isfinite(bias):
                 raise OptionError(f"logit_bias is {{{token!r}: {bias!r}}}; it must map token ids to finite numbers.")
+        vocab: Any = self.network.config.vocab_size  # type: ignore[union-attr]
+        if beyond := [token for token in asked.logit_bias if not 0 <= token < vocab]:
+            raise OptionError(f"logit_bias names token {beyond[0]}; this vocabulary has 0 to {vocab - 1}.")
         said = self.defaults
         known = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
         advice: dict[str, Any] = {k: said[k] for k in known if type(said.get(k)) in (int, float)}

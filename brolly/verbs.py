@@ -9,6 +9,8 @@ from typing import Any
 
 from brolly.errors import OptionError
 
+STOPS, STOP = 256, 1024  # stop texts, and their characters: each is looked for at every token
+
 
 def option(
     default: Any, help: str, *, low: float | None = None, high: float | None = None, short: str = "",
@@ -59,6 +61,8 @@ class GenerateOptions:
         shapes = [name for name in ("json_schema", "regex", "choice", "grammar") if getattr(self, name)]
         if len(shapes) > 1:
             raise OptionError(f"{shapes[0]} and {shapes[1]} both say what may be written; leave one of them out.")
+        if len(self.stop) > STOPS or any(len(stop) > STOP for stop in self.stop):
+            raise OptionError(f"stop holds {len(self.stop)} texts; expected {STOPS} at most, of {STOP} characters.")
         if "" in self.stop:
             raise OptionError("stop holds an empty string, which would stop before the first token; leave it out.")
 

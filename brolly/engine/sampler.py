@@ -36,6 +36,8 @@ class Sampler:
         self.written: Counter[int] = Counter()
         self.seen = set(prompt)
         seed = None if options.seed is None else options.seed % 2**64
+        self.biased = np.fromiter(options.logit_bias, np.int64)
+        self.biases = np.fromiter(options.logit_bias.values(), np.float32)
         self.random = Random(f"{seed}/{index}" if seed is not None and index else seed)
 
     def choose(self, logits: Tensor) -> int:
@@ -90,10 +92,11 @@ class Sampler:
             ids = np.fromiter(self.written, np.int64)
             counts = np.fromiter(self.written.values(), np.float32)
             scores[ids] -= o.presence_penalty + o.frequency_penalty * counts
-        for token, bias in o.logit_bias.items():
-            if not 0 <= token < len(scores):
-                raise OptionError(f"logit_bias names token {token}; this vocabulary has 0 to {len(scores) - 1}.")
-            scores[token] += bias
+        if len(self.biased):
+            beyond = self.biased[(self.biased < 0) | (self.biased >= len(scores))]
+            if len(beyond):
+                raise OptionError(f"logit_bias names token {beyond[0]}; this vocabulary has 0 to {len(scores) - 1}.")
+            scores[self.biased] += self.biases
         return scores
 
 

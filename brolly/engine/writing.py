@@ -152,6 +152,16 @@ class Held:
         found = [at for at in (self.text.find(stop) for stop in self.stops) if at >= 0]
         if found:
             return self.text[: min(found)], True
-        keep = max((n for stop in self.stops for n in range(1, len(stop)) if self.text.endswith(stop[:n])), default=0)
+        keep = max((held(self.text, stop) for stop in self.stops), default=0)
         shown, self.text = self.text[: len(self.text) - keep], self.text[len(self.text) - keep :]
         return shown, False
+
+
+def held(text: str, stop: str) -> int:
+    """How many characters at a text's end are the beginning of a stop string."""
+    at = max(len(text) - len(stop) + 1, 0)
+    while (at := text.find(stop[0], at)) >= 0:
+        if stop.startswith(text[at:]):
+            return len(text) - at
+        at += 1
+    return 0
