@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from brolly import __version__
-from brolly.commands.flags import MODEL, add_loading, add_options, given, open_model
+from brolly.commands.flags import MODEL, adapter_folder, add_loading, add_options, given, open_model
 from brolly.errors import BrollyError, OptionError
 
 EXAMPLES = """examples:
@@ -134,7 +134,7 @@ def add_chat(command: argparse.ArgumentParser) -> None:
 
 def add_generation(command: argparse.ArgumentParser) -> None:
     command.add_argument("-s", "--system", help="an instruction, given through the model's chat template")
-    command.add_argument("--adapter", metavar="FOLDER", help="a LoRA of the model, in PEFT's layout")
+    command.add_argument("--adapter", metavar="LORA", help="a LoRA of the model, in PEFT's layout: a folder, org/name")
     from brolly.verbs import GenerateOptions
 
     add_loading(command)
@@ -250,7 +250,7 @@ def run(args: argparse.Namespace) -> int | None:
         raise OptionError('there is nothing to continue; give a prompt: brolly run MODEL "Once upon a time".')
     model = open_model(args)
     if args.adapter:
-        options["adapter"] = args.adapter
+        options["adapter"] = adapter_folder(args)
     messages = [{"role": "system", "content": args.system}, {"role": "user", "content": prompt}]
     if args.json:
         result = model.chat(messages, **options) if args.system else model.generate(prompt, **options)
@@ -292,9 +292,10 @@ def chat(args: argparse.Namespace) -> int | None:
     model = open_model(args)
     first = [{"role": "system", "content": args.system}] if args.system else []
     model.tokenizer.prompt([*first, {"role": "user", "content": "Hello"}])  # no template is told before the first word
-    if args.adapter:
-        model.add_adapter(args.adapter, args.adapter)  # what is wrong with it is told before the first word, too
-    return Conversation(model, options, args.system, adapter=args.adapter).talk()
+    adapter = adapter_folder(args) if args.adapter else None
+    if adapter:
+        model.add_adapter(adapter, adapter)  # what is wrong with it is told before the first word, too
+    return Conversation(model, options, args.system, adapter=adapter).talk()
 
 
 def pull_model(args: argparse.Namespace) -> int | None:

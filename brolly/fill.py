@@ -127,13 +127,17 @@ def fill_adapter(folder: Path, base: Recognised, network: nn.Module) -> Adapter:
     updates = {}
     with Mapped(lora.header) as mapped:
         for name, pair in lora.pairs.items():
-            a, b = view(mapped, pair.a).float(), view(mapped, pair.b).float() * pair.scale
-            updates[name] = LowRank(*(t.to(weight.device, weight.dtype, copy=True) for t in (a, b)))
-            if not all(bool(t.isfinite().all()) for t in updates[name]):
+            infos = (pair.a, pair.b) if pair.magnitude is None else (pair.a, pair.b, pair.magnitude)
+            a, b, *length = (view(mapped, info).to(weight.device, torch.float32, copy=True) for info in infos)
+            b *= pair.scale
+            if length:
+                length[0] /= (network.get_parameter(f"{name}.weight").float() + b @ a).norm(dim=1)
+                b *= length[0][:, None]
+            updates[name] = LowRank(*(t.to(weight.dtype) for t in (a, b, *length)))
+            if not all(bool(t.isfinite().all()) for t in updates[name] if t is not None):
                 raise CheckpointError(
                     f"{lora.header.path}: what it adds to {name!r} is not finite in {weight.dtype}; it is broken."
                 )
-            del a, b
     return Adapter(network, updates)
 
 

@@ -39,6 +39,13 @@ def open_model(args: argparse.Namespace) -> Any:
     return model
 
 
+def adapter_folder(args: argparse.Namespace) -> str:
+    """The folder of the LoRA that was named, downloaded where it is not here."""
+    from brolly import hub
+
+    return str(hub.resolve(args.adapter, quiet=not sys.stderr.isatty()))
+
+
 def add_options(command: argparse.ArgumentParser, kind: type) -> None:
     """A flag for each field of an options dataclass, with its own help."""
     from dataclasses import fields

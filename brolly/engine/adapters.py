@@ -20,10 +20,11 @@ from brolly.engine.runner import Runner
 
 
 class LowRank(NamedTuple):
-    """What is added to one linear layer; b holds the scale."""
+    """What one linear layer gives instead: gain · W x + B A x, plus its bias; b holds all scales."""
 
     a: Tensor  # (r, C in)
     b: Tensor  # (C out, r)
+    gain: Tensor | None = None  # (C out): DoRA's magnitude over the length of each row of W + B A
 
 
 class Adapter:
@@ -38,7 +39,7 @@ class Adapter:
 
     @property
     def n_bytes(self) -> int:
-        return sum(tensor.nbytes for pair in self.updates.values() for tensor in pair)
+        return sum(t.nbytes for update in self.updates.values() for t in update if t is not None)
 
 
 Part = tuple[Adapter, slice]  # whose the tokens of a stretch of a pass are
@@ -69,11 +70,13 @@ class Addition:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def __call__(self, module: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         for adapter, where in _now.parts:
             if (update := adapter.updates.get(self.name)) is not None:
-                low = F.linear(inputs[0][:, where], update.a)  # (B, T', r)
-                output[:, where] += F.linear(low, update.b)
+                part, low = output[:, where], F.linear(inputs[0][:, where], update.a)  # (B, T', C out), (B, T', r)
+                if update.gain is not None:
+                    part += (update.gain - 1) * (part if module.bias is None else part - module.bias)
+                part += F.linear(low, update.b)
 
 
 class Adapted:

@@ -1,7 +1,8 @@
 """PEFT's folders: what a LoRA (Hu et al. 2021) changes, by the network's own names. Knows no tensors' numbers.
 
-adapter_config.json says ranks and scales, adapter_model.safetensors (or .bin) holds a pair of matrices a module, under
-Hugging Face's names. A family's name table for that layout brings them to the network's, whatever layout its base has.
+adapter_config.json says ranks and scales. adapter_model.safetensors (or .bin) holds a pair of matrices a module, and in
+DoRA (Liu et al. 2024) the length of each row, under Hugging Face's names. A family's name table for that layout brings
+them to the network's, whatever layout its base has.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 DTYPES = ("F64", "F32", "F16", "BF16")
 MOST_RANK = 2048
 MOST_MATCHES = 2**20  # patterns times modules
-NAME = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_([AB])(?:\.\w+)?\.weight")  # ".default" was an adapter's name
+# ".default" was an adapter's name
+NAME = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_(?:([AB])(?:\.\w+)?\.weight|(magnitude_vector)(?:\.\w+)?)")
 # What changes the sums and is not done here; without these, a pair of matrices a module is all there is.
 REFUSED = {
-    "use_dora": "DoRA's magnitudes",
     "modules_to_save": "whole modules beside the low-rank ones",
     "lora_bias": "biases of its own",
     "trainable_token_indices": "tokens of its own",
@@ -45,11 +46,12 @@ INITIALISED = (None, True, False, "gaussian", "eva", "orthogonal")  # beside a b
 
 
 class Pair(NamedTuple):
-    """y += scale · B A x of one module."""
+    """y += scale · B A x of one module; with a magnitude, the rows of W + scale · B A have these lengths."""
 
     a: TensorInfo  # (rank, in)
     b: TensorInfo  # (out, rank)
     scale: float
+    magnitude: TensorInfo | None = None  # (out,)
 
 
 class Lora(NamedTuple):
@@ -73,7 +75,7 @@ def read_lora(folder: Path, base: Recognised, linear: Mapping[str, tuple[int, in
     renamed = rename((f"{module}.weight" for module in found), table)
     about = f"{base.header.path}, a {base.family.name}"
     pairs: dict[str, Pair] = {}
-    for module, (a, b) in found.items():
+    for module, (a, b, *length) in found.items():
         targets, _ = renamed[f"{module}.weight"]
         target = targets[0].removesuffix(".weight") if len(targets) == 1 else module
         if target not in linear:
@@ -94,7 +96,11 @@ def read_lora(folder: Path, base: Recognised, linear: Mapping[str, tuple[int, in
             raise CheckpointError(
                 f"{folder / SETTINGS}: the alpha of {shown(module)} is {shown(alpha)}; expected a number."
             )
-        pairs[target] = Pair(a, b, alpha / (math.sqrt(rank) if config.get("use_rslora") else rank))
+        if any(m.shape != (out,) for m in length):
+            raise CheckpointError(
+                f"{header.path}: {shown(length[0].name)} is {shown(length[0].shape)}; expected {(out,)}."
+            )
+        pairs[target] = Pair(a, b, alpha / (math.sqrt(rank) if config.get("use_rslora") else rank), *length)
     return Lora(header, pairs)
 
 
@@ -129,8 +135,10 @@ def weights(folder: Path) -> Header:
     return read_file(path)
 
 
-def paired(header: Header, folder: Path, config: Mapping[str, Any]) -> dict[str, tuple[TensorInfo, TensorInfo]]:
-    """A and B by module, under the names of the file. Raises CheckpointError where a tensor is of no use."""
+def paired(header: Header, folder: Path, config: Mapping[str, Any]) -> dict[str, list[TensorInfo]]:
+    """A, B and DoRA's magnitude by module, as the file names it. Raises CheckpointError where a tensor is of no use."""
+    parts = {"A": "lora_A.weight", "B": "lora_B.weight"}
+    parts |= {"magnitude_vector": "lora_magnitude_vector"} if config.get("use_dora") else {}
     named = config.get("target_modules")
     if isinstance(named, list) and all(isinstance(name, str) for name in named):
         ends = tuple("." + name for name in named)
@@ -142,21 +150,22 @@ def paired(header: Header, folder: Path, config: Mapping[str, Any]) -> dict[str,
     unused: list[str] = []
     for name, info in header.tensors.items():
         told = NAME.fullmatch(name)
-        if not told or not ("." + told[1]).endswith(ends) or told[2] in found.setdefault(told[1], {}):
+        part = told and (told[2] or told[3])
+        if not told or part not in parts or not f".{told[1]}".endswith(ends) or part in found.get(told[1], ()):
             unused.append(name)
         elif info.dtype not in DTYPES or info.shards:
             raise CheckpointError(f"{header.path}: {shown(name)} is {info.dtype}; expected one of {', '.join(DTYPES)}.")
         else:
-            found[told[1]][told[2]] = info
-    halves = [f"{module}.lora_{half}.weight" for module, both in found.items() for half in "AB" if half not in both]
+            found.setdefault(told[1], {})[part] = info
+    lacking = [f"{module}.{parts[part]}" for module, given in found.items() for part in parts if part not in given]
     if unused:
         raise CheckpointError(
             f"{header.path} holds {_few(unused)}, for which a LoRA of its {SETTINGS} has no use; expected names like "
             "base_model.model.<module>.lora_A.weight and lora_B.weight, of modules that target_modules names."
         )
-    if halves or not found:
-        raise CheckpointError(f"{header.path} lacks {_few(halves) or 'all tensors'}; it is incomplete.")
-    return {module: (both["A"], both["B"]) for module, both in found.items()}
+    if lacking or not found:
+        raise CheckpointError(f"{header.path} lacks {_few(lacking) or 'all tensors'}; it is incomplete.")
+    return {module: [given[part] for part in parts] for module, given in found.items()}
 
 
 def ranked(config: Mapping[str, Any], folder: Path, module: str) -> int:

@@ -67,7 +67,7 @@ def served(settings: Settings, *, quiet: bool = True) -> tuple[list[Entry], list
     for entry in found.values():
         entry.created = int(entry.path.stat().st_mtime)
     for name, folder in settings.adapters.items():
-        adopt(found, name, Path(folder).expanduser())
+        adopt(found, name, hub.resolve(folder, quiet=quiet))
     for name in settings.pin:
         find(found.values(), name)
     return list(found.values()), notes

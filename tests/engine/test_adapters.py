@@ -36,6 +36,7 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
         "rank-stabilised, by a regex": {
             "r": 8, "lora_alpha": 6, "use_rslora": True, "target_modules": r".*\.(self_attn\.k_proj|mlp\.gate_proj)",
         },
+        "DoRA": {"r": 4, "lora_alpha": 6, "use_dora": True, "target_modules": ["q_proj", "o_proj", "down_proj"]},
     },
     "gpt2": {
         "joined queries": {"r": 4, "lora_alpha": 8, "target_modules": ["c_attn"], "fan_in_fan_out": True},
@@ -44,6 +45,7 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
             "rank_pattern": {"mlp.c_proj": 5}, "alpha_pattern": {"attn.c_proj": 3},
         },
         "rank-stabilised": {"r": 6, "lora_alpha": 9, "target_modules": ["c_fc"], "use_rslora": True},
+        "DoRA": {"r": 3, "lora_alpha": 6, "use_dora": True, "target_modules": ["c_attn", "mlp.c_proj"]},
     },
 }  # fmt: skip
 CASES = [(base, kind) for base, kinds in KINDS.items() for kind in kinds]
@@ -131,14 +133,14 @@ def test_logits_and_greedy_tokens_equal_pefts(base: str, kind: str, models: Any,
 
 
 @pytest.mark.parametrize("base", KINDS)
-def test_three_adapters_and_none_in_one_batch_are_each_as_alone(base: str, models: Any, references: Any) -> None:
+def test_several_adapters_and_none_in_one_batch_are_each_as_alone(base: str, models: Any, references: Any) -> None:
     from brolly.engine.engine import write_all
 
     model = models[base]
     options = {"max_tokens": 20, "temperature": 0, "ignore_eos": True}
     prompts = [[(i * 37 + j * 11) % 300 for j in range(3 + 9 * (i % 5))] for i in range(12)]
     jobs = [
-        model.prepare(prompt, adapter=[None, *KINDS[base]][i % 4], **options) for i, prompt in enumerate(prompts)
+        model.prepare(prompt, adapter=[None, *KINDS[base]][i % 5], **options) for i, prompt in enumerate(prompts)
     ]  # fmt: skip
     together = write_all(model.engine, jobs)
     for job, pieces in zip(jobs, together, strict=True):
@@ -242,7 +244,7 @@ def test_a_mixed_pass_keeps_to_the_slices() -> None:
         with applied([(one, slice(2, 5)), (other, slice(5, 11))]):
             mixed = module(x)
         for adapter, where in ((one, slice(2, 5)), (other, slice(5, 11))):
-            a, b = adapter.updates["model.layers.0.self_attn.q_proj"]
+            a, b, _ = adapter.updates["model.layers.0.self_attn.q_proj"]
             torch.testing.assert_close(mixed[:, where], plain[:, where] + x[:, where] @ a.T @ b.T)
         assert torch.equal(mixed[:, :2], plain[:, :2]) and torch.equal(mixed[:, 11:], plain[:, 11:])
 
@@ -306,7 +308,7 @@ Change = Callable[[dict[str, Any], dict[str, Any]], Any]
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
 HOSTILE: dict[str, tuple[Change, str]] = {
     "another kind": (lambda c, t: c.update(peft_type="IA3"), "peft_type is 'IA3'; LoRA alone"),
-    "DoRA": (lambda c, t: c.update(use_dora=True), "use_dora asks for DoRA's magnitudes"),
+    "DoRA": (lambda c, t: c.update(use_dora=True), "lacks 'model.layers.0.self_attn.q_proj.lora_magnitude_vector'"),
     "whole modules": (lambda c, t: c.update(modules_to_save=["lm_head"]), "modules_to_save asks for whole modules"),
     "biases": (lambda c, t: c.update(bias="all"), "bias is 'all'"),
     "a changed base": (lambda c, t: c.update(init_lora_weights="pissa_niter_4"), "base that was changed"),
