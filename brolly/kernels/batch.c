@@ -66,31 +66,65 @@ INLINE void few(const bf16 *w, int64_t rows, int64_t depth, const bf16 *x, int64
 enum { FEW = 12, MOST_LANES = 8 };  // tokens of a product, lanes of attention
 
 // For how many tokens `count` are computed.
-INLINE int64_t slots(int64_t count) { return count <= 2 ? count : count <= 8 ? whole(count, 2) : FEW; }
+INLINE int64_t slots(int64_t count) { return count <= 2 ? count : whole(count, 2); }
+
+// The two halves of `turn`: four rows, of which `later` is asked for too, and what is made of all sixteen.
+INLINE void turn_four(const bf16 *w, int64_t stride, __mmask16 there, const char *later, __m512i *r) {
+    __m512i a[4];
+    for (int i = 0; i < 4; i++) {
+        __builtin_prefetch(later + i * 64, 0, 2);
+        a[i] = _mm512_maskz_loadu_epi32(there, w + i * stride);
+    }
+    const __m512i low = _mm512_unpacklo_epi32(a[0], a[1]), high = _mm512_unpackhi_epi32(a[0], a[1]);
+    const __m512i low2 = _mm512_unpacklo_epi32(a[2], a[3]), high2 = _mm512_unpackhi_epi32(a[2], a[3]);
+    r[0] = _mm512_unpacklo_epi64(low, low2), r[1] = _mm512_unpackhi_epi64(low, low2);
+    r[2] = _mm512_unpacklo_epi64(high, high2), r[3] = _mm512_unpackhi_epi64(high, high2);
+}
+
+INLINE void turn_on(const __m512i *r, __m512i *out) {
+    const __m512i even = _mm512_shuffle_i32x4(r[0], r[4], 0x88), odd = _mm512_shuffle_i32x4(r[0], r[4], 0xdd);
+    const __m512i even2 = _mm512_shuffle_i32x4(r[8], r[12], 0x88), odd2 = _mm512_shuffle_i32x4(r[8], r[12], 0xdd);
+    out[0] = _mm512_shuffle_i32x4(even, even2, 0x88), out[4] = _mm512_shuffle_i32x4(odd, odd2, 0x88);
+    out[8] = _mm512_shuffle_i32x4(even, even2, 0xdd), out[12] = _mm512_shuffle_i32x4(odd, odd2, 0xdd);
+}
+
+INLINE void add_pairs(__m512 *sums, const __m512i *rows, const int pairs, const bf16 *x, int64_t x_stride, const int tokens) {
+#pragma GCC unroll 4
+    for (int i = 0; i < pairs; i++)
+#pragma GCC unroll 12
+        for (int t = 0; t < tokens; t++) {
+            int32_t pair;
+            memcpy(&pair, x + t * x_stride + 2 * i, 4);
+            sums[t] = _mm512_dpbf16_ps(sums[t], (__m512bh)rows[i], (__m512bh)_mm512_set1_epi32(pair));
+        }
+}
 
 // sums (tokens, 16 rows) += W (16, depth) times x, a row a token, in the order of `strip`: rows stand in lanes, so that each
-// is read in long runs. Meanwhile as much memory from `later` on comes nearer.
+// is read in long runs. Meanwhile as much memory from `later` on comes nearer. While some pairs are multiplied the next
+// ones are turned: shuffles and products have units of their own.
 INLINE void slim(const bf16 *w, int64_t depth, const bf16 *x, int64_t x_stride, const int tokens, const char *later, float *out) {
-    __m512i rows[TILE];
+    __m512i turned[2][TILE], r[TILE];
     __m512 sums[TILE];
     for (int t = 0; t < tokens; t++) sums[t] = _mm512_loadu_ps(out + t * TILE);
-    for (int64_t k = 0; k < depth; k += 32) {
-        const int half = depth - k < 32;
-        for (int i = 0; i < TILE; i++) {
-            __builtin_prefetch(later + k * 32 + i * 64, 0, 2);
-            rows[i] = half ? _mm512_zextsi256_si512(_mm256_loadu_si256((const __m256i *)(w + i * depth + k)))
-                           : _mm512_loadu_si512(w + i * depth + k);
+    for (int i = 0; i < TILE; i += 4) turn_four(w + i * depth, depth, depth < 32 ? 0xff : 0xffff, later + i * 64, r + i);
+    for (int i = 0; i < 4; i++) turn_on(r + i, turned[0] + i);
+    for (int64_t k = 0; k < depth; k += 32, x += 32) {
+        const __m512i *now = turned[k / 32 % 2];
+        __m512i *then = turned[(k / 32 + 1) % 2];
+        const __mmask16 there = depth - k >= 64 ? 0xffff : depth - k > 32 ? 0xff : 0;
+        if (depth - k < 32) {
+            add_pairs(sums, now, 8, x, x_stride, tokens);
+            break;
         }
-        turn(rows);
-#pragma GCC unroll 16
-        for (int i = 0; i < TILE; i++) {
-            if (i == TILE / 2 && half) break;
-#pragma GCC unroll 12
-            for (int t = 0; t < tokens; t++) {
-                int32_t pair;
-                memcpy(&pair, x + t * x_stride + k + 2 * i, 4);
-                sums[t] = _mm512_dpbf16_ps(sums[t], (__m512bh)rows[i], (__m512bh)_mm512_set1_epi32(pair));
-            }
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            turn_four(w + 4 * i * depth + k + 32, depth, there, later + (k + 32) * 32 + i * 256, r + 4 * i);
+            add_pairs(sums, now + 3 * i, 3, x + 6 * i, x_stride, tokens);
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            turn_on(r + i, then + i);
+            add_pairs(sums, now + 12 + i, 1, x + 24 + 2 * i, x_stride, tokens);
         }
     }
     for (int t = 0; t < tokens; t++) _mm512_storeu_ps(out + t * TILE, sums[t]);
@@ -104,6 +138,7 @@ static __attribute__((noinline)) void slim_rows(const bf16 *w, int64_t depth, co
         case 4: slim(w, depth, x, x_stride, 4, later, out); break;
         case 6: slim(w, depth, x, x_stride, 6, later, out); break;
         case 8: slim(w, depth, x, x_stride, 8, later, out); break;
+        case 10: slim(w, depth, x, x_stride, 10, later, out); break;
         default: slim(w, depth, x, x_stride, FEW, later, out);
     }
 }
