@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PROMPT ?= Once upon a time
 
-.PHONY: run test test-web check lint bench clean
+.PHONY: run test test-web test-clients check lint bench clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -27,6 +27,15 @@ test-web: .venv/test-installed
 	$(BIN)/pip install --quiet 'playwright>=1.50'
 	which chromium chromium-browser google-chrome > /dev/null || $(BIN)/playwright install --with-deps chromium
 	$(BIN)/python -m pytest tests/web
+
+.venv/clients/installed: tests/clients/requirements.txt
+	$(PYTHON) -m venv .venv/clients
+	.venv/clients/bin/pip install --quiet --requirement tests/clients/requirements.txt
+	touch $@
+
+test-clients: .venv/test-installed .venv/clients/installed
+	npm install --prefix tests/clients/node --no-audit --no-fund --silent
+	$(BIN)/python scripts/compatibility.py $(SUITES)
 
 lint: .venv/test-installed
 	$(BIN)/ruff check .

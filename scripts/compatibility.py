@@ -1,0 +1,341 @@
+"""Try every client against `brolly serve` and write what came of it to docs/compatibility.md: `make test-clients`.
+
+python scripts/compatibility.py [SUITE …] [--openai FILE] [--openresponses FOLDER] [--url URL] [--keep FOLDER]
+
+Each suite runs in an environment of its own (.venv/clients, tests/clients/node) and tells its results as JUnit's XML. A
+failure that is no fault of brolly's has its reason in tests/clients/suites.toml; any other makes this end with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN, CLIENTS = ROOT / ".venv/bin", ROOT / ".venv/clients/bin"
+TESTS, NODE = ROOT / "tests/clients", ROOT / "tests/clients/node"
+MODELS = ("mini-llm", "mini-clip", "mini-embed", "mini-whisper")
+OPENAI_DOCUMENT = "https://raw.githubusercontent.com/openai/openai-openapi/master/openapi.yaml"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A row of tests/clients/suites.toml."""
+
+    name: str
+    packages: list[str]
+    what: str
+    run: str
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def reason(self, test: str) -> str | None:
+        """Why a test fails through no fault of brolly's."""
+        return next((why for begin, why in self.reasons.items() if test.startswith(begin)), None)
+
+
+SUITES = [Suite(**row) for row in tomllib.loads((TESTS / "suites.toml").read_text())["suite"]]
+
+
+@dataclass
+class Result:
+    """What came of a suite: (test, what went wrong or "") for each, and those that did not run with why."""
+
+    passed: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    version: str = ""
+    absent: str = ""  # why the whole suite could not run
+
+
+class Absent(Exception):
+    """The suite cannot be had here."""
+
+
+# What runs
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """`brolly serve` as anybody starts it, on a free port."""
+    checkpoint = folder / "tiny-tools"
+    if not checkpoint.exists():
+        subprocess.run([BIN / "python", "-m", "tests.clients.checkpoint", checkpoint], cwd=ROOT, check=True)
+    log = (folder / "serve.log").open("w+")
+    command = [BIN / "brolly", "serve", checkpoint, *MODELS, "--port", "0", "--store", folder / "store"]
+    server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        while (found := re.search(r"http://127\.0\.0\.1:\d+", (folder / "serve.log").read_text())) is None:
+            if server.poll() is not None:
+                raise SystemExit(f"brolly serve ended: {(folder / 'serve.log').read_text()}")
+            time.sleep(0.2)
+        yield found[0]
+        if server.poll() is not None:
+            raise SystemExit(
+                f"brolly serve ended while clients spoke to it: {(folder / 'serve.log').read_text()[-4000:]}"
+            )
+    finally:
+        server.terminate()
+        server.wait(60)
+        log.close()
+
+
+def environment(url: str, folder: Path) -> dict[str, str]:
+    """What suites find: where the server is, and nothing of the internet."""
+    own = {
+        name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "ANTHROPIC_", "OLLAMA_"))
+    }
+    own |= {"BROLLY_CLIENTS_URL": url, "BROLLY_CLIENTS_CHECKPOINT": str(folder / "tiny-tools")}
+    own |= {
+        "HF_HUB_OFFLINE": "1",
+        "LANGSMITH_TRACING": "false",
+        "OMP_NUM_THREADS": "1",
+        "NO_PROXY": "127.0.0.1,localhost",
+    }
+    return own
+
+
+def pytest_or_node(run: str, url: str, folder: Path) -> Result:
+    report = folder / f"{Path(run).stem}.xml"
+    if run.endswith(".py"):
+        command = [
+            CLIENTS / "python",
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider", "-o", "asyncio_mode=auto",
+            TESTS / run,
+            f"--junitxml={report}",
+        ]
+    else:
+        if not (NODE / "node_modules").exists():
+            raise Absent("node or its packages are not here")
+        command = [
+            "node",
+            "--test",
+            "--test-reporter=junit",
+            f"--test-reporter-destination={report}",
+            NODE.parent / run,
+        ]
+    return junit(command, report, url, folder)
+
+
+def junit(command: list[object], report: Path, url: str, folder: Path, **more: str) -> Result:
+    """Run what writes JUnit's XML, and read it. What it prints is kept beside it."""
+    report.unlink(missing_ok=True)
+    with report.with_suffix(".log").open("w") as log:
+        words = [str(word) for word in command]
+        subprocess.run(words, cwd=ROOT, env=environment(url, folder) | more, stdout=log, stderr=subprocess.STDOUT)
+    if not report.exists():
+        raise SystemExit(f"{words[0]} left no report: {report.with_suffix('.log').read_text()[-3000:]}")
+    result = Result()
+    for case in ElementTree.parse(report).iter("testcase"):
+        owner = (case.get("classname") or "").rpartition(".")[2]
+        name = f"{owner}.{case.get('name')}" if owner[:1].isupper() else case.get("name") or ""
+        wrong, skip = [case.find(kind) for kind in ("failure", "error")], case.find("skipped")
+        fault = next((element for element in wrong if element is not None), None)
+        if fault is not None:
+            result.failed[name] = first_line(fault.get("message") or fault.text or "failed")
+        elif skip is not None and skip.get("type") == "pytest.xfail":
+            result.failed[name] = first_line("its suite expects this: " + (skip.get("message") or ""))
+        elif skip is not None:
+            result.skipped[name] = first_line(skip.get("message") or "")
+        else:
+            result.passed.append(name)
+    return result
+
+
+def first_line(text: str) -> str:
+    """The beginning of a message, fit for a table's cell."""
+    return re.sub(r"\s+", " ", text.strip())[:240]
+
+
+def own_document(url: str, folder: Path, given: argparse.Namespace) -> Result:
+    return schemathesis(f"{url}/openapi.json", url, folder, "own", "all")
+
+
+def openai_document(url: str, folder: Path, given: argparse.Namespace) -> Result:
+    found = json.loads(subprocess.run(
+        [CLIENTS / "python", TESTS / "openai_document.py", str(given.openai or OPENAI_DOCUMENT), f"{url}/openapi.json", folder / "openai.json"],
+        check=True, capture_output=True, text=True,
+    ).stdout)  # fmt: skip
+    result = schemathesis(str(folder / "openai.json"), f"{url}/v1", folder, "openai", "positive")
+    result.version = found["version"]
+    return result
+
+
+def schemathesis(document: str, base: str, folder: Path, name: str, mode: str) -> Result:
+    report = folder / f"schemathesis-{name}.xml"
+    command = [
+        CLIENTS / "schemathesis", "--config-file", TESTS / f"schemathesis-{name}.toml", "run", document, "--url", base, "--mode", mode,
+        "--report", "junit", "--report-junit-path", report, "--no-color",
+    ]  # fmt: skip
+    return junit(
+        command,
+        report,
+        base.removesuffix("/v1"),
+        folder,
+        SCHEMATHESIS_HOOKS="tests.clients.hooks",
+        PYTHONPATH=str(ROOT),
+    )
+
+
+def open_responses(url: str, folder: Path, given: argparse.Namespace) -> Result:
+    if given.openresponses is None:
+        raise Absent("no --openresponses FOLDER, a checkout of github.com/openresponses/openresponses")
+    runner = NODE / "node_modules/.bin/tsx"
+    command = [
+        runner,
+        given.openresponses / "bin/compliance-test.ts",
+        "--base-url",
+        f"{url}/v1",
+        "--api-key",
+        "none",
+        "--model",
+        "tiny-tools",
+        "--json",
+    ]
+    told = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=environment(url, folder) | {"NODE_PATH": str(NODE / "node_modules")},
+    )
+    (folder / "openresponses.json").write_text(told.stdout + told.stderr)
+    if not told.stdout.startswith("{"):
+        raise Absent(f"the acceptance tests did not start: {first_line(told.stderr)}")
+    result = Result()
+    for row in json.loads(told.stdout)["results"]:
+        why = first_line("; ".join(row.get("errors") or []))
+        if row["status"] == "passed":
+            result.passed.append(row["id"])
+        else:
+            (result.failed if row["status"] == "failed" else result.skipped)[row["id"]] = why
+    return result
+
+
+def versions(packages: list[str]) -> str:
+    """Which versions of these are installed for the suites."""
+    python = [name for name in packages if not name.startswith("npm:")]
+    found = {}
+    if python:
+        code = "import sys, json, importlib.metadata as m; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
+        found |= json.loads(
+            subprocess.run([CLIENTS / "python", "-c", code, *python], capture_output=True, check=True).stdout
+        )
+    for name in packages:
+        path = NODE / "node_modules" / name.removeprefix("npm:") / "package.json"
+        if name.startswith("npm:") and path.exists():
+            found[name.removeprefix("npm:")] = json.loads(path.read_text())["version"]
+    return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+# What is written
+
+
+def document(results: dict[str, Result]) -> str:
+    """docs/compatibility.md."""
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
+    lines = [
+        "# Which clients work unchanged", "",
+        f"Written by `make test-clients` on {now} at `{commit}`, Python {platform.python_version()}, {platform.system()}. "
+        "Every suite spoke to one `brolly serve`, over HTTP, with nothing changed but the address.", "",
+        "The language model of these runs is random: it answers nonsense, calls tools only where `tool_choice` makes it, "
+        "and sees no pictures. A test that wants more fails, and is counted as failed.", "",
+        "| client | versions | what was run | passed | failed | left out by the suite |", "|---|---|---|--:|--:|--:|",
+    ]  # fmt: skip
+    for suite in SUITES:
+        found = results.get(suite.name)
+        if found is None:
+            lines.append(f"| {suite.name} | | {suite.what} | not run | | |")
+        elif found.absent:
+            lines.append(f"| {suite.name} | {found.version} | {suite.what} | not run: {found.absent} | | |")
+        else:
+            counts = f"{len(found.passed)} | {len(found.failed)} | {len(found.skipped)}"
+            lines.append(f"| {suite.name} | {found.version} | {suite.what} | {counts} |")
+    lines += ["", "## What failed, and why", ""]
+    for suite in SUITES:
+        found = results.get(suite.name)
+        if found and found.failed:
+            lines += [f"**{suite.name}**", "", "| test | what it said | why |", "|---|---|---|"]
+            for test, said in sorted(found.failed.items()):
+                lines.append(
+                    f"| `{cell(test)}` | {cell(said)} | {suite.reason(test) or '**brolly**: not explained yet'} |"
+                )
+            lines.append("")
+    lines += ["## What suites left out", ""]
+    for suite in SUITES:
+        found = results.get(suite.name)
+        if found and found.skipped:
+            by_why: dict[str, list[str]] = {}
+            for test, why in found.skipped.items():
+                by_why.setdefault(why, []).append(test)
+            for why, tests in sorted(by_why.items()):
+                lines.append(f"- {suite.name}: {', '.join(f'`{cell(test)}`' for test in sorted(tests))}: {cell(why)}")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("`", "'").replace("<", "&lt;")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suites", nargs="*", help="some of them (default: all; only then is the document written)")
+    parser.add_argument("--openai", type=Path, help="OpenAI's OpenAPI document (default: the published one)")
+    parser.add_argument("--openresponses", type=Path, help="a checkout of openresponses/openresponses")
+    parser.add_argument("--keep", type=Path, help="where checkpoint, reports and logs stay")
+    given = parser.parse_args()
+    chosen = [suite for suite in SUITES if not given.suites or suite.name in given.suites]
+    folder = given.keep or Path(tempfile.mkdtemp())
+    folder.mkdir(parents=True, exist_ok=True)
+    results = {}
+    with serving(folder) as url:
+        for suite in chosen:
+            begin = time.monotonic()
+            try:
+                if "." in suite.run:
+                    result = pytest_or_node(suite.run, url, folder)
+                else:
+                    result = globals()[suite.run](url, folder, given)
+            except Absent as why:
+                result = Result(absent=str(why))
+            result.seconds = time.monotonic() - begin
+            result.version = ", ".join(filter(None, (versions(suite.packages), result.version)))
+            results[suite.name] = result
+            told = (
+                result.absent
+                or f"{len(result.passed)} passed, {len(result.failed)} failed, {len(result.skipped)} left out"
+            )
+            print(f"{suite.name}: {told} ({result.seconds:.0f} s)", flush=True)
+            for test, said in result.failed.items():
+                print(f"    {test}: {said}\n        {suite.reason(test) or 'NOT EXPLAINED'}", flush=True)
+    if not given.suites:
+        (ROOT / "docs/compatibility.md").write_text(document(results))
+    if given.keep is None:
+        shutil.rmtree(folder)
+    unexplained = [test for suite in chosen for test in results[suite.name].failed if suite.reason(test) is None]
+    sys.exit(1 if unexplained else 0)
+
+
+if __name__ == "__main__":
+    main()
