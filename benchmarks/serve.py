@@ -258,7 +258,7 @@ def start(name: str, folder: Path, given: argparse.Namespace, *more: str) -> Ser
             return Server(name, command, folder.name, port)
         case "transformers":
             command = [here / "transformers", "serve", folder, "--continuous-batching", "--device", "cpu"]
-            command += ["--dtype", "bfloat16", "--port", port]
+            command += ["--dtype", "bfloat16", "--port", port, "--cb-max-memory-percent", 0.2]
             return Server(name, command, str(folder), port, HF_HUB_OFFLINE="1")
         case "llama.cpp":
             command = [given.llama_server, "-m", folder / "model.gguf", "--port", port, "-t", os.cpu_count(), "-np", 32]
