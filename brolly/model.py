@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from brolly.checkpoint import json_object
-from brolly.engine.adapters import Adapted, Adapter
+from brolly.engine.adapters import Adapted, Adapter, applied
 from brolly.engine.cache import Causal
 from brolly.engine.encode import accelerate
 from brolly.engine.engine import Engine, blocks_for, write_all
@@ -281,13 +281,15 @@ class Model:
         held.clear()
         self.card = card
 
-    def score(self, text: str | Sequence[int], *, top: int = 0) -> Score:
+    def score(self, text: str | Sequence[int], *, top: int = 0, adapter: str | Path | None = None) -> Score:
         """Log-probability of each token of a text, or of tokens, given those before it; `top` tells the likeliest."""
         self._require("score")
         ids = self._known(self.tokenizer.encode(text) if isinstance(text, str) else list(text))
         texts = [self.tokenizer.token_text(i) for i in ids]
         network: Any = self.network
-        return score(network, Causal(network.config), ids, texts, network.config.context, self.device, top)
+        name = self._named(adapter)
+        with applied([] if name is None else [(self.adapter(name), slice(None))]):
+            return score(network, Causal(network.config), ids, texts, network.config.context, self.device, top)
 
     def embed(self, inputs: Any, **options: Unpack[Embed]) -> Embeddings:
         """A vector for each input of a list, or for one: a str is a text; a Path, bytes, a Pillow picture or an array

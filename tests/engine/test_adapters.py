@@ -128,6 +128,8 @@ def test_logits_and_greedy_tokens_equal_pefts(base: str, kind: str, models: Any,
         )[0, len(IDS) :].tolist()
     torch.testing.assert_close(logits(model, model.adapter(kind), IDS), expected, atol=1e-4, rtol=1e-4)
     assert (logits(model, None, IDS) - expected).abs().max() > 0.1, "it changes something"
+    likely = expected.log_softmax(-1)[:-1].gather(-1, torch.tensor(IDS)[1:, None])[:, 0]
+    torch.testing.assert_close(torch.tensor(model.score(IDS, adapter=kind).logprobs[1:]), likely, atol=1e-4, rtol=1e-4)
     job = model.prepare(IDS, adapter=kind, max_tokens=24, temperature=0, ignore_eos=True)
     assert [token for piece in model._alone(job) for token in piece.tokens] == greedy
 

@@ -79,6 +79,16 @@ def test_conversations_and_streams_take_adapters_too(client: httpx.Client) -> No
     assert said["base"] != said["base:polite"]
 
 
+def test_a_prompt_is_scored_by_its_adapter(client: httpx.Client, folders: dict[str, Path]) -> None:
+    ours = load(folders["base"], device="cpu", dtype="float32")
+    found = {}
+    for name, adapter in (("base", None), ("base:polite", folders["polite"])):
+        choice = complete(client, name, echo=True, logprobs=0, max_tokens=0).raise_for_status().json()["choices"][0]
+        found[name] = choice["logprobs"]["token_logprobs"][1:]
+        assert found[name] == pytest.approx(ours.score(PROMPT, adapter=adapter).logprobs[1:], abs=1e-4)
+    assert found["base"] != pytest.approx(found["base:polite"], abs=0.01)
+
+
 def test_an_unknown_adapter_is_not_found_and_the_near_names_are_told(client: httpx.Client) -> None:
     answer = complete(client, "base:polit")
     assert answer.status_code == 404

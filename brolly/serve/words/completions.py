@@ -65,10 +65,6 @@ class Completing:
             "n": self.n, "best_of": self.body.best_of, "adapter": adapter, "priority": self.priority,
             "user": share(self.body.user), **self.options,
         }  # fmt: skip
-        if adapter and self.body.echo and self.body.logprobs is not None:
-            raise Refused(
-                "A prompt is scored without an adapter; ask its base, or leave logprobs out.", param="logprobs"
-            )
         found = []
         for prompt in self.prompts:
             if self.body.suffix is not None:
@@ -112,7 +108,7 @@ class Completing:
             return None
         if self.body.logprobs is None:
             return Score(list(job.prompt), [], [])
-        found: Score = model.score(list(job.prompt), top=self.body.logprobs)
+        found: Score = model.score(list(job.prompt), top=self.body.logprobs, adapter=job.adapter)
         return found
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
