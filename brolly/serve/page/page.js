@@ -12,6 +12,7 @@ async function show() {
   const name = location.hash.slice(1) in PANELS ? location.hash.slice(1) : "chat";
   for (const link of document.querySelectorAll("nav a"))
     link.hash.slice(1) === name ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current");
+  document.querySelector("nav [aria-current]").scrollIntoView({ inline: "center", block: "nearest" });
   const fresh = h("main", { id: "main", tabindex: "-1" });
   document.getElementById("main").replaceWith(fresh);
   try { await PANELS[name](fresh); } catch (error) {
