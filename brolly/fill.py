@@ -133,7 +133,7 @@ def fill_adapter(folder: Path, base: Recognised, network: nn.Module) -> Adapter:
             if length:
                 length[0] /= (network.get_parameter(f"{name}.weight").float() + b @ a).norm(dim=1)
                 b *= length[0][:, None]
-            updates[name] = LowRank(*(t.to(weight.dtype) for t in (a, b, *length)))
+            updates[name] = LowRank(*(t.to(weight.dtype) for t in (a, b.t().contiguous(), *length)))
             if not all(bool(t.isfinite().all()) for t in updates[name] if t is not None):
                 raise CheckpointError(
                     f"{lora.header.path}: what it adds to {name!r} is not finite in {weight.dtype}; it is broken."

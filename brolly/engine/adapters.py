@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -18,12 +19,14 @@ from torch import Tensor, nn
 from brolly.engine.cache import DenseCache
 from brolly.engine.runner import Runner
 
+FEW = 16  # tokens of an adapter up to which calls cost more than numbers, so that several adapters share them
+
 
 class LowRank(NamedTuple):
-    """What one linear layer gives instead: gain · W x + B A x, plus its bias; b holds all scales."""
+    """What one linear layer gives instead: gain · W x + B A x, plus its bias; B holds all scales."""
 
     a: Tensor  # (r, C in)
-    b: Tensor  # (C out, r)
+    b: Tensor  # (r, C out): B transposed, so that those of several adapters join row by row
     gain: Tensor | None = None  # (C out): DoRA's magnitude over the length of each row of W + B A
 
 
@@ -71,12 +74,35 @@ class Addition:
         self.name = name
 
     def __call__(self, module: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        small: list[tuple[LowRank, Tensor, Tensor]] = []
         for adapter, where in _now.parts:
             if (update := adapter.updates.get(self.name)) is not None:
-                part, low = output[:, where], F.linear(inputs[0][:, where], update.a)  # (B, T', C out), (B, T', r)
+                x, y = inputs[0][:, where], output[:, where]  # (B, T', C)
                 if update.gain is not None:
-                    part += (update.gain - 1) * (part if module.bias is None else part - module.bias)
-                part += F.linear(low, update.b)
+                    y += (update.gain - 1) * (y if module.bias is None else y - module.bias)
+                if x.shape[1] <= FEW:
+                    small.append((update, x, y))
+                else:
+                    y += F.linear(x, update.a) @ update.b
+        if small:
+            add_all(*zip(*small, strict=True))
+
+
+def add_all(updates: Sequence[LowRank], xs: Sequence[Tensor], ys: Sequence[Tensor]) -> None:
+    """y += B A x for several adapters by two products in all: each token by all A, and only its own's result kept."""
+    sizes = tuple((x.shape[1], len(update.a)) for x, update in zip(xs, updates, strict=True))
+    low = F.linear(torch.cat(tuple(xs), 1), torch.cat([update.a for update in updates]))  # (B, T, all r)
+    if len(sizes) > 1:
+        low = low.masked_fill(foreign(sizes, low.device), 0)
+    sums = (low @ torch.cat([update.b for update in updates])).split([n for n, _ in sizes], 1)
+    for y, more in zip(ys, sums, strict=True):
+        y += more
+
+
+@lru_cache(256)
+def foreign(sizes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+    """Of tokens and ranks, some of each for each adapter: (T, all r), True where a rank is another's than the token."""
+    return ~torch.block_diag(*(torch.ones(n, r, dtype=torch.bool) for n, r in sizes)).to(device)
 
 
 class Adapted:

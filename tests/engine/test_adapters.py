@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from brolly.engine.adapters import Adapter, LowRank, applied
+from brolly.engine.adapters import FEW, Adapter, LowRank, applied
 from brolly.engine.cache import Causal
 from brolly.engine.pages import BLOCK, Pages, Stretch
 from brolly.errors import CheckpointError, NotFound
@@ -174,7 +174,7 @@ def low_ranks(network: nn.Module, seed: int, rank: int = 4) -> Adapter:
         {
             name: LowRank(
                 torch.randn(rank, module.in_features, generator=draw).to(dtype) * 0.2,
-                torch.randn(module.out_features, rank, generator=draw).to(dtype) * 0.2,
+                torch.randn(rank, module.out_features, generator=draw).to(dtype) * 0.2,
             )
             for name, module in network.named_modules()
             if isinstance(module, nn.Linear) and name != "lm_head"
@@ -237,18 +237,38 @@ def test_what_is_applied_is_applied_in_one_thread_alone() -> None:
 
 
 def test_a_mixed_pass_keeps_to_the_slices() -> None:
+    """Short stretches share two products, long ones have their own."""
     network = llama()
-    one, other = low_ranks(network, 4), low_ranks(network, 5, rank=9)
-    x = torch.randn(1, 12, network.config.dim)
-    module = network.model.layers[0].self_attn.q_proj
+    draw = torch.Generator().manual_seed(6)
+    x = torch.randn(1, 3 * FEW, network.config.dim, generator=draw)
+    name = "model.layers.0.self_attn.q_proj"
+    module = network.get_submodule(name)
+    parts = [
+        (low_ranks(network, 4), slice(2, 5)), (low_ranks(network, 5, rank=9), slice(5, 11)),
+        (low_ranks(network, 6, rank=1), slice(12, 12 + FEW + 1)), (low_ranks(network, 7), slice(40, 41)),
+    ]  # fmt: skip
     with torch.inference_mode():
-        plain = module(x)
-        with applied([(one, slice(2, 5)), (other, slice(5, 11))]):
-            mixed = module(x)
-        for adapter, where in ((one, slice(2, 5)), (other, slice(5, 11))):
-            a, b, _ = adapter.updates["model.layers.0.self_attn.q_proj"]
-            torch.testing.assert_close(mixed[:, where], plain[:, where] + x[:, where] @ a.T @ b.T)
-        assert torch.equal(mixed[:, :2], plain[:, :2]) and torch.equal(mixed[:, 11:], plain[:, 11:])
+        expected = module(x)
+        for adapter, where in parts:
+            a, b, _ = adapter.updates[name]
+            expected[:, where] += x[:, where] @ a.T @ b
+        with applied(parts):
+            torch.testing.assert_close(module(x), expected)
+
+
+def test_an_adapter_that_overflows_spoils_its_own_rows_alone() -> None:
+    network = llama()
+    well, ill = low_ranks(network, 8), low_ranks(network, 9)
+    for update in ill.updates.values():
+        update.a.fill_(3e38)
+    x, module = torch.ones(1, 4, network.config.dim), network.get_submodule("model.layers.0.self_attn.q_proj")
+    with torch.inference_mode():
+        with applied([(well, slice(0, 2))]):
+            alone = module(x)[:, :2]
+        with applied([(well, slice(0, 2)), (ill, slice(2, 4))]):
+            both = module(x)
+    torch.testing.assert_close(both[:, :2], alone)
+    assert not both[:, 2:].isfinite().any()
 
 
 # Layouts of the base, and of the adapter's file ----------------------------------------------------------------------
