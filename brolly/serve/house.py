@@ -180,10 +180,10 @@ class House:
         if "generate" in model.card.verbs:
             settings = self.settings
             asked = {"n_bytes": cache, "queue": settings.waiting, "prefixes": settings.prefix_cache}
-            model.engine_options = asked
+            model.engine_options, model.adapters = asked, entry.adapters
+            engine = model.engine  # made here and once, kernels compiled: not by whichever request comes first
             if self.watch is not None:
-                model.engine_options["observe"] = self.watch(entry.name)
-            model.adapters = entry.adapters
+                engine.observe = self.watch(entry.name)
         return model
 
     def held(self, model: Any, grown: int) -> int:
