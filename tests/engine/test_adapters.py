@@ -271,6 +271,26 @@ def test_an_adapter_that_overflows_spoils_its_own_rows_alone() -> None:
     assert not both[:, 2:].isfinite().any()
 
 
+def test_the_command_line_takes_an_adapter(
+    models: Any, references: Any, bases: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from brolly.cli import main
+    from brolly.tasks.chat import Conversation
+
+    model, folder = models["llama"], models["llama"].adapters[kind := "queries and values"]
+    words = ["--temperature", "0", "--max-tokens", "9", "--device", "cpu", "--dtype", "float32"]
+    assert main(["run", str(bases["llama"]), "a fox", "--adapter", str(folder), *words]) == 0
+    assert capsys.readouterr().out == model.generate("a fox", adapter=kind, temperature=0, max_tokens=9).text + "\n"
+    assert main(["run", str(bases["llama"]), "a fox", "--adapter", "./nowhere"]) == 2
+    assert "./nowhere does not exist" in capsys.readouterr().err
+    said: list[str] = []
+    talk = Conversation(model, {"max_tokens": 9}, None, said.append, adapter=kind)
+    talk.command("/set temperature 0")
+    talk.answer("Hello")
+    asked = [{"role": "user", "content": "Hello"}]
+    assert "".join(said) == model.chat(asked, adapter=kind, temperature=0, max_tokens=9).text + "\n"
+
+
 # Layouts of the base, and of the adapter's file ----------------------------------------------------------------------
 
 
