@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -152,7 +153,7 @@ class Model:
         self.device, self.dtype = some.device, some.dtype
         self._blocks = accelerate(network)
         self._labels: dict[Any, Any] = {}
-        self.engine_options: dict[str, Any] = {}  # of Engine, its observe, and n_bytes for its cache; set before a job
+        self.engine_options: dict[str, Any] = {}  # of Engine, and n_bytes for its cache; set before a job
         self.adapters: dict[str, Path] = {}  # a LoRA's name → its folder in PEFT's layout; loaded when first used
         self._adapted: dict[str, Adapter] = {}
         self._adapting = RLock()
@@ -222,6 +223,7 @@ class Model:
         job = ask(
             self.tokenizer, self.answers, messages, self.options(**options), tools=tools, choice=tool_choice,
             parallel=parallel_tool_calls, extra=template, vocab_size=config.vocab_size, stop_ids=self.stop_ids,
+            context=config.context,
         )  # fmt: skip
         self._known(list(job.prompt))
         return replace(job, n=n, adapter=self._named(adapter), priority=priority, user=user)
@@ -239,8 +241,8 @@ class Model:
         Raises NotFound, CheckpointError, UnsupportedTask.
         """
         self._require("generate")
-        folder, family = Path(folder).expanduser(), self.card.recognised.family.name
-        if folder.is_file():
+        folder, family = Path(os.path.expanduser(folder)), self.card.recognised.family.name
+        if os.path.isfile(folder):
             told = examine(folder).kind.sentence.removeprefix("No: ")
             raise CheckpointError(
                 f"{folder}: {told} A LoRA of a {family} is a folder with adapter_config.json, as PEFT's."
@@ -423,7 +425,6 @@ class Model:
         """What writes many answers at a time."""
         config: Any = self.network.config
         asked = dict(self.engine_options)
-        observe = asked.pop("observe", None)
         n_blocks = blocks_for(config.context, Pages.block_bytes(self.network), self.device, asked.pop("n_bytes", None))
         window = None if None in config.windows else max(config.windows)
         pages = Pages(self.network, n_blocks, self.runner.settling)
@@ -433,7 +434,6 @@ class Model:
             pages, self.tokenizer, context=config.context, stop_ids=self.stop_ids, window=window,
             adapter=lambda name: (find := own()) and find(name), **asked,
         )  # fmt: skip
-        engine.observe = observe
         self._stop = weakref.finalize(self, engine.close)
         return engine
 
@@ -488,7 +488,7 @@ class Model:
         if adapter is None:
             return None
         name = str(adapter)
-        if name not in self.adapters and Path(name).expanduser().exists():
+        if name not in self.adapters and os.path.exists(os.path.expanduser(name)):
             self.add_adapter(name, name)
         self.adapter(name)
         return name
@@ -499,7 +499,8 @@ class Model:
 
     def _prompt_ids(self, prompt: str) -> list[int]:
         self._require("generate")
-        ids = self.tokenizer.encode(prompt)
+        config: Any = self.network.config
+        ids = self.tokenizer.encode(prompt, most=config.context)
         if (
             len(ids) > 1
             and ids[-1] == self.tokenizer.eos_id

@@ -26,6 +26,7 @@ from brolly.serve.scribe import Scribe
 from brolly.serve.store import Stored
 from brolly.serve.streams import Pieces
 from brolly.serve.tell import reply, share
+from brolly.serve.threads import in_turn
 from brolly.serve.wire.responses import ResponseRequest
 from brolly.verbs import Usage
 
@@ -88,7 +89,7 @@ class Answering:
             self.before = (await self.desk.conversation(self.conversation, self.owner)).items
         known = {item["id"]: item for item in self.before}
         find = (lambda id: known.get(id) or store.item(id, self.owner)) if store else known.get
-        self.items = await asyncio.to_thread(given_items, body.input, find)
+        self.items = await in_turn(given_items, body.input, find)
         if not self.items and not self.before:
             raise Refused("There is no input.", param="input")
 
@@ -132,7 +133,7 @@ class Answering:
                 self.headers.update(origin.headers)
                 if not self.items:
                     await self.read()
-                job = await asyncio.to_thread(self.prepare, use.model, use.adapter)
+                job = await in_turn(self.prepare, use.model, use.adapter)
                 self.response["system_fingerprint"] = origin.fingerprint
                 for name in ("temperature", "top_p"):
                     chosen = getattr(job.options, name)

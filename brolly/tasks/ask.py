@@ -19,9 +19,9 @@ Tools = Sequence[Mapping[str, Any]]
 def ask(
     tokenizer: Tokenizer, answers: AnswerFormat, messages: Sequence[Mapping[str, Any]], options: GenerateOptions, *,
     tools: Tools, choice: str | Mapping[str, Any], parallel: bool, extra: Mapping[str, Any] | None, vocab_size: int,
-    stop_ids: Collection[int],
+    stop_ids: Collection[int], context: int,
 ) -> Job:  # fmt: skip
-    """A job that answers a conversation. Raises OptionError, TemplateError, UnsupportedTask."""
+    """A job that answers a conversation. Raises ContextTooLong, OptionError, TemplateError, UnsupportedTask."""
     assert tokenizer.template
     given = check_tools(tools)
     chosen_tools(given, choice)
@@ -43,7 +43,7 @@ def ask(
         guide = partial(After, guide, closing, stop_ids)
     apart = answers.needs_split(bool(given))
     return Job(
-        tokenizer.encode(prompt, special=False),
+        tokenizer.encode(prompt, special=False, most=context),
         options,
         guide=called or guide,
         split=partial(answers.split, given, parallel=parallel, prompt=prompt[-256:]) if apart else None,

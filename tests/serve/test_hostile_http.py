@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import resource
+import threading
 from importlib import import_module
 from typing import Any
 
@@ -13,7 +16,9 @@ pytest.importorskip("fastapi")
 from pydantic import ValidationError  # noqa: E402
 
 from brolly.engine.writing import Held  # noqa: E402
+from brolly.serve.account import Account, current  # noqa: E402
 from brolly.serve.settings import Settings  # noqa: E402
+from brolly.serve.threads import ALL, EACH, in_turn  # noqa: E402
 from brolly.verbs import STOP  # noqa: E402
 from tests.serve.conftest import Running  # noqa: E402
 from tests.serve.small import client  # noqa: E402
@@ -76,3 +81,65 @@ def test_biases_that_name_no_token_are_refused(brolly: Running) -> None:
 def chat(server: Running, **more: Any) -> httpx.Response:
     body = {"model": "mini-llm", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4, **more}
     return httpx.post(f"{server.v1}/chat/completions", json=body, timeout=60)
+
+
+def test_a_text_that_cannot_fit_is_refused_unread(brolly: Running) -> None:
+    """Ten million characters kept the event loop for 9 s and took a gigabyte and a half."""
+    text = "a b " * 2_000_000
+    before = peak()
+    asks: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("completions", {"prompt": text}),
+        ("completions", {"prompt": text, "add_special_tokens": False}),
+        ("chat/completions", {"messages": [{"role": "user", "content": text}]}),
+        ("responses", {"input": text, "store": False}),
+    )
+    for path, body in asks:
+        reply = httpx.post(f"{brolly.v1}/{path}", json={"model": "mini-llm", **body}, timeout=60)
+        assert reply.status_code == 400, path
+        assert reply.json()["error"]["code"] == "context_length_exceeded"
+    assert peak() - before < 800 << 20
+
+
+def test_a_long_text_is_read_while_others_are_answered(brolly: Running) -> None:
+    text = "a b " * 100_000
+
+    async def tokens() -> tuple[int, int]:
+        async with httpx.AsyncClient(base_url=brolly.url, timeout=60) as caller:
+            reading = asyncio.create_task(caller.post("/tokenize", json={"model": "mini-llm", "prompt": text}))
+            others = 0
+            while not reading.done():
+                await caller.get("/health")
+                others += 1
+            return (await reading).json()["count"], others
+
+    count, others = asyncio.run(tokens())
+    assert count >= 200_000
+    assert others > 10
+
+
+def test_what_takes_a_caller_long_keeps_no_other_caller_waiting() -> None:
+    """Thirty grammars that are hard to compile kept everybody's chats for 40 s."""
+    going = threading.Event()
+
+    async def as_user(name: str, work: Any) -> Any:
+        account = Account("", "", "", "")
+        account.user = name
+        current.set(account)
+        return await in_turn(work)
+
+    async def both() -> str:
+        slow = [asyncio.create_task(as_user("one", lambda: going.wait(20))) for _ in range(3 * ALL)]
+        await asyncio.sleep(0.05)
+        slow[0].cancel()  # one that leaves while its work goes on gives its place to none
+        found = [await asyncio.create_task(as_user("other", lambda: "done"))]
+        assert sum(thread.name.startswith("reading") for thread in threading.enumerate()) <= EACH + 1
+        going.set()
+        await asyncio.gather(*slow, return_exceptions=True)
+        return str(found[0])
+
+    assert asyncio.run(both()) == "done"
+
+
+def peak() -> int:
+    """Bytes of memory that this process took at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10

@@ -6,14 +6,17 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from brolly.errors import TemplateError, TokenizerError
+from brolly.errors import ContextTooLong, TemplateError, TokenizerError
 from brolly.media.text.spelling import Spelling, spelling_of
 from brolly.media.text.stream import TextStream
 
 if TYPE_CHECKING:
     from brolly.media.text.template import ChatTemplate
+
+LONG = 4096  # characters
 
 
 @contextmanager
@@ -28,6 +31,14 @@ def guarded(source: str) -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise TokenizerError(f"{source} is not a tokenizer that can be read: {error}.") from error
+
+
+def _read(backend: Any, text: str, special: bool) -> list[int]:
+    """The ids of a text; a long one's while other threads of this process run, which `encode` does not let."""
+    if len(text) > LONG:
+        found: list[int] = backend.encode_batch_fast([text], add_special_tokens=special)[0].ids
+        return found
+    return backend.encode(text, add_special_tokens=special).ids
 
 
 class Tokenizer:
@@ -94,25 +105,39 @@ class Tokenizer:
         """Tokens, added ones included; a network's table may be longer."""
         return self.backend.get_vocab_size(with_added_tokens=True)
 
+    @cached_property
+    def longest(self) -> int:
+        """Characters of a text that one token may stand for, at most."""
+        spelt = max(map(len, self.backend.get_vocab(with_added_tokens=True)), default=1)
+        return spelt if self.backend.normalizer is None else 4 * spelt  # which may make a text shorter
+
     def token_id(self, text: str | None) -> int | None:
         """The id of one token's exact spelling in the vocabulary, or None."""
         return None if text is None else self.backend.token_to_id(text)
 
-    def encode(self, text: str, *, special: bool = True, parse_special: bool = True) -> list[int]:
+    def encode(
+        self, text: str, *, special: bool = True, parse_special: bool = True, most: int | None = None
+    ) -> list[int]:
         """Ids of a text; `special` adds what the checkpoint puts around it (a bos), `parse_special` reads control
-        tokens that are spelled out in it. A text from a stranger wants the second one off."""
+        tokens that are spelled out in it. A text from a stranger wants the second one off. One that cannot be `most`
+        tokens or fewer is not read. Raises ContextTooLong, TokenizerError."""
+        if most is not None and len(text) > most * self.longest:
+            raise ContextTooLong(
+                f"the prompt has {len(text):,} characters, which are more than {most:,} tokens; this model holds "
+                f"{most:,}, answer included. Shorten it."
+            )
         backend = self.backend if parse_special else self._without_control()
         text = self._cleaned(text)
         with guarded(self.source):
             if not self._prefix:
-                ids = backend.encode(text, add_special_tokens=special).ids
+                ids = _read(backend, text, special)
             else:
                 ids = []
                 for i, part in enumerate(self._control.split(text) if self._control and parse_special else [text]):
                     if i % 2:
                         ids.append(self.backend.token_to_id(part))
                     elif part.replace("▁", " ").strip() if self._squeeze else part:
-                        ids += backend.encode(self._prefix + part, add_special_tokens=False).ids
+                        ids += _read(backend, self._prefix + part, False)
         return [*self._before, *ids, *self._after] if special else ids
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:

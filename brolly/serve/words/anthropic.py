@@ -23,6 +23,7 @@ from brolly.serve.errors import Refused, envelope, told
 from brolly.serve.provenance import provenance
 from brolly.serve.streams import Events, Pieces, event, unless_left
 from brolly.serve.tell import reply, share
+from brolly.serve.threads import in_turn
 from brolly.serve.wire.anthropic import (
     ERRORS,
     Block,
@@ -62,7 +63,7 @@ async def messages(request: Request, body: MessagesRequest) -> Response:
 async def count_tokens(request: Request, body: CountRequest) -> Response:
     """How many tokens a conversation has, with what the chat template puts around it."""
     async with house(request).use(body.model, "chat") as use:
-        job = await asyncio.to_thread(prepare, use.model, body)
+        job = await in_turn(prepare, use.model, body)
         return reply({"input_tokens": len(job.prompt)}, provenance(use).headers)
 
 
@@ -111,7 +112,7 @@ async def writing(
     options = {name: value for name, value in given.items() if value is not None}
     async with house(request).use(body.model, "chat") as use:
         headers.update(provenance(use).headers)
-        job = await asyncio.to_thread(prepare, use.model, body, user=user, adapter=use.adapter, **options)
+        job = await in_turn(prepare, use.model, body, user=user, adapter=use.adapter, **options)
         async with Pieces(use.model, job) as pieces:
             yield Telling(body, job, use.model.tokenizer), pieces
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -18,6 +17,7 @@ from brolly.serve.errors import Refused
 from brolly.serve.provenance import Provenance, provenance
 from brolly.serve.streams import DONE, Events, Pieces, Written, dumps, gathered, in_stream, unless_left
 from brolly.serve.tell import chat_logprobs, reply, share, usage_of
+from brolly.serve.threads import in_turn
 from brolly.serve.wire.chat import ChatCompletion, ChatRequest
 from brolly.serve.wire.common import streamed
 from brolly.verbs import Piece
@@ -87,7 +87,7 @@ class Chat:
         """All of it at once."""
         async with house(self.request).use(self.body.model, "chat", self.priority) as use:
             origin = provenance(use)
-            job = await asyncio.to_thread(self.prepare, use.model, use.adapter)
+            job = await in_turn(self.prepare, use.model, use.adapter)
             written = await gathered(use.model, job)
             found = {
                 "id": self.id, "object": "chat.completion", "created": self.created, "model": self.body.model,
@@ -125,7 +125,7 @@ class Chat:
         async with house(self.request).use(self.body.model, "chat", self.priority) as use:
             origin = provenance(use)
             self.headers.update(origin.headers)
-            job = await asyncio.to_thread(self.prepare, use.model, use.adapter)
+            job = await in_turn(self.prepare, use.model, use.adapter)
             async with Pieces(use.model, job) as pieces:
                 chunks = Chunks(self, origin, use.model.tokenizer, job.n)
                 yield b""  # the job was taken: the head may go out
@@ -195,7 +195,7 @@ def continued(model: Any, messages: list[dict[str, Any]], template: dict[str, An
         if messages[-1]["role"] != "assistant" or not said or at < 0:
             raise Refused("The last message is none of the assistant's that could be continued.", param="messages")
         text = text[: at + len(said)]
-    ids: list[int] = model.tokenizer.encode(text, special=False)
+    ids: list[int] = model.tokenizer.encode(text, special=False, most=model.network.config.context)
     return ids
 
 

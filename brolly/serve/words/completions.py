@@ -20,6 +20,7 @@ from brolly.serve.errors import Refused
 from brolly.serve.provenance import provenance
 from brolly.serve.streams import DONE, Events, Pieces, Written, dumps, gathered, in_stream, together, unless_left
 from brolly.serve.tell import finite, reply, share, total, usage_body
+from brolly.serve.threads import in_turn
 from brolly.serve.wire.common import streamed
 from brolly.serve.wire.completions import Completion, CompletionRequest
 from brolly.verbs import Piece, Score, TokenLogprob, Usage
@@ -72,7 +73,7 @@ class Completing:
                     raise Refused("suffix goes with a prompt that is text, not tokens.", param="suffix")
                 prompt = infill(model.tokenizer, prompt, self.body.suffix)
             elif isinstance(prompt, str) and self.body.add_special_tokens is False:
-                prompt = model.tokenizer.encode(prompt, special=False)
+                prompt = model.tokenizer.encode(prompt, special=False, most=model.network.config.context)
             if not isinstance(prompt, str) and max(prompt, default=0) >= model.network.config.vocab_size:
                 most = model.network.config.vocab_size - 1
                 raise Refused(f"prompt holds {max(prompt)}; ids of this model go from 0 to {most}.", param="prompt")
@@ -83,11 +84,11 @@ class Completing:
         """All of it at once."""
         async with house(self.request).use(self.body.model, "generate", self.priority) as use:
             origin = provenance(use)
-            jobs = await asyncio.to_thread(self.prepare, use.model, use.adapter)
+            jobs = await in_turn(self.prepare, use.model, use.adapter)
             rows = await together(self.write(use.model, job) for job in jobs)
             written = [one for row in rows for one in row]
             usages = [total([one.usage for one in row]) for row in rows]
-            echoes = [await asyncio.to_thread(self.echo, use.model, job) for job in jobs]
+            echoes = [await in_turn(self.echo, use.model, job) for job in jobs]
             legacy = Legacy(use.model.tokenizer, self.body)
             found = {
                 "id": self.id, "object": "text_completion", "created": self.created, "model": self.body.model,
@@ -116,12 +117,12 @@ class Completing:
         async with house(self.request).use(self.body.model, "generate", self.priority) as use:
             origin = provenance(use)
             self.headers.update(origin.headers)
-            jobs = await asyncio.to_thread(self.prepare, use.model, use.adapter)
+            jobs = await in_turn(self.prepare, use.model, use.adapter)
             chunks = Chunks(self, origin.fingerprint, Legacy(use.model.tokenizer, self.body))
             if self.body.max_tokens == 0:
                 yield b""
                 for at, job in enumerate(jobs):
-                    echo = await asyncio.to_thread(self.echo, use.model, job)
+                    echo = await in_turn(self.echo, use.model, job)
                     usage = Usage(len(job.prompt), 0)
                     for k in range(self.n):
                         last = Piece("", finish_reason="length", index=k, usage=usage)
@@ -135,7 +136,7 @@ class Completing:
         ready: asyncio.Queue[tuple[int, list[Piece], Score | None] | None | Exception] = asyncio.Queue()
 
         async def follow(at: int, job: Job) -> None:
-            echo = await asyncio.to_thread(self.echo, model, job)
+            echo = await in_turn(self.echo, model, job)
             async with Pieces(model, job) as pieces:
                 ready.put_nowait((at, [], None))
                 async for batch in pieces.batches():

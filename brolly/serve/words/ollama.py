@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import time
@@ -23,6 +22,7 @@ from brolly.serve.errors import Refused, told
 from brolly.serve.provenance import provenance
 from brolly.serve.streams import Events, Pieces, dumps, unless_left
 from brolly.serve.tell import reply, share, token_row
+from brolly.serve.threads import in_turn
 from brolly.serve.wire.ollama import (
     ERRORS,
     ChatAnswer,
@@ -142,7 +142,7 @@ class Asked:
             loaded = time.perf_counter_ns()
             self.headers.update(provenance(use).headers)
             options = written_options(self.body, share(None), use.adapter)
-            job = await asyncio.to_thread(self.prepare, use.model, options)
+            job = await in_turn(self.prepare, use.model, options)
             job = within(job, self.body.options.num_ctx if self.body.options else None)
             submitted, first, calls = time.perf_counter_ns(), 0, Calls()
             async with Pieces(use.model, job) as pieces:

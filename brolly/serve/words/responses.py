@@ -15,6 +15,7 @@ from brolly.serve.desk import desk, life, owner_of, page_of
 from brolly.serve.errors import Refused
 from brolly.serve.streams import Events, in_stream, unless_left
 from brolly.serve.tell import reply
+from brolly.serve.threads import in_turn
 from brolly.serve.wire.common import ERRORS, Deleted, streamed
 from brolly.serve.wire.responses import InputTokens, ItemList, ResponseBody, ResponseRequest
 
@@ -48,7 +49,7 @@ async def count(body: ResponseRequest, request: Request) -> Response:
     answering = Answering(body, request)
     async with house(request).use(body.model, "chat") as use:
         await answering.read()
-        job = await asyncio.to_thread(answering.prepare, use.model, use.adapter)
+        job = await in_turn(answering.prepare, use.model, use.adapter)
     return reply({"object": "response.input_tokens", "input_tokens": len(job.prompt)})
 
 

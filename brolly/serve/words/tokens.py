@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -14,6 +13,7 @@ from brolly.serve.ask import messages_of, speaks, template_of
 from brolly.serve.errors import Refused
 from brolly.serve.provenance import provenance
 from brolly.serve.tell import reply
+from brolly.serve.threads import in_turn
 from brolly.serve.wire.common import ERRORS
 from brolly.serve.wire.tokens import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
 from brolly.serve.words.chat import continued
@@ -28,13 +28,16 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Response:
     if (body.prompt is None) == (body.messages is None):
         raise Refused("Give either a prompt or messages.", param="prompt")
     async with house(request).use(body.model, "generate" if body.messages is None else "chat") as use:
-        ids = await asyncio.to_thread(_ids, use.model, body)
-        tokenizer = use.model.tokenizer
-        found = {
-            "count": len(ids), "max_model_len": use.model.card.needs.context_length, "tokens": ids,
-            "token_strs": [tokenizer.token_text(i) for i in ids] if body.return_token_strs else None,
-        }  # fmt: skip
-        return reply(found, provenance(use).headers)
+        headers = provenance(use).headers
+        return await in_turn(lambda model: reply(_told(model, body), headers), use.model)
+
+
+def _told(model: Any, body: TokenizeRequest) -> dict[str, Any]:
+    ids = _ids(model, body)
+    return {
+        "count": len(ids), "max_model_len": model.card.needs.context_length, "tokens": ids,
+        "token_strs": [model.tokenizer.token_text(i) for i in ids] if body.return_token_strs else None,
+    }  # fmt: skip
 
 
 def _ids(model: Any, body: TokenizeRequest) -> list[int]:
@@ -60,5 +63,5 @@ async def detokenize(body: DetokenizeRequest, request: Request) -> Response:
         tokenizer = use.model.tokenizer
         if (most := max(body.tokens, default=0)) >= tokenizer.vocab_size:
             raise OptionError(f"tokens holds {most}; ids of this model go from 0 to {tokenizer.vocab_size - 1}.")
-        text = await asyncio.to_thread(tokenizer.decode, body.tokens, skip_special=False)
+        text = await in_turn(tokenizer.decode, body.tokens, skip_special=False)
         return reply({"prompt": text}, provenance(use).headers)
