@@ -52,6 +52,8 @@ bench: .venv/test-installed
 	$(BIN)/python benchmarks/vision.py
 	$(BIN)/python benchmarks/audio.py
 	$(BIN)/python benchmarks/int8.py
+	$(BIN)/pip install --quiet 'transformers[serving]'
+	$(BIN)/python benchmarks/serve.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache
