@@ -8,6 +8,7 @@ them to the network's, whatever layout its base has.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -107,8 +108,10 @@ def read_lora(folder: Path, base: Recognised, linear: Mapping[str, tuple[int, in
 def settings(folder: Path) -> dict[str, Any]:
     """adapter_config.json of a LoRA that is a pair of matrices a module. Raises NotFound, CheckpointError."""
     path = folder / SETTINGS
-    if not path.is_file():
-        what = "does not exist" if not folder.exists() else f"has no {SETTINGS}" if folder.is_dir() else "is a file"
+    if not os.path.isfile(path):  # which says no where Path would raise
+        what = "does not exist"
+        if os.path.exists(folder):
+            what = f"has no {SETTINGS}" if os.path.isdir(folder) else "is a file"
         raise NotFound(f"{folder} {what}; expected a folder with {SETTINGS} and {WEIGHTS[0]}, as PEFT writes them.")
     config = json_object(path)
     if config.get("peft_type") != "LORA":
@@ -129,7 +132,7 @@ def settings(folder: Path) -> dict[str, Any]:
 
 def weights(folder: Path) -> Header:
     """The adapter's file. Raises NotFound, CheckpointError."""
-    path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    path = next((folder / name for name in WEIGHTS if os.path.isfile(folder / name)), None)
     if path is None:
         raise NotFound(f"{folder} has {SETTINGS} and none of {', '.join(WEIGHTS)}; pull it again.")
     return read_file(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -108,7 +109,7 @@ def adopt(found: Mapping[str, Entry], name: str, folder: Path) -> tuple[list[Ent
     Raises NotFound, OptionError, CheckpointError.
     """
     settings = folder / "adapter_config.json"
-    if not settings.is_file():
+    if not os.path.isfile(settings):  # which says no where Path would raise
         raise OptionError(
             f"the adapter {name!r} is {folder}, which has no adapter_config.json; expected PEFT's layout."
         )

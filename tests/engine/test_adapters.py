@@ -438,6 +438,11 @@ def test_what_is_no_folder_of_pefts_is_refused(models: Any, tmp_path: Path, shar
         model.generate("x", adapter="nowhere")
     with pytest.raises(NotFound, match="has no adapter_config.json; expected a folder"):
         model.generate("x", adapter=tmp_path)
+    for name in ("x" * 4000, "~nobody-of-that-name/x", "\0"):
+        with pytest.raises(NotFound, match="there is no adapter"):
+            model.generate("x", adapter=name)
+        with pytest.raises(NotFound, match="does not exist; expected a folder"):
+            model.add_adapter("x", name)
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     with pytest.raises(NotFound, match="none of adapter_model.safetensors"):
         model.generate("x", adapter=tmp_path)

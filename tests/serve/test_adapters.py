@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -129,14 +130,17 @@ def test_adapters_come_and_go_by_vllms_routes(client: httpx.Client, running: Run
 @pytest.mark.parametrize(
     ("given", "status"),
     [({"lora_path": "/nowhere"}, 400), ({"lora_name": "mini-embed:x"}, 404), ({"lora_name": "nobody:x"}, 404),
-     ({"lora_name": ""}, 400), ({"lora_name": "base:polite"}, 400), ({"lora_path": "\0"}, 400)],
+     ({"lora_name": ""}, 400), ({"lora_name": "base:polite"}, 400), ({"lora_path": "\0"}, 400),
+     ({"lora_path": "x" * 4000}, 400), ({"lora_path": "~nobody-of-that-name/x"}, 400), ({"lora_path": "/\ud800"}, 400),
+     ({"lora_path": 5}, 400), ({"more": "x"}, 400)],
 )  # fmt: skip
 def test_a_wrong_load_of_an_adapter_changes_nothing(
     given: dict[str, str], status: int, client: httpx.Client, running: Running, folders: dict[str, Path]
 ) -> None:
     entry = running.app.state.house.entries["base"]
     before = dict(entry.adapters)
-    answer = client.post("/v1/load_lora_adapter", json={"lora_name": "x", "lora_path": str(folders["late"])} | given)
+    body = json.dumps({"lora_name": "x", "lora_path": str(folders["late"])} | given)
+    answer = client.post("/v1/load_lora_adapter", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == status, answer.text
     assert entry.adapters == before
 

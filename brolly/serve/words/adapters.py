@@ -31,7 +31,7 @@ class UnloadAdapter(Strict):
 @router.post("/load_lora_adapter", response_class=PlainTextResponse)
 async def load_lora_adapter(body: LoadAdapter, request: Request) -> Response:
     """Load an adapter and serve it from now on, by its name and as "base:name"."""
-    inside, folder = house(request), Path(body.lora_path).expanduser()
+    inside, folder = house(request), Path(body.lora_path)
     base = body.lora_name.rpartition(":")[0]
     entries = [inside.find(base)[0]] if base else [entry for entry in inside.entries.values() if not entry.fault]
     cards = [(entry, await inside.read(entry)) for entry in entries]
