@@ -3,7 +3,8 @@
 A row is an answer in the making: its prompt's tokens and those written. Each step, every running answer gets its one
 token; what is left of the step's tokens goes to prompts, in parts. A row is let in when the blocks of its whole prompt
 are free. When blocks run out nevertheless, the last of the lowest priority gives its own back, waits, and is computed
-again later from all its tokens, of which the kept blocks mostly spare it some.
+again later from all its tokens, of which the kept blocks mostly spare it some. So it does where that makes a place for
+one that asked for a higher priority, one a step.
 
 Whose turn it is: the higher priority's; then the user's that was served least (Sheng et al. 2024, "Fairness in serving
 large language models"); then the first's. Waiting raises the priority by one every AGE steps, each of a user's rows
@@ -34,14 +35,14 @@ class Row:
     ) -> None:
         """`root` names all that changes keys beside tokens, such as an adapter."""
         self.tokens, self.user, self.root, self.payload = list(tokens), user, root, payload
-        self.priority = max(-PRIORITIES, min(PRIORITIES, priority))
+        self.priority = self.asked = max(-PRIORITIES, min(PRIORITIES, priority))
         self.state = "new"  # then "waiting", "running", "over"
         self.done = 0  # tokens whose keys are in blocks
         self.blocks = array("i")  # -1 where every layer's window has passed
         self.passed = 0  # how many of those there are
         self.digests: list[bytes] = []  # of the full blocks, as far as they were asked for
         self.cached = 0  # prompt tokens that blocks held already
-        self.admitted = self.again = False  # whether it ever was, and whether it gave way since
+        self.admitted = self.again = False  # whether it ever was, and whether its prompt was computed before
         self.order = (0, 0)
         self.born = 0  # the step before which it came
 
@@ -145,7 +146,7 @@ class Scheduler:
         for i in range(1, count + 1):
             child = Row(row.tokens, user=row.user, priority=row.priority, root=row.root)
             child.digests, child.cached, child.order = list(row.digests), row.cached, (row.order[0], i)
-            child.admitted, child.born = True, row.born
+            child.admitted, child.born, child.asked = True, row.born, row.asked
             self.users[row.user].n_rows += 1
             if len(self.running) < self.most:
                 child.done, child.blocks, child.passed = row.done, array("i", row.blocks), row.passed
@@ -153,6 +154,7 @@ class Scheduler:
                     self.blocks.hold(block)
                 self._run(child)
             else:
+                child.again = True  # what it finds later is its own row's work, not what was cached
                 self._wait(child)
             children.append(child)
         return children
@@ -226,9 +228,11 @@ class Scheduler:
                 filling[name].remove(row)
                 if row.state != "running":  # it gave way meanwhile
                     continue
-            elif len(self.running) >= self.most or self.preemptions > gave_way or not self._admit(plan, row):
+            elif self.preemptions > gave_way or not self._let_in(plan, row):
                 admit = False  # nobody overtakes who waits for blocks, or would never find them
                 continue
+            if self.preemptions > gave_way:
+                making.clear()  # some of it was to come from rows that gave way
             self._count(row, self._reuse(row))
             first = row.done // self.size
             named = self._named(row, min((len(row.tokens) - 1) // self.size, (row.done + left) // self.size))
@@ -270,11 +274,25 @@ class Scheduler:
 
     # Blocks ----------------------------------------------------------------------------------------------------------
 
+    def _let_in(self, plan: Plan, row: Row) -> bool:
+        """Admit a waiting row; where there is no place, the last of a lower priority gives way if that makes one."""
+        if len(self.running) < self.most and self._admit(plan, row):
+            return True
+        if not self.running or self.running[-1].priority >= row.asked:  # what it gained by giving way takes no place
+            return False
+        *others, victim = self.running
+        freed = sum(self.blocks.holders[block] == 1 for block in victim.blocks[victim.passed :])
+        if self._wanting(row) + self._promised(others) > self.blocks.free + freed:
+            return False
+        self._give_way(plan)
+        admitted = self._admit(plan, row)  # while it is still the head of those that wait
+        self._wait(victim)
+        return admitted
+
     def _admit(self, plan: Plan, row: Row) -> bool:
         """Let a waiting row in if the blocks of its whole prompt are free, beside those promised to others."""
         gained = self._reuse(row)
-        promised = sum(self._wanting(other) for other in self.running) + len(self.running)
-        if self._wanting(row) + (promised if self.running else 0) > self.blocks.free:
+        if self._wanting(row) + self._promised(self.running) > self.blocks.free:
             self._release(row)
             return False
         heappop(self.users[row.user].waiting)
@@ -291,6 +309,10 @@ class Scheduler:
             self.hits, self.hit_tokens = self.hits + 1, self.hit_tokens + gained
             if not row.again:
                 row.cached += gained
+
+    def _promised(self, rows: Sequence[Row]) -> int:
+        """Blocks that rows still need for the tokens they have, and one more each."""
+        return sum(self._wanting(row) for row in rows) + len(rows)
 
     def _wanting(self, row: Row) -> int:
         """Blocks that a row still needs for the tokens it has."""
@@ -320,16 +342,20 @@ class Scheduler:
     def _free_one(self, plan: Plan, row: Row) -> bool:
         """See that a block is free; False where `row` itself is the one that must give way for it."""
         while not self.blocks.free:
-            victim = self.running[-1]
-            plan.parts = [part for part in plan.parts if part.row is not victim]
-            self.running.pop()
-            self._release(victim)
-            self.preemptions += 1
-            victim.priority, victim.again = min(victim.priority + 1, PRIORITIES), True
+            victim = self._give_way(plan)
             self._wait(victim)
             if victim is row:
                 return False
         return True
+
+    def _give_way(self, plan: Plan) -> Row:
+        """The last of those that run gives its blocks back, and is to wait."""
+        victim = self.running.pop()
+        plan.parts = [part for part in plan.parts if part.row is not victim]
+        self._release(victim)
+        self.preemptions += 1
+        victim.priority, victim.again = min(victim.priority + 1, PRIORITIES), True
+        return victim
 
     def _release(self, row: Row) -> None:
         """Give all blocks back, the last ones first, as others are likelier to begin alike than to go on alike."""
