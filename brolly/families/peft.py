@@ -143,12 +143,13 @@ def paired(header: Header, folder: Path, config: Mapping[str, Any]) -> dict[str,
     parts = {"A": "lora_A.weight", "B": "lora_B.weight"}
     parts |= {"magnitude_vector": "lora_magnitude_vector"} if config.get("use_dora") else {}
     named = config.get("target_modules")
-    if isinstance(named, list) and all(isinstance(name, str) for name in named):
+    few = not isinstance(named, list) or len(named) * len(header.tensors) <= 16 * MOST_MATCHES
+    if few and isinstance(named, list) and all(isinstance(name, str) for name in named):
         ends = tuple("." + name for name in named)
     elif named is None or isinstance(named, str):  # a pattern of anybody's making: the tensors tell what it means
         ends = ("",)
     else:
-        raise CheckpointError(f"{folder / SETTINGS}: target_modules is {shown(named)}; expected a list of names.")
+        raise CheckpointError(f"{folder / SETTINGS}: target_modules is {shown(named)}; expected some names.")
     found: dict[str, dict[str, TensorInfo]] = {}
     unused: list[str] = []
     for name, info in header.tensors.items():

@@ -365,7 +365,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "a long way": (lambda c, t: c.update(rank_pattern={".*.*.*.*x": 1}), "too many repetitions"),
     "a broken pattern": (lambda c, t: c.update(rank_pattern={"(": 1}), r"pattern '\(' is not read"),
     "patterns in a list": (lambda c, t: c.update(alpha_pattern=["q"]), "alpha_pattern is .*; expected an object"),
-    "targets of no sort": (lambda c, t: c.update(target_modules={"q": 1}), "expected a list of names"),
+    "targets of no sort": (lambda c, t: c.update(target_modules={"q": 1}), "expected some names"),
     "a tensor of no use": (lambda c, t: t.update({"extra.weight": torch.zeros(2)}), "holds 'extra.weight', for which"),
     "an untold module": (lambda c, t: c.update(target_modules=["v_proj"]), f"holds '{Q0}.lora_A.weight'.* no use"),
     "magnitudes": (lambda c, t: t.update({f"{Q0}.lora_magnitude_vector": torch.ones(64)}), "magnitude_vector'"),
@@ -418,6 +418,9 @@ def test_patterns_times_modules_are_bounded(models: Any, references: Any, monkey
     model = models["llama"]
     with pytest.raises(CheckpointError, match="rank_pattern has 3 patterns; expected a few"):
         model.add_adapter("hostile", model.adapters["everything, by patterns"])
+    monkeypatch.setattr(peft, "MOST_MATCHES", 0)
+    with pytest.raises(CheckpointError, match="target_modules is .*; expected some names"):
+        model.add_adapter("hostile", model.adapters["queries and values"])
 
 
 def test_another_models_adapter_is_told_with_both_shapes(models: Any, references: Any, tmp_path: Path) -> None:
