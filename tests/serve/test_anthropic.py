@@ -56,6 +56,12 @@ def test_an_answer_is_what_the_model_says(client: Any) -> None:
     assert told.input_tokens + told.cache_read_input_tokens == want.usage.prompt_tokens and told.output_tokens == 20
 
 
+def test_a_text_has_no_field_without_a_value(brolly: Running) -> None:
+    body = {"model": "mini-llm", "max_tokens": 2, "messages": STORY}
+    (text,) = httpx.post(f"{brolly.v1}/messages", json=body).json()["content"]
+    assert set(text) == {"type", "text"}, "a null where Anthropic writes none breaks @ai-sdk/anthropic"
+
+
 def test_streamed_is_not_streamed(client: Any) -> None:
     asked = {"model": "mini-llm", "max_tokens": 40, "messages": STORY, **GREEDY}
     whole = client.messages.create(**asked)

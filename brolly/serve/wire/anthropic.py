@@ -136,7 +136,6 @@ class UsageBody(Answer):
 class SaidText(Answer):
     type: Literal["text"]
     text: str
-    citations: None = None
 
 
 class SaidThinking(Answer):

@@ -255,7 +255,7 @@ class Telling:
             self.thought += piece.reasoning
             events.append(self.delta({"type": "thinking_delta", "thinking": piece.reasoning}))
         if piece.text:
-            events += self.into("text", {"type": "text", "text": "", "citations": None})
+            events += self.into("text", {"type": "text", "text": ""})
             events.append(self.delta({"type": "text_delta", "text": piece.text}))
         for call in piece.calls:
             own: dict[str, Any] = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
