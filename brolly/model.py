@@ -10,7 +10,7 @@ from functools import cached_property
 from math import isfinite
 from pathlib import Path
 from threading import RLock
-from typing import Any, TypedDict, Unpack, overload
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 import torch
 from torch import nn
@@ -60,6 +60,8 @@ from brolly.verbs import (
     Transcript,
     read_options,
 )
+
+T = TypeVar("T")
 
 
 class Options(TypedDict, total=False):
@@ -135,6 +137,16 @@ class Transcribe(TypedDict, total=False):
     seed: int | None
 
 
+class once(cached_property[T]):
+    """A cached_property of a model that threads which come together make once; Python's own does so up to 3.11 only."""
+
+    def __get__(self, model: Any, owner: Any = None) -> T:  # type: ignore[override]
+        if model is None:
+            return self  # type: ignore[return-value]
+        with model._making:
+            return super().__get__(model, owner)
+
+
 def as_stream(audio: Any, rate: int | None) -> AudioStream:
     return audio if isinstance(audio, AudioStream) else open_audio(audio, rate=rate)
 
@@ -156,7 +168,7 @@ class Model:
         self.engine_options: dict[str, Any] = {}  # of Engine, and n_bytes for its cache; set before a job
         self.adapters: dict[str, Path] = {}  # a LoRA's name → its folder in PEFT's layout; loaded when first used
         self._adapted: dict[str, Adapter] = {}
-        self._adapting = RLock()
+        self._adapting, self._making = RLock(), RLock()
 
     def __repr__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
@@ -268,7 +280,7 @@ class Model:
             return self._adapted.get(name) or self.add_adapter(name, self.adapters[name])
 
     def close(self) -> None:
-        """Stop its threads and give back what it holds; afterwards it can do nothing."""
+        """Stop its threads and give back what it holds; afterwards it can do nothing. Twice does no harm."""
         held = self.__dict__
         if "engine" in held:
             self._stop()
@@ -276,9 +288,9 @@ class Model:
         if settler:
             settler.stop = True
             settler.join()
-        if self._release:
+        if release := held.get("_release"):
             for name, _ in self.network.named_parameters():
-                self._release(name)  # its file's pages, even where somebody still has a view of them
+                release(name)  # its file's pages, even where somebody still has a view of them
         card = self.card
         held.clear()
         self.card = card
@@ -340,9 +352,11 @@ class Model:
         templates = self.templates if templates is None else templates
         check_labels(labels, templates)
         key = tuple(labels), tuple(templates)
-        if key not in self._labels:
-            self._labels = {key: label_vectors(self, labels, key[1], 256)}  # the last ones, which a folder shares
-        return classify(self, images, key[0], self._labels[key], top, batch_size)
+        vectors = self._labels.get(key)
+        if vectors is None:
+            vectors = label_vectors(self, labels, key[1], 256)
+            self._labels = {key: vectors}  # the last ones, which a folder shares
+        return classify(self, images, key[0], vectors, top, batch_size)
 
     def rerank(
         self, query: str, documents: Sequence[str], *, top: int | None = None, instruction: str | None = None,
@@ -415,12 +429,12 @@ class Model:
         dtype = str(self.dtype).removeprefix("torch.")
         return f"{self._blocks}, {torch.get_num_threads()} threads, {dtype} on {self.device}"
 
-    @cached_property
+    @once
     def runner(self) -> Runner:
         """What steps a causal language model."""
         return Runner(self.network, self._release)
 
-    @cached_property
+    @once
     def engine(self) -> Engine:
         """What writes many answers at a time."""
         config: Any = self.network.config

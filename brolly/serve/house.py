@@ -80,7 +80,7 @@ class House:
         for entry in self.entries.values():
             if entry.model is not None:
                 self._release(entry)
-        await asyncio.gather(*self._closing)
+        await self._shut()
 
     def ready(self) -> bool:
         """Whether everything that is pinned is loaded."""
@@ -147,7 +147,7 @@ class House:
         elif entry.share.uses:
             entry.share.keep_alive = 0
         if not entry.share.uses:
-            await asyncio.gather(*self._closing)
+            await self._shut()
         return entry
 
     def state(self, entry: Entry) -> str:
@@ -304,7 +304,7 @@ class House:
             need = await asyncio.to_thread(self.need, entry)
             cache = await self._room(entry, need)
             async with self._one:
-                await asyncio.gather(*self._closing)
+                await self._shut()
                 before, others = memory.taken(self.device), self._busy(entry)
                 self._growing[entry] = before, need.weights
                 began = self.clock()
@@ -403,6 +403,11 @@ class House:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
         self._changed()
+
+    async def _shut(self) -> None:
+        """Until every model that was let go is closed; whoever waits here and is cancelled cancels no closing."""
+        if self._closing:
+            await asyncio.wait(self._closing)
 
     def _changed(self) -> None:
         """Wake whoever waits for room or for the end."""

@@ -240,6 +240,9 @@ class Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         if threading.current_thread() is threading.main_thread():
+            desk = getattr(self.app.state, "desk", None)
+            if desk is not None and desk.running:  # responses in the background were accepted, too
+                self.late.interval += self.settings.shutdown_seconds
             self.late.daemon = True
             self.late.start()
         await self.lifespan.shutdown()
@@ -328,6 +331,8 @@ def run(settings: Settings, started: Callable[[str, Any], None] | None = None) -
     """
     logs.configure(settings.log)
     warn(settings)
+    # texts of every length come, and oneDNN keeps code for 1,024 shapes, some 20 MB, unless told otherwise
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     sock = listen(settings.host, settings.port)
     host, port = sock.getsockname()[:2]
     found = server(create(settings), settings)

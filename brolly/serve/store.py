@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -174,18 +174,22 @@ class Store:
             )
             self._trim(now)
 
-    def lengthen(self, id: str, items: list[dict[str, Any]], owner: str = "") -> Conversation | None:
-        """Add items to the end of a conversation, where it is still there; beside others who do so, in some order."""
+    def change(self, id: str, change: Callable[[Conversation], object], owner: str = "") -> Conversation | None:
+        """Read a conversation, change and keep it, where it is still there; beside others who do so, one by one."""
         with self._turn:
             one = self.conversation(id, owner)
             if one is not None:
-                one.items += items
+                change(one)
                 self.put_conversation(one)
         return one
 
+    def lengthen(self, id: str, items: list[dict[str, Any]], owner: str = "") -> Conversation | None:
+        """Add items to the end of a conversation, where it is still there."""
+        return self.change(id, lambda one: one.items.extend(items), owner)
+
     def drop_conversation(self, id: str, owner: str = "") -> bool:
         """Forget a conversation; whether there was one. What answered in it stays."""
-        with self._lock, self._db:
+        with self._turn, self._lock, self._db:  # or who is about to lengthen it would bring it back
             size = self._size("conversations", id)
             gone = self._db.execute("delete from conversations where id = ? and owner = ?", (id, owner)).rowcount > 0
             self._bytes -= size if gone else 0

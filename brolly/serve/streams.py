@@ -51,9 +51,8 @@ class Pieces:
         self._ticket.cancel()
 
     def _deliver(self, piece: Piece | BaseException) -> None:
-        waking = not self._waiting
         self._waiting.append(piece)
-        if waking:
+        if len(self._waiting) == 1:  # looked at after, not before: the loop may take the last one at any moment
             with suppress(RuntimeError):  # the loop has gone, and with it whoever waited
                 self._loop.call_soon_threadsafe(self._there.set)
 

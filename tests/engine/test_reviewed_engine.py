@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from PIL import Image
 
+import brolly.model
 from brolly.engine.blocks import Blocks
 from brolly.engine.pages import BLOCK
 from brolly.engine.scheduler import PRIORITIES, Row, Scheduler
 from tests.engine.test_engine import Bench, Sink, by_index, job
+from tests.kernels.test_decoder import llama
 
 
 @pytest.fixture
@@ -19,8 +22,6 @@ def bench() -> Iterator[Callable[..., Bench]]:
     made: list[Bench] = []
 
     def make(**options: Any) -> Bench:
-        from tests.kernels.test_decoder import llama
-
         made.append(Bench(llama(), **options))
         return made[-1]
 
@@ -115,3 +116,42 @@ def test_answers_that_wait_for_a_place_were_not_cached(bench: Callable[..., Benc
     made.engine.submit(job(prompt, n=6, max_tokens=2, logit_bias={0: -100}), again)
     usages = [piece.usage for piece in again.wait(6) if piece.finish_reason]
     assert [usage.cached_tokens for usage in usages] == [3 * BLOCK] * 6
+
+
+@pytest.mark.parametrize("name", ["engine", "runner"])
+def test_threads_that_come_together_find_one_engine(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From Python 3.12 on functools.cached_property lets each make its own: twice the memory, and one never closed."""
+    made, own = [], getattr(brolly.model, name.title())
+
+    def slowly(*args: Any, **options: Any) -> Any:
+        made.append(threading.get_ident())
+        threading.Event().wait(0.1)
+        return own(*args, **options)
+
+    monkeypatch.setattr(brolly.model, name.title(), slowly)
+    model = brolly.load("mini-llm")
+    threads = [threading.Thread(target=getattr, args=(model, name)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+    model.close()
+    model.close()
+
+
+class Forgetful(dict[Any, Any]):
+    """Labels that another thread replaces as soon as somebody has found his own."""
+
+    def __contains__(self, key: object) -> bool:
+        found = super().__contains__(key)
+        self.clear()
+        return found
+
+
+def test_labels_of_another_thread_take_nobodys_away() -> None:
+    model, picture, labels = brolly.load("mini-clip"), Image.new("RGB", (32, 32)), ["a cat", "a dog"]
+    first = model.classify(picture, labels)
+    model._labels = Forgetful(model._labels)
+    assert model.classify(picture, labels).label == first.label
+    model.close()

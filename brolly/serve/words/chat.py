@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -89,12 +91,16 @@ class Chat:
             origin = provenance(use)
             job = await in_turn(self.prepare, use.model, use.adapter)
             written = await gathered(use.model, job)
-            found = {
-                "id": self.id, "object": "chat.completion", "created": self.created, "model": self.body.model,
-                "choices": [self.choice_of(i, one, use.model.tokenizer) for i, one in enumerate(written)],
-                "usage": usage_of([one.usage for one in written]), "service_tier": self.tier,
-                "system_fingerprint": origin.fingerprint,
-            }  # fmt: skip
+            told = partial(self.told, written, use.model.tokenizer, origin)
+            return await asyncio.to_thread(told) if self.body.logprobs else told()  # those may be millions of numbers
+
+    def told(self, written: Sequence[Written], tokenizer: Any, origin: Provenance) -> Response:
+        found = {
+            "id": self.id, "object": "chat.completion", "created": self.created, "model": self.body.model,
+            "choices": [self.choice_of(i, one, tokenizer) for i, one in enumerate(written)],
+            "usage": usage_of([one.usage for one in written]), "service_tier": self.tier,
+            "system_fingerprint": origin.fingerprint,
+        }  # fmt: skip
         return reply(found, origin.headers)
 
     def choice_of(self, index: int, written: Written, tokenizer: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -17,7 +18,7 @@ from brolly.media.text.infill import infill
 from brolly.serve.app import house
 from brolly.serve.ask import sampling
 from brolly.serve.errors import Refused
-from brolly.serve.provenance import provenance
+from brolly.serve.provenance import Provenance, provenance
 from brolly.serve.streams import DONE, Events, Pieces, Written, dumps, gathered, in_stream, together, unless_left
 from brolly.serve.tell import finite, reply, share, total, usage_body
 from brolly.serve.threads import in_turn
@@ -86,15 +87,20 @@ class Completing:
             origin = provenance(use)
             jobs = await in_turn(self.prepare, use.model, use.adapter)
             rows = await together(self.write(use.model, job) for job in jobs)
-            written = [one for row in rows for one in row]
-            usages = [total([one.usage for one in row]) for row in rows]
             echoes = [await in_turn(self.echo, use.model, job) for job in jobs]
-            legacy = Legacy(use.model.tokenizer, self.body)
-            found = {
-                "id": self.id, "object": "text_completion", "created": self.created, "model": self.body.model,
-                "choices": [legacy.choice(i, one, echoes[i // self.n]) for i, one in enumerate(written)],
-                "usage": usage_body(_sum(usages)), "system_fingerprint": origin.fingerprint,
-            }  # fmt: skip
+            told = partial(self.told, rows, echoes, Legacy(use.model.tokenizer, self.body), origin)
+            return told() if self.body.logprobs is None else await asyncio.to_thread(told)  # maybe millions of numbers
+
+    def told(
+        self, rows: Sequence[Sequence[Written]], echoes: Sequence[Score | None], legacy: Legacy, origin: Provenance
+    ) -> Response:  # fmt: skip
+        written = [one for row in rows for one in row]
+        usages = [total([one.usage for one in row]) for row in rows]
+        found = {
+            "id": self.id, "object": "text_completion", "created": self.created, "model": self.body.model,
+            "choices": [legacy.choice(i, one, echoes[i // self.n]) for i, one in enumerate(written)],
+            "usage": usage_body(_sum(usages)), "system_fingerprint": origin.fingerprint,
+        }  # fmt: skip
         return reply(found, origin.headers)
 
     async def write(self, model: Any, job: Job) -> list[Written]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
@@ -47,10 +47,11 @@ async def conversation(id: str, request: Request) -> Response:
 @router.post("/{id}", response_model=ConversationBody, responses=ERRORS)
 async def update_conversation(id: str, body: MetadataRequest, request: Request) -> Response:
     """Replace what is noted about a conversation."""
-    found = await desk(request).conversation(id, owner_of(request))
-    found.metadata = body.metadata or {}
-    await asyncio.to_thread((await desk(request).store()).put_conversation, found)
-    return _told(found)
+
+    def note(one: Conversation) -> None:
+        one.metadata = body.metadata or {}
+
+    return _told(await _changed(id, note, request))
 
 
 @router.delete("/{id}", response_model=ConversationDeleted, responses=ERRORS)
@@ -92,10 +93,11 @@ async def item(id: str, item: str, request: Request) -> Response:
 @router.delete("/{id}/items/{item}", response_model=ConversationBody, responses=ERRORS)
 async def delete_item(id: str, item: str, request: Request) -> Response:
     """Take one item out."""
-    found = await desk(request).conversation(id, owner_of(request))
-    del found.items[_place(found, item)]
-    await asyncio.to_thread((await desk(request).store()).put_conversation, found)
-    return _told(found)
+
+    def take_out(one: Conversation) -> None:
+        del one.items[_place(one, item)]
+
+    return _told(await _changed(id, take_out, request))
 
 
 def _place(found: Conversation, item: str) -> int:
@@ -103,6 +105,13 @@ def _place(found: Conversation, item: str) -> int:
         if one["id"] == item:
             return at
     raise Refused(f"Item with id '{item:.80}' not found in conversation.", 404, param="item_id")
+
+
+async def _changed(id: str, change: Callable[[Conversation], None], request: Request) -> Conversation:
+    found = await asyncio.to_thread((await desk(request).store()).change, id, change, owner_of(request))
+    if found is None:
+        raise Refused(f"Conversation with id '{id:.80}' not found.", 404, param="conversation")
+    return found
 
 
 async def _items(request: Request, given: Sequence[Item]) -> list[dict[str, Any]]:
