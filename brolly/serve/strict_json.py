@@ -10,6 +10,7 @@ from typing import Any
 from brolly.serve.errors import Refused
 
 DEEPEST = 128  # arrays and objects within each other
+VALUES, BRANCHES = 1_000_000, 200_000  # in all; and arrays and objects, which cost most
 HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # an escape that may be half of a surrogate pair
 LONG = re.compile(rb"\d{19}|\d[eE]")  # digits that may be beyond 64 bits
 
@@ -20,6 +21,7 @@ def check(body: bytes) -> None:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise refused(f"byte {error.start} is not UTF-8") from None
+    check_count(body)
     whole, real = (integer, decimal) if LONG.search(body) else (None, None)  # slower than the parser's own
     try:
         value = json.loads(text, object_pairs_hook=once, parse_constant=constant, parse_int=whole, parse_float=real)
@@ -36,6 +38,19 @@ def check(body: bytes) -> None:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise refused("a \\u escape is half of a surrogate pair, which no text has") from None
+
+
+def check_count(body: bytes) -> None:
+    """Whether a body has no more values than can be read without keeping everybody waiting; before it is parsed."""
+    if too_many(body):  # or its texts hold many commas
+        bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+        if bare.count(b'"') > 2 * VALUES or too_many(b"".join(bare.split(b'"')[::2])):
+            raise refused(f"it has more than {VALUES:,} values and names, or {BRANCHES:,} arrays and objects")
+
+
+def too_many(body: bytes) -> bool:
+    branches = body.count(b"[") + body.count(b"{")
+    return branches > BRANCHES or branches + body.count(b",") + body.count(b":") > VALUES
 
 
 def check_depth(value: Any) -> None:

@@ -16,13 +16,17 @@ pytest.importorskip("fastapi")
 from pydantic import ValidationError  # noqa: E402
 
 from brolly.engine.writing import Held  # noqa: E402
+from brolly.errors import OptionError  # noqa: E402
+from brolly.media.text.answers.format import check_tools  # noqa: E402
 from brolly.serve.account import Account, current  # noqa: E402
 from brolly.serve.settings import Settings  # noqa: E402
+from brolly.serve.strict_json import BRANCHES, VALUES  # noqa: E402
 from brolly.serve.threads import ALL, EACH, in_turn  # noqa: E402
 from brolly.verbs import STOP  # noqa: E402
 from tests.serve.conftest import Running  # noqa: E402
 from tests.serve.small import client  # noqa: E402
 
+JSON = {"content-type": "application/json"}
 USER, ADMIN = "a-key-of-a-user-0001", "a-key-of-an-admin-01"
 KEYED = Settings(api_keys=((USER, "user"), (ADMIN, "admin")))
 
@@ -143,3 +147,33 @@ def test_what_takes_a_caller_long_keeps_no_other_caller_waiting() -> None:
 def peak() -> int:
     """Bytes of memory that this process took at most."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        b"[" + b"[]," * BRANCHES + b"0]",
+        b"[" + b"1e5," * VALUES + b"0]",
+        b"[" + b'"",' * (VALUES + 1) + b'""]',
+        b"{" + b",".join(b'"%d":0' % n for n in range(VALUES // 2)) + b"}",
+        b'"' + b"[" * BRANCHES + b'\\\\",' + b"[" + b"[]," * BRANCHES + b"0]",
+    ],
+)
+def test_a_body_of_millions_of_values_is_refused_unparsed(inner: bytes) -> None:
+    """Six megabytes of `[],` kept the event loop for 7 s."""
+    reply = client().post("/v1/echo", content=b'{"x": ' + inner + b"}", headers=JSON)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "invalid_json")
+    assert "more than" in reply.json()["error"]["message"]
+
+
+def test_texts_may_hold_any_number_of_commas_and_brackets() -> None:
+    text = 'a,[{:"\\' * BRANCHES
+    assert client().post("/v1/echo", json={"model": text}).json()["got"] == text
+
+
+def test_tools_are_checked_in_linear_time() -> None:
+    """Fifty thousand took minutes."""
+    tools = [{"type": "function", "function": {"name": f"tool{n}"}} for n in range(50_000)]
+    assert len(check_tools(tools)) == 50_000
+    with pytest.raises(OptionError, match="two tools are named 'tool7'"):
+        check_tools([*tools, tools[7]])

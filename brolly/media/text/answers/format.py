@@ -121,12 +121,14 @@ def parameters_of(tool: Mapping[str, Any]) -> Mapping[str, Any]:
 def check_tools(tools: Any) -> list[dict[str, Any]]:
     """Tools as OpenAI's chat words them. Raises OptionError."""
     checked: list[dict[str, Any]] = []
+    names: set[str] = set()
     for tool in tools or ():
         name = name_of(tool) if isinstance(tool, Mapping) else ""
         if not name:
             raise OptionError(f"a tool is {tool!r:.200}; it must be an object with a function that has a name.")
-        if any(name_of(other) == name for other in checked):
+        if name in names:
             raise OptionError(f"two tools are named {name!r}; a call could not tell them apart.")
+        names.add(name)
         function: dict[str, Any] = {"description": "", **function_of(tool)}
         if not isinstance(function.get("parameters"), Mapping):
             function["parameters"] = {"type": "object", "properties": {}}
