@@ -533,8 +533,10 @@ class Model:
         return format_of(self.tokenizer.template, self.tokenizer)
 
     def _known(self, ids: list[int]) -> list[int]:
-        """The same ids, if the network has a row for each."""
+        """The same ids, if the network has a row for each: without one, all that is computed beside it would fail."""
         config: Any = self.network.config
+        if min(ids, default=0) < 0:
+            raise OptionError(f"the prompt holds token {min(ids)}; they go from 0 to {config.vocab_size - 1}.")
         if max(ids, default=0) >= config.vocab_size:
             raise TokenizerError(
                 f"{self.tokenizer.source} makes token {max(ids)}, and the network has {config.vocab_size}; put this "

@@ -34,7 +34,7 @@ class Sampler:
     def __init__(self, options: GenerateOptions, prompt: Sequence[int] = (), index: int = 0) -> None:
         self.options = options
         self.written: Counter[int] = Counter()
-        self.seen = set(prompt)
+        self.seen = set(prompt) if options.repetition_penalty not in (None, 1.0) else set()  # each of n answers has one
         seed = None if options.seed is None else options.seed % 2**64
         self.biased = np.fromiter(options.logit_bias, np.int64)
         self.biases = np.fromiter(options.logit_bias.values(), np.float32)

@@ -12,7 +12,10 @@ from PIL import Image
 import brolly.model
 from brolly.engine.blocks import Blocks
 from brolly.engine.pages import BLOCK
+from brolly.engine.sampler import Sampler
 from brolly.engine.scheduler import PRIORITIES, Row, Scheduler
+from brolly.errors import OptionError
+from brolly.verbs import GenerateOptions
 from tests.engine.test_engine import Bench, Sink, by_index, job
 from tests.kernels.test_decoder import llama
 
@@ -155,3 +158,15 @@ def test_labels_of_another_thread_take_nobodys_away() -> None:
     model._labels = Forgetful(model._labels)
     assert model.classify(picture, labels).label == first.label
     model.close()
+
+
+def test_a_token_that_is_none_is_refused_before_it_fails_its_neighbours() -> None:
+    model = brolly.load("mini-llm")
+    with pytest.raises(OptionError, match="-5"):
+        model.prepare([3, -5])
+    model.close()
+
+
+def test_a_prompt_is_remembered_by_each_answer_only_where_that_is_asked_for() -> None:
+    assert not Sampler(GenerateOptions(), range(100_000)).seen
+    assert len(Sampler(GenerateOptions(repetition_penalty=1.1), range(100)).seen) == 100
