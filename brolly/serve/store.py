@@ -22,6 +22,7 @@ from brolly.errors import OptionError
 
 DAY = 86400.0
 LOOK = 600.0  # seconds between two looks for what has grown old
+LONGEST = 32 << 20  # bytes of JSON in a conversation: packed they are few, and whoever continues it reads them all
 UNFINISHED = ("queued", "in_progress")
 TABLES = """
 create table if not exists responses (
@@ -45,6 +46,7 @@ class Stored:
     input: list[dict[str, Any]]
     owner: str = ""
     events: Sequence[bytes] = ()
+    size: int = 0  # bytes of the JSON that was read
 
     @property
     def id(self) -> str:
@@ -119,18 +121,27 @@ class Store:
         if row is None:
             return None
         told = zlib.decompress(row[2]).split(b"\n\n")[:-1] if row[2] else []
-        response, given = (json.loads(zlib.decompress(part)) for part in row[:2])
-        return Stored(response, given, owner, [one + b"\n\n" for one in told])
+        said = [zlib.decompress(part) for part in row[:2]]
+        response, given = map(json.loads, said)
+        return Stored(response, given, owner, [one + b"\n\n" for one in told], sum(map(len, said)))
 
     def chain(self, id: str, owner: str = "") -> list[Stored] | None:
-        """A response and all those that it continues, the oldest first; None where one of them is gone."""
+        """A response and all those that it continues, the oldest first; None where one of them is gone.
+
+        Raises OptionError where they are too long together.
+        """
         found: list[Stored] = []
+        seen: set[str] = set()
         at: str | None = id
+        size = 0
         while at is not None:
             one = self.get(at, owner, events=False)
-            if one is None or any(one.id == other.id for other in found):
+            if one is None or at in seen:
                 return None
             found.append(one)
+            seen.add(at)
+            size += one.size
+            check_length(size)
             at = one.response["previous_response_id"]
         with self._lock, self._db:
             self._db.executemany("update responses set used = ? where id = ?", [(time.time(), one.id) for one in found])
@@ -164,8 +175,10 @@ class Store:
         return Conversation(id, int(row[0]), json.loads(row[1]), json.loads(zlib.decompress(row[2])), owner)
 
     def put_conversation(self, one: Conversation) -> None:
-        """Keep a conversation, in place of an earlier state of it. On return it is on the disk."""
-        said, now = zlib.compress(json.dumps(one.items).encode(), 1), time.time()
+        """Keep a conversation, in place of an earlier state of it. On return it is on the disk. Raises OptionError."""
+        written = json.dumps(one.items).encode()
+        check_length(len(written))
+        said, now = zlib.compress(written, 1), time.time()
         with self._lock, self._db:
             self._bytes += len(said) - self._size("conversations", one.id)
             self._db.execute(
@@ -262,6 +275,14 @@ class Store:
                 return not _hold(file)
         except FileNotFoundError:
             return False
+
+
+def check_length(size: int) -> None:
+    """Whether a conversation may have so many bytes. Raises OptionError."""
+    if size > LONGEST:
+        raise OptionError(
+            f"the conversation has grown to more than the {LONGEST >> 20} MiB that may be kept; begin another."
+        )
 
 
 def _hold(file: IO[bytes]) -> bool:

@@ -78,7 +78,15 @@ class Turns:
         and the first of the exceptions.
         """
         if len(inputs) > SMALL:
-            found = await self.run(lambda: work(list(inputs)))
+            # by parts, so that others have their turn between them, and nothing is computed for one who has gone
+            found = []
+            self._enter()
+            try:
+                for at in range(0, len(inputs), LARGE):
+                    part = list(inputs[at : at + LARGE])
+                    found += await asyncio.get_running_loop().run_in_executor(self._thread, work, part)
+            finally:
+                self.waiting -= 1
         else:
             self._enter()
             try:

@@ -6,6 +6,7 @@ import asyncio
 import resource
 import threading
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,8 +21,10 @@ from brolly.errors import OptionError  # noqa: E402
 from brolly.media.text.answers.format import check_tools  # noqa: E402
 from brolly.serve.account import Account, current  # noqa: E402
 from brolly.serve.settings import Settings  # noqa: E402
+from brolly.serve.store import LONGEST, Conversation, Store, Stored  # noqa: E402
 from brolly.serve.strict_json import BRANCHES, VALUES  # noqa: E402
 from brolly.serve.threads import ALL, EACH, in_turn  # noqa: E402
+from brolly.serve.turns import LARGE, Turns  # noqa: E402
 from brolly.verbs import STOP  # noqa: E402
 from tests.serve.conftest import Running  # noqa: E402
 from tests.serve.small import client  # noqa: E402
@@ -177,3 +180,51 @@ def test_tools_are_checked_in_linear_time() -> None:
     assert len(check_tools(tools)) == 50_000
     with pytest.raises(OptionError, match="two tools are named 'tool7'"):
         check_tools([*tools, tools[7]])
+
+
+def test_what_a_response_continues_is_bounded_however_well_it_packs(tmp_path: Path) -> None:
+    """Twenty megabytes of `a` are twenty kilobytes in the store; a chain of such filled the memory at every request."""
+    store = Store(tmp_path)
+    big = [{"type": "message", "id": "msg_1", "content": "a" * (LONGEST // 3)}]
+    for n in range(4):
+        before = f"resp_{n - 1}" if n else None
+        response: dict[str, Any] = {
+            "id": f"resp_{n}",
+            "status": "failed",
+            "previous_response_id": before,
+            "created_at": 0,
+            "output": [],
+        }
+        store.put(Stored(response, big))
+    assert len(store.chain("resp_1") or ()) == 2
+    with pytest.raises(OptionError, match="begin another"):
+        store.chain("resp_3")
+    store.put_conversation(Conversation("conv_1", 0, {}, big * 2))
+    with pytest.raises(OptionError, match="begin another"):
+        store.lengthen("conv_1", big * 2)
+    found = store.conversation("conv_1")
+    assert found is not None and len(found.items) == 2
+    store.close()
+
+
+def test_a_large_batch_is_computed_by_parts_between_which_others_have_their_turn() -> None:
+    async def go() -> None:
+        turns, done = Turns(4), threading.Event()
+        computed: list[int] = []
+
+        def work(every: list[int]) -> list[int]:
+            computed.append(len(every))
+            done.wait(5 if len(every) > 1 else 0)
+            return every
+
+        large = asyncio.create_task(turns.together("k", list(range(20 * LARGE)), work))
+        await asyncio.sleep(0.05)
+        small = asyncio.create_task(turns.run(lambda: len(computed)))
+        await asyncio.sleep(0.05)
+        large.cancel()
+        done.set()
+        assert await small <= 2
+        assert await turns.run(lambda: len(computed)) <= 2  # whoever has left is computed nothing more
+        assert await turns.together("k", list(range(3 * LARGE)), work) == list(range(3 * LARGE))
+
+    asyncio.run(go())
