@@ -10,6 +10,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from brolly.errors import (
     BrollyError,
@@ -215,7 +216,21 @@ def respond(error: BaseException, method: str, path: str) -> JSONResponse:
     return JSONResponse(envelope(path, refused, request_id), refused.status, headers=refused.headers)
 
 
+def methods(request: Request) -> list[str]:
+    """All that the request's path takes."""
+
+    def taken(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return [method for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT") if taken(method)]
+
+
 async def answer(request: Request, error: Exception) -> JSONResponse:
     """FastAPI's handler for every kind of error."""
     root = request.scope.get("root_path", "")
+    if (
+        isinstance(error, HTTPException) and error.status_code == 405
+    ):  # the routing names its first route's methods only
+        error.headers = {"Allow": ", ".join(methods(request))}
     return respond(error, request.method, request.url.path.removeprefix(root))

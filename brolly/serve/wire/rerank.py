@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from brolly.serve.wire.common import Answer, Open
+from brolly.serve.wire.common import Answer, ErrorBody, Open
 
 
 class Document(Open):
@@ -41,6 +41,16 @@ class RerankAnswer(Answer):
     results: list[ResultBody]
     meta: Meta
 
+
+class RerankError(Answer):
+    """`message` for Cohere's and Jina's clients, `error` for OpenAI's and vLLM's."""
+
+    id: str | None
+    message: str
+    error: ErrorBody
+
+
+RERANK_ERRORS: dict[int | str, dict[str, Any]] = {"4XX": {"model": RerankError}, "5XX": {"model": RerankError}}
 
 Texts = Annotated[list[str], Field(min_length=1, max_length=10_000)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
@@ -15,7 +16,9 @@ from brolly.serve.errors import Refused
 from brolly.serve.names import adopt
 from brolly.serve.wire.common import ERRORS, Strict
 
-router = APIRouter(prefix="/v1", tags=["models"], responses=ERRORS)
+TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **ERRORS}
+
+router = APIRouter(prefix="/v1", tags=["models"], responses=TEXT)
 
 
 class LoadAdapter(Strict):
@@ -28,7 +31,7 @@ class UnloadAdapter(Strict):
     lora_int_id: int | None = Field(None, description="not looked at")
 
 
-@router.post("/load_lora_adapter", response_class=PlainTextResponse)
+@router.post("/load_lora_adapter", response_model=None)
 async def load_lora_adapter(body: LoadAdapter, request: Request) -> Response:
     """Load an adapter and serve it from now on, by its name and as "base:name"."""
     inside, folder = house(request), Path(body.lora_path)
@@ -56,7 +59,7 @@ async def load_lora_adapter(body: LoadAdapter, request: Request) -> Response:
     return PlainTextResponse(f"Success: LoRA adapter '{short}' added successfully.")
 
 
-@router.post("/unload_lora_adapter", response_class=PlainTextResponse)
+@router.post("/unload_lora_adapter", response_model=None)
 async def unload_lora_adapter(body: UnloadAdapter, request: Request) -> Response:
     """Serve an adapter no more."""
     inside = house(request)

@@ -84,7 +84,10 @@ async def show(request: Request, body: NameRequest) -> Response:
     return reply(await asyncio.to_thread(shown, inside, entry))
 
 
-@router.post("/api/pull", response_model=None, responses=ERRORS)
+@router.post(
+    "/api/pull", response_model=None,
+    responses={200: {"content": {"application/x-ndjson": {"schema": {"type": "string"}}}}, **ERRORS},
+)  # fmt: skip
 async def pull(request: Request, body: NameRequest) -> Response:
     """Done already where the model is served; else refused, as a server's models are chosen when it is started."""
     try:

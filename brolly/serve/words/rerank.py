@@ -18,19 +18,19 @@ from brolly.serve.streams import unless_left
 from brolly.serve.tell import reply
 from brolly.serve.turns import turns
 from brolly.serve.wire.common import ERRORS
-from brolly.serve.wire.rerank import RerankAnswer, RerankRequest, ScoreAnswer, ScoreRequest
+from brolly.serve.wire.rerank import RERANK_ERRORS, RerankAnswer, RerankRequest, ScoreAnswer, ScoreRequest
 
 router = APIRouter(tags=["rerank"])
 
 
-@router.post("/v1/rerank", response_model=RerankAnswer, responses=ERRORS)
-@router.post("/rerank", response_model=RerankAnswer, responses=ERRORS, operation_id="rerank_as_jina")
+@router.post("/v1/rerank", response_model=RerankAnswer, responses=RERANK_ERRORS)
+@router.post("/rerank", response_model=RerankAnswer, responses=RERANK_ERRORS, operation_id="rerank_as_jina")
 async def rerank(request: Request, body: RerankRequest) -> Response:
     """Documents by falling relevance, as Jina and Cohere's v1 answer."""
     return await unless_left(request, ranked(request, body, body.return_documents is not False))
 
 
-@router.post("/v2/rerank", response_model=RerankAnswer, responses=ERRORS)
+@router.post("/v2/rerank", response_model=RerankAnswer, responses=RERANK_ERRORS)
 async def rerank_v2(request: Request, body: RerankRequest) -> Response:
     """Documents by falling relevance, as Cohere's v2 answers."""
     return await unless_left(request, ranked(request, body, bool(body.return_documents)))
