@@ -35,7 +35,7 @@ test-web: .venv/test-installed
 
 test-clients: .venv/test-installed .venv/clients/installed
 	npm install --prefix tests/clients/node --no-audit --no-fund --silent
-	$(BIN)/python scripts/compatibility.py $(SUITES)
+	$(BIN)/python scripts/compatibility.py $(CLIENTS)
 
 lint: .venv/test-installed
 	$(BIN)/ruff check .

@@ -1,7 +1,8 @@
 """Try every client against `brolly serve` and write what came of it to docs/compatibility.md: `make test-clients`.
 
-python scripts/compatibility.py [SUITE …] [--openai FILE] [--openresponses FOLDER] [--url URL] [--keep FOLDER]
+python scripts/compatibility.py [SUITE …] [--openai FILE] [--openresponses FOLDER] [--folder FOLDER]
 
+Results stay in the folder (build/clients), so that one suite can be run again and its rows alone change.
 Each suite runs in an environment of its own (.venv/clients, tests/clients/node) and tells its results as JUnit's XML. A
 failure that is no fault of brolly's has its reason in tests/clients/suites.toml; any other makes this end with 1.
 """
@@ -12,24 +13,24 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import tomllib
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN, CLIENTS = ROOT / ".venv/bin", ROOT / ".venv/clients/bin"
 TESTS, NODE = ROOT / "tests/clients", ROOT / "tests/clients/node"
 MODELS = ("mini-llm", "mini-clip", "mini-embed", "mini-whisper")
+OURS = re.compile(
+    r"Error code: 5\d\d|InternalServerError|[Cc]onnection error|status code 5\d\d"
+)  # no reason excuses these
 OPENAI_DOCUMENT = "https://raw.githubusercontent.com/openai/openai-openapi/master/openapi.yaml"
 
 
@@ -43,9 +44,12 @@ class Suite:
     run: str
     reasons: dict[str, str] = field(default_factory=dict)
 
-    def reason(self, test: str) -> str | None:
+    def reason(self, test: str, said: str) -> str | None:
         """Why a test fails through no fault of brolly's."""
-        return next((why for begin, why in self.reasons.items() if test.startswith(begin)), None)
+        for name, why in self.reasons.items():
+            if test == name or (name.endswith("*") and test.startswith(name[:-1])):
+                return None if OURS.search(said) else why
+        return None
 
 
 SUITES = [Suite(**row) for row in tomllib.loads((TESTS / "suites.toml").read_text())["suite"]]
@@ -53,12 +57,13 @@ SUITES = [Suite(**row) for row in tomllib.loads((TESTS / "suites.toml").read_tex
 
 @dataclass
 class Result:
-    """What came of a suite: (test, what went wrong or "") for each, and those that did not run with why."""
+    """What came of a suite: the tests that passed, what the others said, and why some were left out."""
 
     passed: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    when: str = ""  # day and commit
     version: str = ""
     absent: str = ""  # why the whole suite could not run
 
@@ -119,7 +124,11 @@ def pytest_or_node(run: str, url: str, folder: Path) -> Result:
             "pytest",
             "-q",
             "-p",
-            "no:cacheprovider", "-o", "asyncio_mode=auto",
+            "no:cacheprovider",
+            "-o",
+            "asyncio_mode=auto",
+            "-o",
+            "asyncio_default_test_loop_scope=session",
             TESTS / run,
             f"--junitxml={report}",
         ]
@@ -145,7 +154,10 @@ def junit(command: list[object], report: Path, url: str, folder: Path, **more: s
     if not report.exists():
         raise SystemExit(f"{words[0]} left no report: {report.with_suffix('.log').read_text()[-3000:]}")
     result = Result()
-    for case in ElementTree.parse(report).iter("testcase"):
+    cases = list(ElementTree.parse(report).iter("testcase"))
+    if not cases:
+        result.failed["nothing ran"] = first_line(report.with_suffix(".log").read_text()[-240:])
+    for case in cases:
         owner = (case.get("classname") or "").rpartition(".")[2]
         name = f"{owner}.{case.get('name')}" if owner[:1].isupper() else case.get("name") or ""
         wrong, skip = [case.find(kind) for kind in ("failure", "error")], case.find("skipped")
@@ -171,52 +183,38 @@ def own_document(url: str, folder: Path, given: argparse.Namespace) -> Result:
 
 
 def openai_document(url: str, folder: Path, given: argparse.Namespace) -> Result:
-    found = json.loads(subprocess.run(
-        [CLIENTS / "python", TESTS / "openai_document.py", str(given.openai or OPENAI_DOCUMENT), f"{url}/openapi.json", folder / "openai.json"],
-        check=True, capture_output=True, text=True,
-    ).stdout)  # fmt: skip
-    result = schemathesis(str(folder / "openai.json"), f"{url}/v1", folder, "openai", "positive")
-    result.version = found["version"]
+    cut, source = folder / "openai.json", str(given.openai or OPENAI_DOCUMENT)
+    command = [CLIENTS / "python", TESTS / "openai_document.py", source, f"{url}/openapi.json", cut]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise Absent(f"{source} cannot be read: {first_line(done.stderr.strip().splitlines()[-1])}")
+    result = schemathesis(str(cut), f"{url}/v1", folder, "openai", "positive")
+    result.version = f"the document's version {json.loads(done.stdout)['version']}, {result.version}"
     return result
 
 
 def schemathesis(document: str, base: str, folder: Path, name: str, mode: str) -> Result:
-    report = folder / f"schemathesis-{name}.xml"
+    report, settings = folder / f"schemathesis-{name}.xml", TESTS / f"schemathesis-{name}.toml"
     command = [
-        CLIENTS / "schemathesis", "--config-file", TESTS / f"schemathesis-{name}.toml", "run", document, "--url", base, "--mode", mode,
+        CLIENTS / "schemathesis", "--config-file", settings, "run", document, "--url", base, "--mode", mode,
         "--report", "junit", "--report-junit-path", report, "--no-color",
     ]  # fmt: skip
-    return junit(
-        command,
-        report,
-        base.removesuffix("/v1"),
-        folder,
-        SCHEMATHESIS_HOOKS="tests.clients.hooks",
-        PYTHONPATH=str(ROOT),
-    )
+    hooks = {"SCHEMATHESIS_HOOKS": "tests.clients.hooks", "PYTHONPATH": str(ROOT)}
+    result = junit(command, report, base.removesuffix("/v1"), folder, **hooks)
+    if found := re.search(r"(\d+) generated", report.with_suffix(".log").read_text()):
+        result.version = f"{int(found[1]):,} requests"
+    return result
 
 
 def open_responses(url: str, folder: Path, given: argparse.Namespace) -> Result:
     if given.openresponses is None:
         raise Absent("no --openresponses FOLDER, a checkout of github.com/openresponses/openresponses")
-    runner = NODE / "node_modules/.bin/tsx"
     command = [
-        runner,
-        given.openresponses / "bin/compliance-test.ts",
-        "--base-url",
-        f"{url}/v1",
-        "--api-key",
-        "none",
-        "--model",
-        "tiny-tools",
-        "--json",
-    ]
-    told = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        env=environment(url, folder) | {"NODE_PATH": str(NODE / "node_modules")},
-    )
+        NODE / "node_modules/.bin/tsx", given.openresponses / "bin/compliance-test.ts",
+        "--base-url", f"{url}/v1", "--api-key", "none", "--model", "tiny-tools", "--json",
+    ]  # fmt: skip
+    own = environment(url, folder) | {"NODE_OPTIONS": "--experimental-websocket"}
+    told = subprocess.run(command, capture_output=True, text=True, env=own)
     (folder / "openresponses.json").write_text(told.stdout + told.stderr)
     if not told.stdout.startswith("{"):
         raise Absent(f"the acceptance tests did not start: {first_line(told.stderr)}")
@@ -233,7 +231,7 @@ def open_responses(url: str, folder: Path, given: argparse.Namespace) -> Result:
 def versions(packages: list[str]) -> str:
     """Which versions of these are installed for the suites."""
     python = [name for name in packages if not name.startswith("npm:")]
-    found = {}
+    found: dict[str, str] = {}
     if python:
         code = "import sys, json, importlib.metadata as m; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
         found |= json.loads(
@@ -249,49 +247,41 @@ def versions(packages: list[str]) -> str:
 # What is written
 
 
+TOP = """\
+# Which clients work unchanged
+
+Written by `make test-clients`, never by hand. Each suite speaks over HTTP to one `brolly serve`, with nothing changed
+but the address.
+
+The language model of these runs is random: it answers nonsense, calls tools only where `tool_choice` makes it, and
+sees no pictures. A test that wants more fails, and is counted as failed. Reasons that begin with **brolly** are its own.
+
+| client | what was run | passed | failed | left out by the suite | when |
+|---|---|--:|--:|--:|---|
+"""
+
+
 def document(results: dict[str, Result]) -> str:
     """docs/compatibility.md."""
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
-    lines = [
-        "# Which clients work unchanged", "",
-        f"Written by `make test-clients` on {now} at `{commit}`, Python {platform.python_version()}, {platform.system()}. "
-        "Every suite spoke to one `brolly serve`, over HTTP, with nothing changed but the address.", "",
-        "The language model of these runs is random: it answers nonsense, calls tools only where `tool_choice` makes it, "
-        "and sees no pictures. A test that wants more fails, and is counted as failed.", "",
-        "| client | versions | what was run | passed | failed | left out by the suite |", "|---|---|---|--:|--:|--:|",
-    ]  # fmt: skip
+    text = TOP
     for suite in SUITES:
-        found = results.get(suite.name)
-        if found is None:
-            lines.append(f"| {suite.name} | | {suite.what} | not run | | |")
-        elif found.absent:
-            lines.append(f"| {suite.name} | {found.version} | {suite.what} | not run: {found.absent} | | |")
-        else:
-            counts = f"{len(found.passed)} | {len(found.failed)} | {len(found.skipped)}"
-            lines.append(f"| {suite.name} | {found.version} | {suite.what} | {counts} |")
-    lines += ["", "## What failed, and why", ""]
+        found = results.get(suite.name, Result(absent="it was not asked for"))
+        name = f"{suite.name} ({found.version})" if found.version else suite.name
+        counts = f"{len(found.passed)} | {len(found.failed)} | {len(found.skipped)} | {found.when}"
+        text += f"| {name} | {suite.what} | {f'not run: {found.absent} | | |' if found.absent else counts} |\n"
+    text += "\n## What failed, and why\n\n| test | what it said | why |\n|---|---|---|\n"
     for suite in SUITES:
-        found = results.get(suite.name)
-        if found and found.failed:
-            lines += [f"**{suite.name}**", "", "| test | what it said | why |", "|---|---|---|"]
-            for test, said in sorted(found.failed.items()):
-                lines.append(
-                    f"| `{cell(test)}` | {cell(said)} | {suite.reason(test) or '**brolly**: not explained yet'} |"
-                )
-            lines.append("")
-    lines += ["## What suites left out", ""]
+        for test, said in sorted(results.get(suite.name, Result()).failed.items()):
+            why = suite.reason(test, said) or "**brolly**: not explained yet"
+            text += f"| {suite.name}: `{cell(test)}` | {cell(said)} | {why} |\n"
+    text += "\n## What suites left out\n\n"
     for suite in SUITES:
-        found = results.get(suite.name)
-        if found and found.skipped:
-            by_why: dict[str, list[str]] = {}
-            for test, why in found.skipped.items():
-                by_why.setdefault(why, []).append(test)
-            for why, tests in sorted(by_why.items()):
-                lines.append(f"- {suite.name}: {', '.join(f'`{cell(test)}`' for test in sorted(tests))}: {cell(why)}")
-    return "\n".join(lines).rstrip() + "\n"
+        by_why: dict[str, list[str]] = {}
+        for test, why in sorted(results.get(suite.name, Result()).skipped.items()):
+            by_why.setdefault(why, []).append(f"`{cell(test)}`")
+        for why, tests in sorted(by_why.items()):
+            text += f"- {suite.name}: {cell(why)} ({', '.join(tests)})\n"
+    return text
 
 
 def cell(text: str) -> str:
@@ -300,40 +290,41 @@ def cell(text: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("suites", nargs="*", help="some of them (default: all; only then is the document written)")
+    parser.add_argument("suites", nargs="*", help="some of them (default: all)")
     parser.add_argument("--openai", type=Path, help="OpenAI's OpenAPI document (default: the published one)")
     parser.add_argument("--openresponses", type=Path, help="a checkout of openresponses/openresponses")
-    parser.add_argument("--keep", type=Path, help="where checkpoint, reports and logs stay")
+    parser.add_argument("--folder", type=Path, default=ROOT / "build/clients", help="for checkpoint, reports and logs")
     given = parser.parse_args()
-    chosen = [suite for suite in SUITES if not given.suites or suite.name in given.suites]
-    folder = given.keep or Path(tempfile.mkdtemp())
+    folder: Path = given.folder
     folder.mkdir(parents=True, exist_ok=True)
-    results = {}
+    if unknown := set(given.suites) - {suite.name for suite in SUITES}:
+        parser.error(f"no suite {', '.join(sorted(unknown))}; there are {', '.join(suite.name for suite in SUITES)}")
+    kept = folder / "results.json"
+    rows = json.loads(kept.read_text()) if kept.exists() and given.suites else {}
+    results = {name: Result(**row) for name, row in rows.items()}
+    git = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    unexplained = 0
     with serving(folder) as url:
-        for suite in chosen:
+        for suite in [suite for suite in SUITES if not given.suites or suite.name in given.suites]:
             begin = time.monotonic()
             try:
-                if "." in suite.run:
-                    result = pytest_or_node(suite.run, url, folder)
-                else:
-                    result = globals()[suite.run](url, folder, given)
-            except Absent as why:
-                result = Result(absent=str(why))
-            result.seconds = time.monotonic() - begin
+                run = globals().get(suite.run)
+                result = run(url, folder, given) if run else pytest_or_node(suite.run, url, folder)
+            except Absent as absent:
+                result = Result(absent=str(absent))
+            result.seconds = round(time.monotonic() - begin, 1)
+            result.when = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d} at {commit}"
             result.version = ", ".join(filter(None, (versions(suite.packages), result.version)))
             results[suite.name] = result
-            told = (
-                result.absent
-                or f"{len(result.passed)} passed, {len(result.failed)} failed, {len(result.skipped)} left out"
-            )
-            print(f"{suite.name}: {told} ({result.seconds:.0f} s)", flush=True)
+            kept.write_text(json.dumps({name: asdict(row) for name, row in results.items()}, indent=1))
+            (ROOT / "docs/compatibility.md").write_text(document(results))
+            counts = f"{len(result.passed)} passed, {len(result.failed)} failed, {len(result.skipped)} left out"
+            print(f"{suite.name}: {result.absent or counts} ({result.seconds:.0f} s)", flush=True)
             for test, said in result.failed.items():
-                print(f"    {test}: {said}\n        {suite.reason(test) or 'NOT EXPLAINED'}", flush=True)
-    if not given.suites:
-        (ROOT / "docs/compatibility.md").write_text(document(results))
-    if given.keep is None:
-        shutil.rmtree(folder)
-    unexplained = [test for suite in chosen for test in results[suite.name].failed if suite.reason(test) is None]
+                why = suite.reason(test, said)
+                unexplained += why is None
+                print(f"    {test}: {said}\n        {why or 'NOT EXPLAINED'}", flush=True)
     sys.exit(1 if unexplained else 0)
 
 

@@ -143,8 +143,8 @@ def test_chat_logprobs(client: Any) -> None:
 
 def test_chat_n_stop_seed_and_penalties(client: Any) -> None:
     asked = dict(
-        model=CHAT, messages=HELLO, n=3, seed=5, stop=["e", "\n"], presence_penalty=0.5, frequency_penalty=0.5, top_p=0.9,
-        temperature=0.8, max_tokens=20, user="somebody", metadata={"a": "b"}, logit_bias={"5": -100},
+        model=CHAT, messages=HELLO, n=3, seed=5, stop=["e", "\n"], presence_penalty=0.5, frequency_penalty=0.5,
+        temperature=0.8, top_p=0.9, max_tokens=20, user="somebody", metadata={"a": "b"}, logit_bias={"5": -100},
     )  # fmt: skip
     first, again = (client.chat.completions.create(**asked) for _ in range(2))
     texts = [c.message.content for c in first.choices]
