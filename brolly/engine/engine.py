@@ -241,16 +241,14 @@ class Engine:
         if not self._tasks:
             self._ended = self._clock()
         self._tasks.add(task)
-        try:
-            writing = self._writing(task, 0)
+        try:  # a job that cannot begin ends alone: the thread must go on for the others
+            payload = Answer(task, self._writing(task, 0))
+            row = Row(job.prompt, user=job.user, priority=job.priority, root=self._root(task), payload=payload)
+            self.scheduler.add(row)
         except Exception as error:
             self._fail(task, error)
-            return
-        row = Row(
-            job.prompt, user=job.user, priority=job.priority, root=self._root(task), payload=Answer(task, writing)
-        )  # fmt: skip
-        task.rows.append(row)
-        self.scheduler.add(row)
+        else:
+            task.rows.append(row)
 
     def _root(self, task: Task) -> bytes:
         """What keys depend on beside tokens: the adapter, and another one that came by the same name is another."""

@@ -121,6 +121,15 @@ def test_answers_that_wait_for_a_place_were_not_cached(bench: Callable[..., Benc
     assert [usage.cached_tokens for usage in usages] == [3 * BLOCK] * 6
 
 
+def test_a_job_that_cannot_begin_ends_alone(bench: Callable[..., Bench]) -> None:
+    made, sink = bench(), Sink()
+    nobody: Any = []
+    made.engine.submit(job([1], user=nobody), sink)
+    assert isinstance(sink.wait()[-1], TypeError)
+    assert made.together([job([1], max_tokens=2, logit_bias={0: -100})] * 2)[0].finish_reason == "length"
+    made.at_rest()
+
+
 @pytest.mark.parametrize("name", ["engine", "runner"])
 def test_threads_that_come_together_find_one_engine(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """From Python 3.12 on functools.cached_property lets each make its own: twice the memory, and one never closed."""
