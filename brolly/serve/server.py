@@ -43,11 +43,15 @@ class Connection(HttpToolsProtocol):
     """A client's connection. `settings` bounds how many there are and how long each part of a request may take."""
 
     def __init__(
-        self, *args: Any, settings: Settings, most: int, line: dict[Connection, None], **named: Any
+        self, *args: Any, settings: Settings, most: int, line: dict[Connection, None],
+        bodies: dict[Connection, None], **named: Any,
     ) -> None:  # fmt: skip
-        """`line` is all connections whose head is due, the longest waiting first; the server's connections share it."""
+        """All connections of a server share `line`, those whose head is due, and `bodies`, those whose body is.
+
+        In both stands first who has waited longest.
+        """
         super().__init__(*args, **named)
-        self.settings, self.most, self.line = settings, most, line
+        self.settings, self.most, self.line, self.bodies = settings, most, line, bodies
         self.head: asyncio.TimerHandle | None = None  # runs while a head is due
         self.unread: asyncio.TimerHandle | None = None  # runs while the client does not read
         self.head_bytes = 0
@@ -62,14 +66,16 @@ class Connection(HttpToolsProtocol):
         self._expect_head()
 
     def _make_room(self) -> bool:
-        """Close the connection that has waited longest for a request; False if all are being answered."""
+        """Close the connection that has waited longest for its client; False if all are being answered."""
         # those whose head is due have asked nothing yet: they go before clients that have
         kept: Any = self.connections
         first: Connection | None = next(iter(self.line), None)
         first = first or next((c for c in kept if c is not self and c.idle), None)
+        first = first or next((c for c in self.bodies if not c.pipeline), None)  # who piped has answers to come
         if first is None:
             return False
         first._stop_head()
+        self.bodies.pop(first, None)
         self.connections.discard(first)
         first.transport.abort()
         return True
@@ -96,12 +102,14 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._stop_head()
         self.in_body = True
+        self.bodies[self] = None
         super().on_headers_complete()
         if self.ending:
             self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         self.in_body = False
+        self.bodies.pop(self, None)
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -116,6 +124,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head()
         self._stop_unread()
+        self.bodies.pop(self, None)
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -316,7 +325,7 @@ def warn(settings: Settings) -> None:
 
 def server(app: Any, settings: Settings) -> Server:
     """A server of an application, to be run on sockets that listen."""
-    kind: Any = partial(Connection, settings=settings, most=files_for(settings.connections), line={})
+    kind: Any = partial(Connection, settings=settings, most=files_for(settings.connections), line={}, bodies={})
     config = uvicorn.Config(
         app, http=kind, ws="none", lifespan="on", log_config=None, access_log=False, server_header=False,
         timeout_keep_alive=int(KEEP_ALIVE),
