@@ -200,16 +200,10 @@ class Engine:
             with self._bell:
                 while not (self._inbox or self.scheduler.users or self._closed):
                     self._bell.wait()
-                news = list(self._inbox)
-                self._inbox.clear()
+                news, self._inbox = self._inbox, deque()
                 closed = self._closed
-            for task in news:
-                if task.over:
-                    continue
-                if task.cancelled:
-                    self._over(task, "cancelled")
-                else:
-                    self._begin(task)
+            while news:  # nothing of a task is kept here while the engine waits
+                self._heed(news.popleft())
             if closed:
                 break
             try:
@@ -224,6 +218,13 @@ class Engine:
             self._hand_out()
         self._end_all(BrollyError("the model was closed while it wrote."))
         self._hand_out()
+
+    def _heed(self, task: Task) -> None:
+        """A task came, or was cancelled."""
+        if task.cancelled and not task.over:
+            self._over(task, "cancelled")
+        elif not task.over:
+            self._begin(task)
 
     def _renew(self) -> None:
         """Books in which nothing is written yet."""
