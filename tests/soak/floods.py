@@ -48,15 +48,15 @@ class Flood:
 
     def row(self) -> str:
         assert self.before and self.after
-        own = [n / MB for n in (self.before.own, self.peak, self.after.own)]
+        before, after = self.before, self.after
+        own = "".join(f" {n / MB:7.1f}" for n in (before.own, self.peak, after.own))
         return (
             f"{self.name:11}  {self.asked:6}  {self.most:7}  {len(self.answers):7}  {self.again:5}"
-            f"  {max(self.answers):9.2f}  {own[0]:7.1f} {own[1]:7.1f} {own[2]:7.1f}  {self.before.files:5} {self.after.files:5}"
-            f"  {len(self.failures)}"
+            f"  {max(self.answers):9.2f} {own}  {before.files:5} {after.files:5}  {len(self.failures):8}"
         )
 
 
-TITLE = "wave         asked  at once  answers  twice  slowest s  own MB: before, most, after  files: before, after  failures"
+TITLE = "wave         asked  at once  answers  twice  slowest s  own MB: first, most, last  files: both  failures"
 
 
 async def flood(server: Server, name: str, connections: int, seconds: float) -> Flood:

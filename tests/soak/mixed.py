@@ -67,7 +67,7 @@ class Soak:
 async def soak(server: Server, minutes: float, *, round: float = 20, beside: int = 6, seed: int = 0) -> Soak:
     """Traffic in rounds of so many seconds by so many clients; a rest behind each one."""
     traffic = Traffic(server.url, seed)
-    await traffic.each()
+    await traffic.each(beside)
     await asyncio.gather(*(traffic.tells() for _ in range(4 * beside)))  # so that there are as many threads as will be
     await traffic.run(min(round, 5), beside)
     seen = Soak(await rest(server, traffic, [], "the beginning"))

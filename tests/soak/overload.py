@@ -42,8 +42,8 @@ class Load:
         return self.tokens / self.seconds
 
 
-async def load(server: Server, clients: int, seconds: float) -> Load:
-    """So many clients for so long; what is under way at the end is cancelled and not counted."""
+async def load(server: Server, clients: int, seconds: float, answers: int = 0) -> Load:
+    """So many clients for so long, and until there are so many answers; what is under way then is not counted."""
     found, began = Load(clients), time.monotonic()
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
 
@@ -72,7 +72,8 @@ async def load(server: Server, clients: int, seconds: float) -> Load:
 
     async with httpx.AsyncClient(base_url=server.url, timeout=120, limits=limits) as client:
         tasks = [asyncio.create_task(work(client, n)) for n in range(clients)]
-        await asyncio.sleep(seconds)
+        while time.monotonic() < began + seconds or found.statuses[200] < answers:
+            await asyncio.sleep(0.1)
         found.seconds = time.monotonic() - began
         for task in tasks:
             task.cancel()

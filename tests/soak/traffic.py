@@ -196,10 +196,15 @@ class Traffic:
 
         await asyncio.gather(*(work() for _ in range(beside)))
 
-    async def each(self) -> None:
-        """Everything once, and nothing beside it."""
-        for name, act in self.acts:
-            await self.do(name, act)
+    async def each(self, beside: int) -> None:
+        """Everything once, by so many clients."""
+        acts = iter(self.acts)
+
+        async def work() -> None:
+            for name, act in acts:
+                await self.do(name, act)
+
+        await asyncio.gather(*(work() for _ in range(beside)))
 
     async def do(self, name: str, act: Callable[[], Awaitable[None]]) -> None:
         try:
