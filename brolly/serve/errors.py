@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,6 +58,7 @@ ANTHROPIC = {
     401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large",
     429: "rate_limit_error", 503: "overloaded_error", 504: "timeout_error", 529: "overloaded_error",
 }  # fmt: skip
+FOLDERS = re.compile(r"(?<![\w./\\:-])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\:'\"]+)+[/\\](?=[^\s/\\])")
 # pydantic's kinds of error → what OpenAI says was expected
 EXPECTED = {
     "string_type": "a string", "string_unicode": "a string", "int_type": "an integer", "int_from_float": "an integer",
@@ -99,11 +101,17 @@ def told(error: BaseException, method: str = "", path: str = "") -> Refused:
             for known, status, kind, code in ROWS:
                 if isinstance(error, known):
                     wait = {"retry-after": str(max(1, round(error.retry_after)))} if isinstance(error, Busy) else {}
-                    return Refused(str(error), status, kind, code, headers=wait)
-            return Refused(str(error), 500, "server_error")
+                    ours = status >= 500 or isinstance(error, TemplateError | TokenizerError)
+                    return Refused(bare(str(error)) if ours else str(error), status, kind, code, headers=wait)
+            return Refused(bare(str(error)), 500, "server_error")
     return Refused(
         "The server failed at this request; its log tells why, under this request's id.", 500, "server_error"
     )
+
+
+def bare(text: str) -> str:
+    """A message without the folders of this machine: where files lie is nobody's business but the log's."""
+    return FOLDERS.sub("", text)
 
 
 def refusal(error: HTTPException, method: str, path: str) -> Refused:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import shutil
 import threading
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,10 @@ from pydantic import ValidationError  # noqa: E402
 
 from brolly.engine.writing import Held  # noqa: E402
 from brolly.errors import OptionError  # noqa: E402
+from brolly.hub import resolve  # noqa: E402
 from brolly.media.text.answers.format import check_tools  # noqa: E402
 from brolly.serve.account import Account, current  # noqa: E402
+from brolly.serve.errors import bare  # noqa: E402
 from brolly.serve.settings import Settings  # noqa: E402
 from brolly.serve.store import LONGEST, Conversation, Store, Stored  # noqa: E402
 from brolly.serve.strict_json import BRANCHES, VALUES  # noqa: E402
@@ -228,3 +232,28 @@ def test_a_large_batch_is_computed_by_parts_between_which_others_have_their_turn
         assert await turns.together("k", list(range(3 * LARGE)), work) == list(range(3 * LARGE))
 
     asyncio.run(go())
+
+
+def test_no_answer_tells_where_files_lie(tmp_path: Path, server: Callable[[Settings], Running]) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(resolve("mini-llm"), folder)
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.truncate(1000)
+    url = server(Settings(models=(str(folder),), store=tmp_path / "store")).url
+    ask = {"model": "broken", "messages": [{"role": "user", "content": "Hi"}]}
+    replies = [httpx.post(f"{url}{path}", json=ask) for path in ("/v1/chat/completions", "/api/chat", "/v1/messages")]
+    replies += [httpx.post(f"{url}/v1/brolly/load", json={"model": "broken"})]
+    paths = ("/v1/models", "/v1/brolly/models", "/v1/brolly/ps", "/api/tags", "/api/ps")
+    replies += [httpx.get(f"{url}{path}") for path in paths]
+    assert "model.safetensors: the header claims" in replies[0].text
+    for reply in replies:
+        assert str(tmp_path) not in reply.text + str(reply.headers), reply.url
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [("/home/a/.cache/x--y/config.json: no", "config.json: no"), ("C:\\Users\\a\\m.bin is short", "m.bin is short"),
+     ("see https://hf.co/org/name/x", "see https://hf.co/org/name/x"), ("org/name or a/b/c", "org/name or a/b/c")],
+)  # fmt: skip
+def test_folders_are_left_out_and_names_and_urls_are_not(said: str, told: str) -> None:
+    assert bare(said) == told

@@ -14,7 +14,7 @@ from pydantic import Field
 from brolly.errors import BrollyError
 from brolly.serve import memory
 from brolly.serve.app import house
-from brolly.serve.errors import envelope, told
+from brolly.serve.errors import bare, envelope, told
 from brolly.serve.house import Entry, House
 from brolly.serve.streams import event
 from brolly.serve.tell import reply
@@ -83,7 +83,9 @@ async def ps(request: Request) -> Response:
     inside = house(request)
     entries = [entry for entry in inside.entries.values() if inside.state(entry) not in ("away", "failed")]
     failed = [
-        {"name": e.name, "error": str(e.failed[0])} for e in inside.entries.values() if inside.state(e) == "failed"
+        {"name": e.name, "error": bare(str(e.failed[0]))}
+        for e in inside.entries.values()
+        if inside.state(e) == "failed"
     ]
     return reply(
         {
@@ -102,8 +104,10 @@ async def models(request: Request) -> Response:
         card, error = None, None
         try:
             card = inside.card(entry).json() | {"path": None}  # where files lie is nobody's business
+            card["verbs_why"] = bare(card["verbs_why"])
+            card["findings"] = [{**found, "message": bare(found["message"])} for found in card["findings"]]
         except (BrollyError, OSError) as fault:
-            error = str(fault)
+            error = bare(str(fault))
         return {
             "name": entry.name, "aliases": entry.aliases, "adapters": list(entry.adapters),
             "error": error, "card": card,

@@ -10,6 +10,7 @@ from fastapi.responses import Response
 
 from brolly.errors import BrollyError
 from brolly.serve.app import house
+from brolly.serve.errors import bare
 from brolly.serve.house import Entry, House
 from brolly.serve.tell import reply
 from brolly.serve.wire.common import ERRORS
@@ -75,7 +76,7 @@ def _card(inside: House, entry: Entry) -> dict[str, Any]:
             "verbs": list(card.verbs), **loaded,
         }  # fmt: skip
     except BrollyError as error:
-        return {"context_length": None, "verbs": [], "error": str(error), **loaded}
+        return {"context_length": None, "verbs": [], "error": bare(str(error)), **loaded}
 
 
 def _owner(name: str) -> str:
