@@ -142,7 +142,8 @@ class ToolDelta:
 class Piece:
     """A stretch of text that became certain while streaming; the last one carries the finish reason and the usage.
 
-    Of `n` answers to one prompt, `index` tells whose it is.
+    Of `n` answers to one prompt, `index` tells whose it is. Where log-probabilities are asked for, `end` is that of the
+    token that ended it, which is none of its tokens.
     """
 
     text: str
@@ -153,6 +154,7 @@ class Piece:
     calls: tuple[ToolDelta, ...] = ()
     index: int = 0
     usage: Usage | None = None
+    end: TokenLogprob | None = None
 
     def __str__(self) -> str:
         return self.text

@@ -6,6 +6,7 @@ Knows samplers, guides, stop strings and a tokenizer's stream; no network and no
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -77,7 +78,10 @@ class Writing:
         """What became certain with the token, chosen after these logits; None where nothing did."""
         assert not self.over
         if token == END or (token in self.stops and not self.options.ignore_eos):
-            return self._end("stop")
+            ended = self._end("stop")
+            if ended is not None and token != END and self.options.logprobs is not None:
+                return replace(ended, end=self._detail(token, torch.log_softmax(logits.float(), 0)))
+            return ended
         if self.options.logprobs is not None or self.ranked:
             self._look(token, logits)
         self._tokens.append(token)
@@ -130,12 +134,15 @@ class Writing:
     def _look(self, token: int, logits: Tensor) -> None:
         """Log-probabilities of the model's own distribution, before penalties and temperature, as OpenAI tells them."""
         shares = torch.log_softmax(logits.float(), 0)
-        own = float(shares[token])
-        self.total += own
-        if (n_top := self.options.logprobs) is not None:
-            values, ids = shares.topk(min(n_top, len(shares))) if n_top else (shares[:0], shares[:0])
-            top = {int(i): float(v) for i, v in zip(ids, values, strict=True)}
-            self._details.append(TokenLogprob(token, self.text.token_text(token), own, top))
+        self.total += float(shares[token])
+        if self.options.logprobs is not None:
+            self._details.append(self._detail(token, shares))
+
+    def _detail(self, token: int, shares: Tensor) -> TokenLogprob:
+        n_top = self.options.logprobs
+        values, ids = shares.topk(min(n_top, len(shares))) if n_top else (shares[:0], shares[:0])
+        top = {int(i): float(v) for i, v in zip(ids, values, strict=True)}
+        return TokenLogprob(token, self.text.token_text(token), float(shares[token]), top)
 
 
 class Held:

@@ -95,8 +95,10 @@ class Written:
     calls: dict[int, dict[str, str]] = field(default_factory=dict)  # index → id, name, arguments
     finish_reason: str = "stop"
     usage: Usage = Usage(0, 0)
+    end: TokenLogprob | None = None
 
     def add(self, piece: Piece) -> None:
+        self.end = piece.end
         self.text += piece.text
         self.reasoning += piece.reasoning
         self.tokens += piece.tokens

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from brolly import load
 from brolly.engine.job import Job
 from brolly.errors import UnsupportedTask
 from brolly.media.text.infill import infill
@@ -175,3 +176,18 @@ def test_usage_counts_each_prompt_once(tmp_path: Path) -> None:
     with scripted(script, tmp_path) as (running, _):
         usage = completion(running, prompt=[[1, 2], [1, 2, 3]], n=3)["usage"]
         assert (usage["prompt_tokens"], usage["completion_tokens"]) == (5, 6)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_token_that_ends_an_answer_has_its_probability_told(openai_client: Any, stream: bool) -> None:
+    """lm-evaluation-harness asks for one token behind what it scores and leaves the last row out, whatever it is."""
+    end = load("mini-llm").tokenizer.eos_id
+    asked: dict[str, Any] = dict(model="mini-llm", prompt="Once upon a time", max_tokens=1, echo=True, logprobs=1)
+    asked |= {"temperature": 0, "stream": stream}
+    rows = []
+    for bias in ({}, {str(end): 100}):
+        found = openai_client.completions.create(**asked, logit_bias=bias)
+        parts = [c.choices[0] for c in found] if stream else [found.choices[0]]
+        assert parts[-1].finish_reason == ("stop" if bias else "length")
+        rows.append([p for part in parts if part.logprobs for p in part.logprobs.token_logprobs])
+    assert len(rows[0]) == len(rows[1]) and rows[0][:-1] == rows[1][:-1] and rows[0][-1] > rows[1][-1]

@@ -24,7 +24,7 @@ from brolly.serve.tell import finite, reply, share, total, usage_body
 from brolly.serve.threads import in_turn
 from brolly.serve.wire.common import streamed
 from brolly.serve.wire.completions import Completion, CompletionRequest
-from brolly.verbs import Piece, Score, TokenLogprob, Usage
+from brolly.verbs import Piece, Score, Usage
 
 router = APIRouter(tags=["language"])
 MOST_PROMPTS = 2048
@@ -177,20 +177,22 @@ class Legacy:
         before = self.text(echo)
         return {
             "text": before + written.text, "index": index,
-            "logprobs": self.logprobs(written.logprobs, echo, 0), "finish_reason": written.finish_reason,
+            "logprobs": self.logprobs(written, echo, 0), "finish_reason": written.finish_reason,
         }  # fmt: skip
 
     def text(self, echo: Score | None) -> str:
         return self.tokenizer.decode(echo.tokens) if echo else ""
 
-    def logprobs(self, found: Sequence[TokenLogprob], echo: Score | None, offset: int) -> dict[str, Any] | None:
-        """Lists beside each other; `offset` is where the first token's text begins."""
+    def logprobs(self, found: Written | Piece, echo: Score | None, offset: int) -> dict[str, Any] | None:
+        """Lists beside each other; `offset` is where the first token's text begins. The token that ended the answer
+        is told, too, as OpenAI does: evaluators leave out what stands last."""
         if self.wanted is None:
             return None
         rows: list[tuple[int, float | None, dict[int, float]]] = []
         if echo:
             rows += zip(echo.tokens, echo.logprobs, echo.top, strict=True)
-        rows += [(one.token, one.logprob, one.top) for one in found]
+        rows += [(one.token, one.logprob, one.top) for one in found.logprobs]
+        rows += [(found.end.token, found.end.logprob, found.end.top)] if found.end else []
         tokens = [self.name(token) for token, _, _ in rows]
         offsets, words = [], self.tokenizer.stream()
         for token, _, _ in rows:
@@ -241,7 +243,7 @@ class Chunks:
             text = self.legacy.text(echo) + text
         logprobs = "null"
         if self.legacy.wanted is not None:
-            found = self.legacy.logprobs(piece.logprobs, None if begun else echo, self.offsets.get(index, 0))
+            found = self.legacy.logprobs(piece, None if begun else echo, self.offsets.get(index, 0))
             logprobs = dumps(found)
         self.offsets[index] = self.offsets.get(index, 0) + len(text)
         reason = f'"{piece.finish_reason}"' if piece.finish_reason else "null"
