@@ -83,7 +83,7 @@ def serving(folder: Path) -> Iterator[str]:
         subprocess.run([BIN / "python", "-m", "tests.clients.checkpoint", checkpoint], cwd=ROOT, check=True)
     log = (folder / "serve.log").open("w+")
     command = [BIN / "brolly", "serve", checkpoint, *MODELS, "--port", "0", "--store", folder / "store"]
-    server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    server = subprocess.Popen(list(map(str, command)), stdout=log, stderr=subprocess.STDOUT)
     try:
         while (found := re.search(r"http://127\.0\.0\.1:\d+", (folder / "serve.log").read_text())) is None:
             if server.poll() is not None:
@@ -185,7 +185,7 @@ def own_document(url: str, folder: Path, given: argparse.Namespace) -> Result:
 def openai_document(url: str, folder: Path, given: argparse.Namespace) -> Result:
     cut, source = folder / "openai.json", str(given.openai or OPENAI_DOCUMENT)
     command = [CLIENTS / "python", TESTS / "openai_document.py", source, f"{url}/openapi.json", cut]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     if done.returncode:
         raise Absent(f"{source} cannot be read: {first_line(done.stderr.strip().splitlines()[-1])}")
     result = schemathesis(str(cut), f"{url}/v1", folder, "openai", "positive")
@@ -254,7 +254,8 @@ Written by `make test-clients`, never by hand. Each suite speaks over HTTP to on
 but the address.
 
 The language model of these runs is random: it answers nonsense, calls tools only where `tool_choice` makes it, and
-sees no pictures. A test that wants more fails, and is counted as failed. Reasons that begin with **brolly** are its own.
+sees no pictures. A test that wants more fails, and is counted as failed. Where the reason begins with **brolly**, the
+fault is its own.
 
 | client | what was run | passed | failed | left out by the suite | when |
 |---|---|--:|--:|--:|---|

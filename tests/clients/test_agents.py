@@ -31,7 +31,7 @@ SCHEMAS: dict[str, Any] = {
     "Glob": schema(pattern=TEXT, path=TEXT),
     "Grep": schema(pattern=TEXT, output_mode={"enum": ["content", "files"]}, **{"-A": {"type": "number"}}),
     "Read": schema(file_path=TEXT, offset={"type": "number"}, limit={"type": "number"}),
-    "Task": schema(description={"type": "string", "minLength": 3}, prompt=TEXT, model={"anyOf": [{"enum": ["a"]}, {"type": "null"}]}),
+    "Task": schema(description={"type": "string", "minLength": 3}, model={"anyOf": [{"enum": [1]}, {"type": "null"}]}),
     "Todo": schema(todos={
         "type": "array", "minItems": 1, "items": {
             "type": "object", "properties": {

@@ -63,7 +63,7 @@ def test_chat_streamed_is_the_same(client: Any) -> None:
 
 
 def test_chat_stream_helper(client: Any) -> None:
-    with client.chat.completions.stream(model=CHAT, messages=HELLO, seed=2, max_tokens=60) as stream:
+    with client.chat.completions.stream(model=CHAT, messages=HELLO, seed=2, max_tokens=2000) as stream:
         kinds = {event.type for event in stream}
         final = stream.get_final_completion()
     assert {"chunk", "content.delta", "content.done"} <= kinds
