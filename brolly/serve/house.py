@@ -176,6 +176,7 @@ class House:
         """The model, with so many bytes for its keys and values; in a thread."""
         from brolly.loader import load
 
+        memory.keep_imports()
         model: Any = load(entry.path, device=self.settings.device, dtype=self.settings.dtype)
         if "generate" in model.card.verbs:
             settings = self.settings

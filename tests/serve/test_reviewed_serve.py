@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections import deque
 from contextlib import suppress
@@ -16,6 +17,7 @@ import pytest
 pytest.importorskip("uvicorn")
 
 from brolly.engine.job import Job
+from brolly.serve.house import House
 from brolly.serve.server import LATE, server
 from brolly.serve.settings import Settings
 from brolly.serve.store import Conversation, Store
@@ -149,3 +151,11 @@ def test_log_probabilities_are_written_off_the_event_loop(
     body = {"model": "mini-llm", "max_tokens": 3, **own}
     found = httpx.post(f"{brolly.v1}/{path}", json=body, timeout=60).raise_for_status().json()
     assert found["choices"][0]["logprobs"] and not on_the_loop
+
+
+def test_a_model_that_goes_stops_nobody_to_look_through_all_that_was_imported() -> None:
+    async def work() -> None:
+        async with living(House(Settings(models=("mini-embed",)))) as house, house.use("mini-embed"):
+            assert gc.get_freeze_count() > 100_000
+
+    run(work())
