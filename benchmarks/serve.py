@@ -427,6 +427,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--llama-server", default=shutil.which("llama-server"), help="default: the one in PATH")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the servers are stopped in any case
     print(f"{time.strftime('%Y-%m-%d')}, {machine('torch', 'transformers')}\n", flush=True)
     for size in given.size or ["135M"]:
         with tempfile.TemporaryDirectory() as name:
