@@ -112,7 +112,7 @@ def test_the_program_tells_the_same_of_a_task(v1: str, checkpoint: Path, tmp_pat
 
 
 def test_chat_completions(v1: str) -> None:
-    from lm_eval.api.model import JsonChatStr
+    from lm_eval.models.api_models import JsonChatStr
     from lm_eval.models.openai_completions import LocalChatCompletion
 
     model = LocalChatCompletion(model=CHAT, base_url=f"{v1}/chat/completions")
