@@ -96,7 +96,7 @@ def chat(server: Running, **more: Any) -> httpx.Response:
 
 def test_a_text_that_cannot_fit_is_refused_unread(brolly: Running) -> None:
     """Ten million characters kept the event loop for 9 s and took a gigabyte and a half."""
-    text = "a b " * 2_000_000
+    text = "a b " * 1_000_000
     before = peak()
     asks: tuple[tuple[str, dict[str, Any]], ...] = (
         ("completions", {"prompt": text}),
@@ -180,8 +180,8 @@ def test_texts_may_hold_any_number_of_commas_and_brackets() -> None:
 
 def test_tools_are_checked_in_linear_time() -> None:
     """Fifty thousand took minutes."""
-    tools = [{"type": "function", "function": {"name": f"tool{n}"}} for n in range(50_000)]
-    assert len(check_tools(tools)) == 50_000
+    tools = [{"type": "function", "function": {"name": f"tool{n}"}} for n in range(20_000)]
+    assert len(check_tools(tools)) == 20_000
     with pytest.raises(OptionError, match="two tools are named 'tool7'"):
         check_tools([*tools, tools[7]])
 
