@@ -37,7 +37,7 @@ Words = Annotated[dict[str, Annotated[str, Field(strict=True)]], to_first(str)]
 
 class Given(BaseModel):
     """What a client sends. It is told one error: pydantic would collect one a wrong element, for each member of a
-    union, and a body of a megabyte would keep the event loop for half a minute and fill gigabytes."""
+    union: a body of 600 KB kept the event loop for 17 s and took 2 GB."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> Any:
