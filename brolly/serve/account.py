@@ -20,6 +20,7 @@ class Account:
     path: str = ""
     client: str = ""
     user: str = ""  # whose share of the engine it takes: a key's name, or the client's address
+    owner: str = ""  # whose stored answers it sees: a digest of its key
     scope: str = "admin"
     route: str = "unmatched"  # the path's pattern, never what a client wrote
     model: str = ""  # the served model's own name, never what a client wrote

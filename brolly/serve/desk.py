@@ -97,7 +97,7 @@ def desk(request: Request) -> Desk:
 def owner_of(request: Request) -> str:
     """Whose responses a request may see: its key's, where there are keys."""
     account = current.get()
-    return account.user if account is not None and request.app.state.settings.api_keys else ""
+    return account.owner if account is not None else ""
 
 
 def page_of(items: Sequence[dict[str, Any]], after: str | None, limit: int, order: str) -> dict[str, Any]:

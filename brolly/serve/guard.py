@@ -113,7 +113,7 @@ class Guard:
             self.check_host(scope, headers)
             self.check_origin(method, headers)
             caller = self.admit(scope)
-            account.user, account.scope = caller.name, caller.scope
+            account.user, account.owner, account.scope = caller.name, caller.owner, caller.scope
             scope["state"]["user"], scope["state"]["scope"] = caller.name, caller.scope
             receive = await self.read(scope, headers, receive, account)
             last = perf_counter()

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -25,10 +26,14 @@ SHORTEST = 16  # characters; what is shorter can be guessed
 
 @dataclass(frozen=True)
 class Caller:
-    """Whose request it is: `name` for shares and logs (never the key), and what it may do."""
+    """Whose request it is: `name` for shares and logs (never the key), what it may do, whose stored answers it sees.
+
+    `owner` is the same wherever the key stands in its file.
+    """
 
     name: str
     scope: str
+    owner: str = ""
 
 
 class Keys:
@@ -36,7 +41,9 @@ class Keys:
 
     def __init__(self, keys: Iterable[tuple[str, str]]) -> None:
         self._secret = os.urandom(32)
-        self._known = [(self._digest(key), Caller(f"key-{n}", scope)) for n, (key, scope) in enumerate(keys, 1)]
+        self._known = [
+            (self._digest(key), Caller(f"key-{n}", scope, owner(key))) for n, (key, scope) in enumerate(keys, 1)
+        ]
 
     def __bool__(self) -> bool:
         return bool(self._known)
@@ -51,6 +58,11 @@ class Keys:
 
     def _digest(self, key: str) -> bytes:
         return hmac.digest(self._secret, key.encode("utf-8", "surrogateescape"), "sha256")
+
+
+def owner(key: str) -> str:
+    """Half of a key's SHA-256: it finds what the key has stored, and does not find the key."""
+    return sha256(b"brolly owner " + key.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def read_keys(path: Path | None = None) -> tuple[tuple[str, str], ...]:

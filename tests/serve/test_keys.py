@@ -149,3 +149,10 @@ def test_every_route_that_loads_unloads_pulls_or_deletes_models_is_an_admins() -
 )  # fmt: skip
 def test_loopback_is_this_machine_alone(host: str, ours: bool) -> None:
     assert is_loopback(host) is ours
+
+
+def test_a_key_owns_the_same_wherever_it_stands_in_the_file() -> None:
+    one, other = "a" * 20, "b" * 20
+    before, after = Keys([(one, "user"), (other, "user")]), Keys([(other, "user")])
+    owners = {keys.caller(key).owner for keys, key in ((before, one), (before, other), (after, other))}  # type: ignore[union-attr]
+    assert len(owners) == 2 and not any(one in owner or other in owner for owner in owners)
