@@ -257,3 +257,20 @@ def test_no_answer_tells_where_files_lie(tmp_path: Path, server: Callable[[Setti
 )  # fmt: skip
 def test_folders_are_left_out_and_names_and_urls_are_not(said: str, told: str) -> None:
     assert bare(said) == told
+
+
+def test_no_path_in_a_request_is_read(brolly: Running) -> None:
+    picture = Path(__file__).parents[2] / "examples" / "pictures" / "truck.png"
+    assert picture.is_file()
+
+    def vector(text: str) -> list[float]:
+        body = {"model": "mini-clip", "input": text}
+        return httpx.post(f"{brolly.v1}/embeddings", json=body, timeout=60).json()["data"][0]["embedding"]  # type: ignore[no-any-return]
+
+    absent = str(picture.with_name("fruck.png"))  # one letter of a text, or another picture that is not there
+    a, b = vector(str(picture)), vector(absent)
+    assert sum(x * y for x, y in zip(a, b, strict=True)) > 0.8, "it was read as the text that it is"
+    for given in (str(picture), f"file://{picture}", "/etc/passwd"):
+        for body in ({"input": given}, {"input": {"type": "image_url", "image_url": {"url": given}}}):
+            asked = {"model": "mini-clip", "labels": ["a", "b"], **body}
+            assert httpx.post(f"{brolly.v1}/classify", json=asked, timeout=60).status_code == 400
