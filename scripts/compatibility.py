@@ -163,7 +163,8 @@ def junit(command: list[object], report: Path, url: str, folder: Path, **more: s
         wrong, skip = [case.find(kind) for kind in ("failure", "error")], case.find("skipped")
         fault = next((element for element in wrong if element is not None), None)
         if fault is not None:
-            result.failed[name] = first_line(fault.get("message") or fault.text or "failed")
+            message, whole = fault.get("message") or "", fault.text or ""
+            result.failed[name] = first_line(message if len(message) > 12 else whole or message)  # else a mere code
         elif skip is not None and skip.get("type") == "pytest.xfail":
             result.failed[name] = first_line("its suite expects this: " + (skip.get("message") or ""))
         elif skip is not None:
@@ -175,7 +176,8 @@ def junit(command: list[object], report: Path, url: str, folder: Path, **more: s
 
 def first_line(text: str) -> str:
     """The beginning of a message, fit for a table's cell."""
-    return re.sub(r"\s+", " ", text.strip())[:240]
+    text = re.sub(r" at 0x[0-9a-f]+|\d+\. Test Case ID: \w+", "", text)
+    return re.sub(r"\s+", " ", text).strip()[:240]
 
 
 def own_document(url: str, folder: Path, given: argparse.Namespace) -> Result:
@@ -298,8 +300,9 @@ def main() -> None:
     given = parser.parse_args()
     folder: Path = given.folder
     folder.mkdir(parents=True, exist_ok=True)
-    if unknown := set(given.suites) - {suite.name for suite in SUITES}:
-        parser.error(f"no suite {', '.join(sorted(unknown))}; there are {', '.join(suite.name for suite in SUITES)}")
+    named = {suite.name: suite for suite in SUITES}
+    if unknown := set(given.suites) - set(named):
+        parser.error(f"no suite {', '.join(sorted(unknown))}; there are {', '.join(named)}")
     kept = folder / "results.json"
     rows = json.loads(kept.read_text()) if kept.exists() and given.suites else {}
     results = {name: Result(**row) for name, row in rows.items()}
@@ -307,7 +310,7 @@ def main() -> None:
     commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip()
     unexplained = 0
     with serving(folder) as url:
-        for suite in [suite for suite in SUITES if not given.suites or suite.name in given.suites]:
+        for suite in [named[name] for name in given.suites or named]:
             begin = time.monotonic()
             try:
                 run = globals().get(suite.run)
