@@ -1,6 +1,6 @@
 """Try every client against `brolly serve` and write what came of it to docs/compatibility.md: `make test-clients`.
 
-python scripts/compatibility.py [SUITE …] [--openai FILE] [--openresponses FOLDER] [--folder FOLDER]
+python scripts/compatibility.py [SUITE …] [--openai FILE] [--openresponses FOLDER] [--folder FOLDER] [--write]
 
 Results stay in the folder (build/clients), so that one suite can be run again and its rows alone change.
 Each suite runs in an environment of its own (.venv/clients, tests/clients/node) and tells its results as JUnit's XML. A
@@ -297,6 +297,7 @@ def main() -> None:
     parser.add_argument("--openai", type=Path, help="OpenAI's OpenAPI document (default: the published one)")
     parser.add_argument("--openresponses", type=Path, help="a checkout of openresponses/openresponses")
     parser.add_argument("--folder", type=Path, default=ROOT / "build/clients", help="for checkpoint, reports and logs")
+    parser.add_argument("--write", action="store_true", help="only the document, from the results in the folder")
     given = parser.parse_args()
     folder: Path = given.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -304,8 +305,11 @@ def main() -> None:
     if unknown := set(given.suites) - set(named):
         parser.error(f"no suite {', '.join(sorted(unknown))}; there are {', '.join(named)}")
     kept = folder / "results.json"
-    rows = json.loads(kept.read_text()) if kept.exists() and given.suites else {}
+    rows = json.loads(kept.read_text()) if kept.exists() and (given.suites or given.write) else {}
     results = {name: Result(**row) for name, row in rows.items()}
+    if given.write:
+        (ROOT / "docs/compatibility.md").write_text(document(results))
+        return
     git = ["git", "describe", "--always", "--dirty"]
     commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip()
     unexplained = 0
