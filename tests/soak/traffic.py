@@ -198,7 +198,7 @@ class Traffic:
 
     async def each(self, beside: int) -> None:
         """Everything once, by so many clients."""
-        acts = iter(self.acts)
+        acts = iter(dict(self.acts).items())
 
         async def work() -> None:
             for name, act in acts:
