@@ -42,16 +42,7 @@ static void attend(const Pass *p, const Layer *l, int64_t layer, const Item *ite
             floats peak = top[g];
             for (int64_t k = from; k < s + n; k += PAGE) {
                 const int all = k >= common && k + PAGE <= until;
-                for (int64_t j = k - s; j < k - s + PAGE; j++) {
-                    __m512 score = _mm512_load_ps(scores[g][j]);
-                    if (!all) {
-                        const __m512i key = _mm512_set1_epi32((int)(s + j));
-                        const __mmask16 sees = _mm512_cmple_epi32_mask(low[g], key) & _mm512_cmpgt_epi32_mask(high[g], key);
-                        score = _mm512_mask_blend_ps(sees, _mm512_set1_ps(-1e30f), score);
-                        _mm512_store_ps(scores[g][j], score);
-                    }
-                    peak = (floats)_mm512_max_ps((__m512)peak, score);
-                }
+                peak = seen(scores[g] + k - s, k, PAGE, low[g], high[g], all, peak);
             }
             const floats fade = power(top[g] - peak);
             floats parts[TILE] = {0};

@@ -245,16 +245,7 @@ static void attend(const Pass *p, const Part *part, const Layer *l, int64_t h, i
             floats peak = top[g];
             for (int64_t i = 0; i < n; i += STEP) {
                 const int all = s + i >= common && s + i + STEP <= until;
-                for (int64_t j = i; j < i + STEP; j++) {
-                    __m512 score = _mm512_load_ps(scores[g][j]);
-                    if (!all) {
-                        const __m512i key = _mm512_set1_epi32((int)(s + j));
-                        const __mmask16 sees = _mm512_cmple_epi32_mask(low[g], key) & _mm512_cmpgt_epi32_mask(high[g], key);
-                        score = _mm512_mask_blend_ps(sees, _mm512_set1_ps(-1e30f), score);
-                        _mm512_store_ps(scores[g][j], score);
-                    }
-                    peak = (floats)_mm512_max_ps((__m512)peak, score);
-                }
+                peak = seen(scores[g] + i, s + i, STEP, low[g], high[g], all, peak);
             }
             const floats fade = power(top[g] - peak);
             floats even = {0}, odd = {0};

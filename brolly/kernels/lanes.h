@@ -63,3 +63,19 @@ INLINE void turn(__m512i *r) {
         r[j + 12] = _mm512_shuffle_i32x4(odd, odd2, 0xdd);
     }
 }
+
+// The largest of `peak` and of the scores of n keys from `key` on; unless all lanes see `all` of them, those that a lane
+// does not see, outside its low to high, are put far below every other.
+INLINE floats seen(float (*scores)[TILE], int64_t key, int64_t n, __m512i low, __m512i high, int all, floats peak) {
+    for (int64_t j = 0; j < n; j++) {
+        __m512 score = _mm512_load_ps(scores[j]);
+        if (!all) {
+            const __m512i at = _mm512_set1_epi32((int)(key + j));
+            const __mmask16 sees = _mm512_cmple_epi32_mask(low, at) & _mm512_cmpgt_epi32_mask(high, at);
+            score = _mm512_mask_blend_ps(sees, _mm512_set1_ps(-1e30f), score);
+            _mm512_store_ps(scores[j], score);
+        }
+        peak = (floats)_mm512_max_ps((__m512)peak, score);
+    }
+    return peak;
+}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from brolly.kernels.build import library as build
+from brolly.kernels.weights import moved
 
 MATRICES = ("q", "k", "v", "o", "cross_q", "cross_o", "fc1", "fc2")
 VECTORS = ("norm1", "norm1_b", "norm2", "norm2_b", "norm3", "norm3_b")
@@ -135,16 +136,9 @@ class Listening:
 
     def move(self, old: Tensor, new: Tensor) -> None:
         """Between two passes, read `new`, of the same numbers, where `old` was read."""
-        first, n_bytes, shift = old.data_ptr(), old.nbytes, new.data_ptr() - old.data_ptr()
         structs = [(self._network, TABLES), *((layer, NAMES) for layer in self._layers)]
         with self._lock:
-            for struct, names in structs:
-                for name in names:
-                    pointer = getattr(struct, name)
-                    if pointer is not None and first <= pointer < first + n_bytes:
-                        setattr(struct, name, pointer + shift)
-            self._held = [t for t in self._held if not first <= t.data_ptr() < first + n_bytes]
-            self._held.append(new)
+            self._held = moved(structs, self._held, old, new)
 
     def _room(self, n_bytes: int) -> int:
         """Where that many bytes begin, on a cache line."""

@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Mapping, Sequence
 from ctypes import c_float, c_int64, c_void_p
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,18 +68,22 @@ class Pointers:
 
     def move(self, old: Tensor, new: Tensor) -> None:
         """Read `new`, of the same numbers, where `old` was read; no pass may be running."""
-        first, n_bytes, shift = old.data_ptr(), old.nbytes, new.data_ptr() - old.data_ptr()
         structs = [(self.network, TABLES), *((layer, MATRICES + VECTORS + BIASES) for layer in self._layers)]
-        for struct, names in structs:
-            for name in names:
-                pointer = getattr(struct, name)
-                if pointer is not None and first <= pointer < first + n_bytes:
-                    setattr(struct, name, pointer + shift)
-        self._held = [t for t in self._held if not first <= t.data_ptr() < first + n_bytes]
-        self._held.append(new)
+        self._held = moved(structs, self._held, old, new)
 
     def _pointer(self, tensor: Tensor) -> int:
         if tensor.dtype != self.dtype or not tensor.is_contiguous() or tensor.device.type != "cpu":
             raise ValueError("weights of several kinds")
         self._held.append(tensor.detach())
         return tensor.data_ptr()
+
+
+def moved(structs: Sequence[tuple[Any, Sequence[str]]], held: list[Tensor], old: Tensor, new: Tensor) -> list[Tensor]:
+    """Let the pointers (a struct and their names there) into `old` point into `new`; what is to be held from now on."""
+    first, n_bytes, shift = old.data_ptr(), old.nbytes, new.data_ptr() - old.data_ptr()
+    for struct, names in structs:
+        for name in names:
+            pointer = getattr(struct, name)
+            if pointer is not None and first <= pointer < first + n_bytes:
+                setattr(struct, name, pointer + shift)
+    return [*(t for t in held if not first <= t.data_ptr() < first + n_bytes), new]
