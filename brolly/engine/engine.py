@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from queue import Empty, SimpleQueue
+from statistics import fmean
 from typing import Any, Literal, Protocol
 
 import torch
@@ -28,6 +29,7 @@ from brolly.kernels.pages import available
 from brolly.verbs import Piece
 
 MOST_ANSWERS = 128  # to one job
+LONGEST_WAIT = 60.0  # seconds that one who is refused is told to wait
 log = logging.getLogger(__name__)
 
 
@@ -133,8 +135,8 @@ class Engine:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._queued = 0  # jobs that have not begun
-        self._between = 0.1  # seconds between two jobs' ends, of late
-        self._ended = clock()
+        self._gaps = deque([0.1], maxlen=256)  # seconds between two jobs' ends; in a batch many end at once
+        self._ended = self._promised = clock()
         self._tokens_in = self._tokens_out = 0
         self._out: list[tuple[Task, Piece | BaseException]] = []
 
@@ -160,8 +162,7 @@ class Engine:
             if self._closed:
                 raise BrollyError("this model was closed; load it again.")
             if self._queued >= self.queue:
-                wait = min(max(self._queued * self._between, 1.0), 60.0)
-                raise Busy(f"{self._queued} requests wait for this model already; try again later.", wait)
+                raise Busy(f"{self._queued} requests wait for this model already; try again later.", self._turn())
             self._queued += 1
             self._inbox.append(task)
             if self._thread is None:
@@ -169,6 +170,13 @@ class Engine:
                 self._thread.start()
             self._bell.notify()
         return task
+
+    def _turn(self) -> float:
+        """Seconds until one who is refused now may be taken: those who were refused before come first."""
+        now, between = self._clock(), fmean(tuple(self._gaps))
+        after = max(self._promised, now + self._queued * between) + between
+        self._promised = min(after, now + LONGEST_WAIT)
+        return max(self._promised - now, 1.0)
 
     def stats(self) -> Stats:
         """A snapshot."""
@@ -363,7 +371,7 @@ class Engine:
         for row in task.rows:
             self.scheduler.end(row)
         task.rows, task.kept = [], []
-        self._between = 0.8 * self._between + 0.2 * (now - self._ended)
+        self._gaps.append(now - self._ended)
         self._ended = now
         self._tell("whole", now - task.born, task, outcome)
 

@@ -354,6 +354,12 @@ def test_a_full_queue_is_busy_and_says_when_to_come_again(bench: Callable[..., B
     with pytest.raises(Busy) as refused:
         made.engine.submit(job([1]), Sink())
     assert 1 <= refused.value.retry_after <= 60
+    turns = [refused.value.retry_after]
+    for _ in range(2000):
+        with pytest.raises(Busy) as refused:
+            made.engine.submit(job([1]), Sink())
+        turns.append(refused.value.retry_after)
+    assert turns == sorted(turns) and turns[20] > 2 and turns[-1] == 60, "each comes behind those refused before"
     held.set()
     for sink in (first, *sinks):
         sink.wait()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import random
 import tempfile
 import time
@@ -22,9 +23,9 @@ from statistics import median
 import httpx
 
 from tests.soak.process import Server, idle, serving
+from tests.soak.traffic import dial, hang_up, post
 
 RUNNING = 64  # answers that an engine writes at a time
-PROMPT = "Once upon a time"
 
 
 @dataclass
@@ -45,43 +46,45 @@ class Load:
 async def load(server: Server, clients: int, seconds: float, answers: int = 0) -> Load:
     """So many clients for so long, and until there are so many answers; what is under way then is not counted."""
     found, began = Load(clients), time.monotonic()
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
 
-    async def work(client: httpx.AsyncClient, n: int) -> None:
-        r = random.Random(n)
-        while True:
-            body = {
-                "model": "mini-llm",
-                "prompt": f"{PROMPT} {r.randint(0, 999)}",
-                "max_tokens": 32,
-                "ignore_eos": True,
-            }
-            try:
-                reply = await client.post("/v1/completions", json=body)
-            except httpx.HTTPError as error:
-                found.failures.append(repr(error))
-                await asyncio.sleep(1)
-                continue
-            found.statuses[reply.status_code] += 1
-            if reply.status_code == 200:
-                found.tokens += reply.json()["usage"]["completion_tokens"]
-            elif reply.status_code == 429 and "retry-after" in reply.headers:
-                await asyncio.sleep(float(reply.headers["retry-after"]) * (0.5 + r.random()))
-            else:
-                found.failures.append(f"{reply.status_code} {reply.headers} {reply.text[:200]}")
+    async def work(n: int) -> None:
+        r, reader, writer = random.Random(n), *await dial(server.port)
+        try:
+            while True:
+                prompt = f"Once upon a time {r.randint(0, 999)}"
+                body = {"model": "mini-llm", "prompt": prompt, "max_tokens": 32, "ignore_eos": True}
+                writer.write(post("/v1/completions", json.dumps(body).encode()))
+                status, headers, answer = await read(reader)
+                found.statuses[status] += 1
+                if status == 200:
+                    found.tokens += json.loads(answer)["usage"]["completion_tokens"]
+                elif status == 429 and "retry-after" in headers:
+                    await asyncio.sleep(float(headers["retry-after"]) * (0.5 + r.random()))
+                else:
+                    found.failures.append(f"{status} {headers} {answer[:200]!r}")
+        except (OSError, asyncio.IncompleteReadError) as error:
+            found.failures.append(repr(error))
+        finally:
+            hang_up(writer)
 
-    async with httpx.AsyncClient(base_url=server.url, timeout=120, limits=limits) as client:
-        tasks = [asyncio.create_task(work(client, n)) for n in range(clients)]
-        while time.monotonic() < began + seconds or found.statuses[200] < answers:
-            await asyncio.sleep(0.1)
-        found.seconds = time.monotonic() - began
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    tasks = [asyncio.create_task(work(n)) for n in range(clients)]
+    while time.monotonic() < began + seconds or found.statuses[200] < answers:
+        await asyncio.sleep(0.1)
+    found.seconds = time.monotonic() - began
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
         if left := await idle(client):
             found.failures.append(f"still in use: {left}")
     return found
+
+
+async def read(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
+    """An answer's status, headers and body. A client of 700 connections must cost less than their server."""
+    first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")[:-2]
+    headers = dict(line.split(": ", 1) for line in lines)
+    return int(first.split()[1]), headers, await reader.readexactly(int(headers["content-length"]))
 
 
 async def overload(server: Server, waiting: int, seconds: float, turns: int) -> list[Load]:
