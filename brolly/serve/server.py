@@ -24,6 +24,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from brolly.errors import OptionError
+from brolly.kernels.pages import few_arenas
 from brolly.serve import logs
 from brolly.serve.app import create
 from brolly.serve.errors import Refused, envelope
@@ -340,6 +341,7 @@ def run(settings: Settings, started: Callable[[str, Any], None] | None = None) -
     """
     logs.configure(settings.log)
     warn(settings)
+    few_arenas()
     # texts of every length come, and oneDNN keeps code for 1,024 shapes, some 20 MB, unless told otherwise
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     sock = listen(settings.host, settings.port)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -64,8 +65,10 @@ class Soak:
         return found
 
 
-async def soak(server: Server, minutes: float, *, round: float = 20, beside: int = 6, seed: int = 0) -> Soak:
-    """Traffic in rounds of so many seconds by so many clients; a rest behind each one."""
+async def soak(
+    server: Server, minutes: float, *, round: float = 20, beside: int = 6, seed: int = 0, tell: bool = False
+) -> Soak:
+    """Traffic in rounds of so many seconds by so many clients; a rest behind each one, and a line about it."""
     traffic = Traffic(server.url, seed)
     await traffic.each(beside)
     await asyncio.gather(*(traffic.tells() for _ in range(4 * beside)))  # so that there are as many threads as will be
@@ -77,7 +80,10 @@ async def soak(server: Server, minutes: float, *, round: float = 20, beside: int
         await traffic.run(round, beside)
         looking.cancel()
         seen.peaks.append(await looking)
-        seen.rests.append(await rest(server, traffic, seen.failures, f"round {len(seen.rests)}"))
+        seen.rests.append(held := await rest(server, traffic, seen.failures, f"round {len(seen.rests)}"))
+        if tell:
+            done, wrong = sum(traffic.counts.values()), len(traffic.failures)
+            print(f"{len(seen.rests)}: own {held.own / MB:.1f} MB; {done:,} done, {wrong} wrong", file=sys.stderr)
         if server.process.poll() is not None:
             seen.failures.append(f"the server ended with {server.process.returncode}")
             break
@@ -137,7 +143,7 @@ async def main(minutes: float, round: float, beside: int, within: float, seed: i
         folder = Path(place)
         words = write(folder / "models")
         with serving(folder, *words, "--memory", MEMORY, "--log", "json") as server:
-            seen = await soak(server, minutes, round=round, beside=beside, seed=seed)
+            seen = await soak(server, minutes, round=round, beside=beside, seed=seed, tell=True)
             print(table(seen), "", sep="\n")
             for held, text in (verdicts := seen.verdicts(within)):
                 print("holds" if held else "FAILS", text)

@@ -162,7 +162,7 @@ STREAMS: dict[str, tuple[Callable[[random.Random], Body], tuple[str, ...]]] = {
     "messages, streamed": (lambda r: message(r, stream=True), ("event: message_stop",)),
     "ollama chat, streamed": (lambda r: ollama(r, stream=True), ('"done":true',)),
     "ollama generate, streamed": (lambda r: generate(r, stream=True), ('"done":true',)),
-    "load, streamed": (lambda r: ("/v1/brolly/load", load(r) | {"stream": True}), ('"loaded"', '"leaving"')),
+    "load, streamed": (lambda r: ("/v1/brolly/load", load(r) | {"stream": True}), ('"verbs"',)),  # whatever its state
 }  # fmt: skip
 
 
