@@ -267,14 +267,16 @@ def start(name: str, folder: Path, given: argparse.Namespace, *more: str) -> Ser
     raise ValueError(name)
 
 
-def throughput(servers: list[Server], rounds: int, n_prompt: int, n_answer: int, per_client: int) -> list[list[str]]:
+def throughput(
+    servers: list[Server], rounds: int, streams: Sequence[int], n_prompt: int, n_answer: int
+) -> list[list[str]]:
     rows = [["clients", *(s.name for s in servers), *(f"× {s.name}" for s in servers[1:]), "first token, median"]]
-    for clients in STREAMS:
+    for clients in streams:
         rates: dict[str, list[float]] = {s.name: [] for s in servers}
         firsts: list[float] = []
         for turn in range(rounds):
             for server in servers:
-                load = Load(n_prompt, n_answer, clients, max(clients * per_client, 2), seed=1000 * clients + turn)
+                load = Load(n_prompt, n_answer, clients, max(clients, 2), seed=1000 * clients + turn)
                 told = measure(server, load)
                 if told.statuses != {200: load.requests}:
                     raise SystemExit(f"{server.name} answered {told.statuses}")
@@ -425,6 +427,7 @@ def main() -> None:
     parser.add_argument("--size", action="append", choices=list(SHAPES), help="default: 135M")
     sides = ("none", "transformers", "llama.cpp")
     parser.add_argument("--side", action="append", choices=sides, help="default: those here")
+    parser.add_argument("--clients", action="append", type=int, help="of prompts and answers; default: 1, 8 and 32")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--llama-server", default=shutil.which("llama-server"), help="default: the one in PATH")
     given = parser.parse_args()
@@ -456,9 +459,9 @@ def run(size: str, folder: Path, given: argparse.Namespace) -> None:
         for case in cases:
             match case:
                 case "prompts":
-                    rows = throughput(servers, given.rounds, 256 if big else 512, 16, 1)
+                    rows = throughput(servers, given.rounds, given.clients or STREAMS, 256 if big else 512, 16)
                 case "answers":
-                    rows = throughput(servers, given.rounds, 32, 64 if big else 128, 1)
+                    rows = throughput(servers, given.rounds, given.clients or STREAMS, 32, 64 if big else 128)
                 case "prefix":
                     rows = prefix(folder, given, servers[0], given.rounds)
                 case "steady":
