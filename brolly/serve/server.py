@@ -56,7 +56,7 @@ class Connection(HttpToolsProtocol):
         self.head: asyncio.TimerHandle | None = None  # runs while a head is due
         self.unread: asyncio.TimerHandle | None = None  # runs while the client does not read
         self.head_bytes = 0
-        self.in_body = self.ending = False
+        self.in_body = self.ending = self.gone = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -123,6 +123,8 @@ class Connection(HttpToolsProtocol):
         self._give_up_later()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.gone = True
+        self._unset_keepalive_if_required()  # which uvicorn leaves to run where the client left by a reset
         self._stop_head()
         self._stop_unread()
         self.bodies.pop(self, None)
@@ -167,7 +169,7 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _give_up_later(self) -> None:
-        if self.unread is None:
+        if self.unread is None and not self.gone:
             self.unread = self.loop.call_later(self.settings.request_seconds, self.transport.abort)
 
     def _stop_head(self) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import http.client
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -20,7 +22,8 @@ import pytest
 pytest.importorskip("uvicorn")
 pytest.importorskip("httptools")
 
-from brolly.serve.server import listen, server  # noqa: E402
+from brolly.serve.account import Account  # noqa: E402
+from brolly.serve.server import Connection, listen, server  # noqa: E402
 from brolly.serve.settings import Settings  # noqa: E402
 from tests.serve.small import small  # noqa: E402
 
@@ -163,6 +166,21 @@ def thread(settings: Settings) -> Iterator[tuple[int, Callable[[], int]]]:
         assert not running.is_alive()
 
 
+def test_clients_that_vanish_leave_nothing_behind() -> None:
+    with thread(Settings(shutdown_seconds=1)) as (port, running):
+        for sent in (HEALTH, STREAM) * 5:
+            with call(port, sent) as sock:
+                assert sock.recv(12) == b"HTTP/1.1 200"
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # leaves by a reset
+        until(lambda: not running(), "the end of their answers")
+
+        def forgotten() -> bool:
+            gc.collect()
+            return not any(type(one) in (Account, Connection) for one in gc.get_objects())
+
+        until(forgotten, "the end of their connections")
+
+
 def test_idle_connections_make_room_for_new_ones() -> None:
     with thread(Settings(connections=50, shutdown_seconds=1)) as (port, _), ExitStack() as stack:
         kept = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
@@ -294,7 +312,7 @@ def test_the_end_of_a_body_that_nobody_wanted_is_no_head() -> None:
 
     asyncio.run(asyncio.wait_for(send(), 20))
     said = b"".join(written)
-    assert said.startswith(b"HTTP/1.1 401") and b"HTTP/1.1 200" in said and b"431" not in said
+    assert said.startswith(b"HTTP/1.1 401") and b"HTTP/1.1 200" in said and b"HTTP/1.1 431" not in said
 
 
 def test_an_address_in_use_is_told() -> None:

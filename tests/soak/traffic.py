@@ -171,7 +171,9 @@ class Traffic:
 
     def __init__(self, url: str, seed: int = 0) -> None:
         self.url, self.port, self.random = url, int(url.rpartition(":")[2]), random.Random(seed)
-        self.client = httpx.AsyncClient(base_url=url, timeout=120)
+        self.client = httpx.AsyncClient(
+            base_url=url, timeout=300
+        )  # a sound of half a minute, where others have the cores
         self.counts: Counter[tuple[str, str]] = Counter()  # (what was done, how it ended)
         self.failures: list[str] = []
         self.document: dict[str, Any] = {}
@@ -208,7 +210,7 @@ class Traffic:
 
     async def do(self, name: str, act: Callable[[], Awaitable[None]]) -> None:
         try:
-            async with asyncio.timeout(180):
+            async with asyncio.timeout(400):
                 await act()
             self.counts[name, "as expected"] += 1
         except Late:
@@ -220,7 +222,9 @@ class Traffic:
     async def close(self) -> None:
         """Let go of all connections; further acts open new ones."""
         await self.client.aclose()
-        self.client = httpx.AsyncClient(base_url=self.url, timeout=120)
+        self.client = httpx.AsyncClient(
+            base_url=self.url, timeout=300
+        )  # a sound of half a minute, where others have the cores
 
     # what clients should do
 
