@@ -42,13 +42,13 @@ def talk(r: random.Random) -> list[dict[str, Any]]:
     return [{"role": "system", "content": "Be brief."}, {"role": "user", "content": said(r)}]
 
 
-def sound(r: random.Random, seconds: float) -> bytes:
-    """A WAV file of 16 kHz."""
-    file, at = io.BytesIO(), np.arange(int(seconds * 16000)) / 16000
+def sound(r: random.Random, seconds: float, rate: int = 16000) -> bytes:
+    """A WAV file."""
+    file, at = io.BytesIO(), np.arange(int(seconds * rate)) / rate
     with wave.open(file, "wb") as out:
         out.setnchannels(1)
         out.setsampwidth(2)
-        out.setframerate(16000)
+        out.setframerate(rate)
         out.writeframes((np.sin(at * r.randint(500, 3000)) * 9000).astype("<i2").tobytes())
     return file.getvalue()
 
@@ -171,9 +171,7 @@ class Traffic:
 
     def __init__(self, url: str, seed: int = 0) -> None:
         self.url, self.port, self.random = url, int(url.rpartition(":")[2]), random.Random(seed)
-        self.client = httpx.AsyncClient(
-            base_url=url, timeout=300
-        )  # a sound of half a minute, where others have the cores
+        self.client = httpx.AsyncClient(base_url=url, timeout=300)
         self.counts: Counter[tuple[str, str]] = Counter()  # (what was done, how it ended)
         self.failures: list[str] = []
         self.document: dict[str, Any] = {}
@@ -181,9 +179,9 @@ class Traffic:
         acts += [(name, lambda make=make: self.whole(make)) for name, make in WHOLE.items()]  # type: ignore[misc]
         acts += [(name, lambda of=of: self.streamed(*of)) for name, of in STREAMS.items()]  # type: ignore[misc]
         unruly = (
-            self.stored, self.background, self.conversation, self.hears, self.hears_long, self.tells, self.broken,
-            self.vanish, self.vanish, self.vanish, self.vanish_unheard, self.slow, self.slow, self.garbage,
-            self.garbage, self.no_http, self.half, self.silent,
+            self.stored, self.background, self.conversation, self.hears, self.hears_a_large_file, self.tells,
+            self.broken, self.vanish, self.vanish, self.vanish, self.vanish_unheard, self.slow, self.slow,
+            self.garbage, self.garbage, self.no_http, self.half, self.silent,
         )  # fmt: skip
         self.acts = acts + [(act.__name__.replace("_", " "), act) for act in unruly]
 
@@ -222,9 +220,7 @@ class Traffic:
     async def close(self) -> None:
         """Let go of all connections; further acts open new ones."""
         await self.client.aclose()
-        self.client = httpx.AsyncClient(
-            base_url=self.url, timeout=300
-        )  # a sound of half a minute, where others have the cores
+        self.client = httpx.AsyncClient(base_url=self.url, timeout=300)
 
     # what clients should do
 
@@ -283,15 +279,15 @@ class Traffic:
             raise Wrong(f"a conversation has lost what was said: {found}")
         await self.ask(f"/v1/conversations/{id}", "DELETE")
 
-    async def hears(self, seconds: float = 0) -> None:
-        wav = sound(self.random, seconds or 1 + self.random.random())
+    async def hears(self, rate: int = 16000) -> None:
+        wav = sound(self.random, 3 + self.random.random(), rate)
         form = {"model": "mini-whisper", "response_format": self.random.choice(("json", "verbose_json", "srt"))}
         path = self.random.choice(("/v1/audio/transcriptions", "/v1/audio/translations"))
         await self.ask(path, data=form, files={"file": ("a.wav", wav)})
 
-    async def hears_long(self) -> None:
-        """An upload that is kept in a temporary file."""
-        await self.hears(35)
+    async def hears_a_large_file(self) -> None:
+        """An upload of more than a megabyte, which is kept in a temporary file."""
+        await self.hears(192_000)
 
     async def tells(self) -> None:
         for path in ("/v1/models", "/v1/brolly/ps", "/v1/brolly/models", "/api/tags", "/api/ps", "/openapi.json", "/"):
