@@ -378,6 +378,12 @@ COMMANDS: dict[str, Row] = {
     "pull": (pull_model, "download a model into the cache", add_pull),
     "list": (list_models, "models on this disk", add_json),
     "remove": (remove_model, "delete a model from the cache", add_remove),
+    "tune": apart("tune", "fine-tune a model on your examples: LoRA, or all of it"),
+    "merge": apart("merge", "an adapter's numbers added to its base, as a model of its own"),
+    "eval": apart("eval", "how well a model does its task on your examples, with intervals"),
+    "prompt": apart("prompt", "instructions, examples and a schema in a file: make, run, tune"),
+    "index": apart("index", "documents into a searchable index, of which only what changed is read again"),
+    "ask": apart("ask", "an answer from an index, with its sources"),
     "pretrain": (pretrain, "train a model from text by a recipe", add_pretrain),
     "doctor": (examine, "versions, device, caches, and what would make it faster", add_json),
 }

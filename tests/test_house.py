@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent / "brolly"
 # Leftwards only: a room may import itself and the rooms before it. RUN alone may use torch at module level.
 READ = ["errors", "verbs", "configs", "place", "card", "progress", "checkpoint", "media", "families", "hub", "ranges"]
 READ += ["identity"]
-RUN = ["kernels", "layers", "models", "engine", "tasks", "train", "adapt", "fill", "model", "loader"]
+RUN = ["kernels", "layers", "models", "engine", "tasks", "fill", "model", "loader", "rows", "measure", "train", "adapt"]
 FACE = ["remote", "serve", "doctor", "commands", "cli", "__main__"]
 ROOMS = READ + RUN + FACE
 FORBIDDEN = {"models": {"engine", "tasks", "checkpoint"}, "tasks": {"models"}, "train": {"tasks"}}
