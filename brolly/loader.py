@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("brolly")
 
 
-def load(reference: str | Path, *, device: str | None = None, dtype: str | torch.dtype | None = None) -> Model:
+def load(
+    reference: str | Path, *, device: str | None = None, dtype: str | torch.dtype | None = None, fused: bool = True
+) -> Model:
     """The model of a path, a hub name or a URL, ready for its verbs.
 
     `device` is torch's word (default: CUDA, then MPS, then CPU); `dtype` is "float32", "bfloat16" or "float16"
-    (default: the checkpoint's own where this device computes in it natively). Raises brolly.errors.BrollyError.
+    (default: the checkpoint's own where this device computes in it natively). `fused=False` keeps every module torch's
+    own, to be changed or trained. Raises brolly.errors.BrollyError.
     """
     card = examine(hub.resolve(reference))
     found = card.recognised
@@ -47,7 +50,7 @@ def load(reference: str | Path, *, device: str | None = None, dtype: str | torch
         populator.stop = True
         mapped.release(sources[name])
 
-    return Model(card, network, release)
+    return Model(card, network, release, fused=fused)
 
 
 @contextmanager

@@ -159,11 +159,13 @@ def many(inputs: Any) -> Sequence[Any]:
 class Model:
     """A loaded model. `card` is what `identify` tells of it, `network` computes, `tokenizer` reads and writes text."""
 
-    def __init__(self, card: Card, network: nn.Module, release: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, card: Card, network: nn.Module, release: Callable[[str], None] | None = None, *, fused: bool = True
+    ) -> None:  # fmt: skip
         self.card, self.network, self._release = card, network, release
         some = max(network.parameters(), key=lambda p: p.numel())
         self.device, self.dtype = some.device, some.dtype
-        self._blocks = accelerate(network)
+        self._blocks = accelerate(network) if fused else "torch"
         self._labels: dict[Any, Any] = {}
         self.engine_options: dict[str, Any] = {}  # of Engine, and n_bytes for its cache; set before a job
         self.adapters: dict[str, Path] = {}  # a LoRA's name → its folder in PEFT's layout; loaded when first used

@@ -36,8 +36,12 @@ class GPT2(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(…, C) → (…, V)."""
-        head = self.wte if self.config.tied_head else self.lm_head
-        return F.linear(hidden, head.weight)
+        return F.linear(hidden, self.output.weight)
+
+    @property
+    def output(self) -> nn.Module:
+        """Whose weight (V, C) `logits` multiplies by."""
+        return self.wte if self.config.tied_head else self.lm_head
 
 
 class Block(nn.Module):

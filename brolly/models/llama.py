@@ -32,8 +32,12 @@ class Llama(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(…, C) → (…, V)."""
-        head = self.model.embed_tokens if self.config.tied_head else self.lm_head
-        return F.linear(hidden, head.weight)
+        return F.linear(hidden, self.output.weight)
+
+    @property
+    def output(self) -> nn.Module:
+        """Whose weight (V, C) `logits` multiplies by."""
+        return self.model.embed_tokens if self.config.tied_head else self.lm_head
 
 
 class Decoder(nn.Module):

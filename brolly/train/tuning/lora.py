@@ -1,0 +1,77 @@
+"""LoRA (Hu et al. 2021) to be trained: put into a finished network from outside, and taken out again.
+
+A layer y = W x + b becomes y = W x + b + scale · B A x with W and b frozen. A and B are kept in float32 and compute in the
+network's dtype. With a magnitude m (DoRA, Liu et al. 2024) each row of W + scale · B A has that length.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from brolly.errors import OptionError
+from brolly.verbs import Lora
+
+HEADS = ("lm_head", "proj_out", "head", "classifier", "score")  # read or trained whole, never adapted
+
+
+class LoraLinear(nn.Module):
+    """A frozen linear layer and its low-rank addition. `base` keeps its weight (out, in)."""
+
+    def __init__(self, base: nn.Linear, lora: Lora) -> None:
+        super().__init__()
+        self.base = base
+        self.scale, self.dropout = lora.scale, lora.dropout
+        device = base.weight.device
+        self.lora_A = nn.Parameter(torch.empty(lora.rank, base.in_features, device=device))
+        self.lora_B = nn.Parameter(torch.zeros(base.out_features, lora.rank, device=device))
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+        length = base.weight.detach().float().norm(dim=1) if lora.dora else None
+        self.magnitude = None if length is None else nn.Parameter(length)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
+        low = F.linear(F.dropout(x, self.dropout, self.training) if self.dropout else x, a)
+        update = F.linear(low, b) * self.scale
+        if self.magnitude is None:
+            return self.base(x) + update
+        weight = self.base.weight.float() + self.scale * (self.lora_B @ self.lora_A)
+        gain = (self.magnitude / weight.norm(dim=1).detach()).to(x.dtype)  # the norm is a constant: section 4.3
+        plain = F.linear(x, self.base.weight)
+        bias = 0 if self.base.bias is None else self.base.bias
+        return gain * (plain + update) + bias
+
+
+def put_in(network: nn.Module, lora: Lora) -> dict[str, LoraLinear]:
+    """Freeze a network and adapt its linear layers, or those whose names end as `targets` say; by their names.
+
+    Raises OptionError where a target names none.
+    """
+    network.requires_grad_(False)
+    linear = {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) and name.split(".")[0] not in HEADS
+    }
+    chosen = linear
+    if lora.targets:
+        missing = [t for t in lora.targets if not any(f".{name}".endswith(f".{t}") for name in linear)]
+        if missing:
+            ends = sorted({name.rpartition(".")[2] for name in linear})
+            raise OptionError(f"no layer's name ends with {missing[0]!r}; there are {', '.join(ends)}.")
+        chosen = {n: m for n, m in linear.items() if any(f".{n}".endswith(f".{t}") for t in lora.targets)}
+    put = {}
+    for name, module in chosen.items():
+        put[name] = LoraLinear(module, lora)
+        network.set_submodule(name, put[name])
+    return put
+
+
+def take_out(network: nn.Module) -> None:
+    """Give a network its own layers back."""
+    for name, module in list(network.named_modules()):
+        if isinstance(module, LoraLinear):
+            network.set_submodule(name, module.base)

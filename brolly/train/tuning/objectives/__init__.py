@@ -1,0 +1,68 @@
+"""What may be learnt: one file an objective. The loop knows none of them; it has rows, steps and gradients.
+
+An objective turns rows into examples once, says how much each weighs in a step's mean, and adds gradients. The loss of a
+step is Σ losses / Σ weights over all its examples, however they are cut into parts and shared by processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from brolly.errors import RecipeError
+from brolly.rows import Row
+
+Example = Any  # an objective's own; the loop asks `size` and `weight` of it through the objective
+
+
+class Objective(Protocol):
+    """A kind of tuning."""
+
+    name: str
+    together: bool  # whether a step's examples are each other's contrast, so that parts must not be judged apart
+
+    def example(self, row: Row) -> Example:
+        """A row as the network is given it. Raises RowFault where it cannot be."""
+        ...
+
+    def size(self, example: Example) -> int:
+        """Tokens (or frames, or patches) that the network computes for it: parts are cut by them."""
+        ...
+
+    def weight(self, example: Example) -> float:
+        """How much it counts in a step's mean: tokens trained on, or 1. 0 has nothing to teach."""
+        ...
+
+    def backward(self, parts: Sequence[Sequence[Example]], total: float) -> Tensor:
+        """Add the gradient of Σ losses / total of some parts' examples; returns that number, detached."""
+        ...
+
+    def measure(self, part: Sequence[Example]) -> dict[str, tuple[float, float]]:
+        """Without gradients: sums and weights by name, of which "loss" is one."""
+        ...
+
+
+def by_parts(loss: Callable[[Sequence[Example]], Tensor], parts: Sequence[Sequence[Example]], total: float) -> Tensor:
+    """`backward` of an objective whose examples do not see each other: part by part."""
+    found = []
+    for part in parts:
+        one = loss(part) / total
+        one.backward()
+        found.append(one.detach().float())
+    return sum(found[1:], found[0])
+
+
+def choose(model: Any, shape: str, options: Any) -> Objective:
+    """The objective for a model's kind and the rows' shape. Raises RecipeError where there is none."""
+    kind = type(model.network.config).__name__
+    asked = options.objective
+    if kind in ("LlamaConfig", "GPT2Config") and asked in (None, "next-token") and shape in (
+        "text", "completion", "chat",
+    ):  # fmt: skip
+        from brolly.train.tuning.objectives.next_token import NextToken
+
+        return NextToken(model, options)
+    verbs = ", ".join(model.card.recognised.tasks)
+    raise RecipeError(f"{model.card.header.path} ({verbs}) cannot be tuned on rows of the shape {shape!r}.")
