@@ -409,7 +409,14 @@ class TuneOptions:
     eval_every: int | None = option(None, "steps between evaluations (default: ten in a run)", low=1)
     save_every: int | None = option(None, "steps between checkpoints (default: by time)", low=1)
     seed: int = option(0, "order, dropout and first numbers", low=0, high=2**31)
-    beta: float = option(0.1, "how far preferences may lead from the reference (DPO, KTO, ORPO, GRPO)", low=0)
+    beta: float | None = option(None, "pull of the reference (default: 0.1; GRPO, none); ORPO: of the odds", low=0)
+    smoothing: float = option(0.0, "share of the pairs taken to be the wrong way round (DPO)", low=0, high=0.49)
+    reward: str | Any = option(None, "what judges answers (GRPO): file.py:function, or in Python the function")
+    samples: int = option(8, "answers written to a prompt (GRPO)", low=2, high=128)
+    max_tokens: int = option(256, "most tokens of an answer (GRPO)", low=1)
+    temperature: float = option(1.0, "of the answers (GRPO)", low=0.01, high=100)
+    reach: float = option(0.2, "how far a token's probability may move with gain between samplings (GRPO)", low=0.001)
+    updates: int = option(1, "steps taken on the answers of one sampling (GRPO)", low=1, high=64)
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -89,6 +89,8 @@ def gpt2(network: nn.Module, config: GPT2Config) -> Weights:
     layers = []
     for i in range(config.n_layers):
         layer = named(given, f"h.{i}.", GPT2)
+        if f"h.{i}.attn.c_attn.weight" not in given:
+            raise ValueError(f"h.{i}.attn.c_attn.weight was replaced")
         for kind in ("weight", "bias"):
             parts = given[f"h.{i}.attn.c_attn.{kind}"].chunk(3)
             layer |= dict(zip(("q", "k", "v") if kind == "weight" else ("q_b", "k_b", "v_b"), parts, strict=True))
@@ -111,4 +113,8 @@ def whisper(network: nn.Module) -> Listening:
 
 
 def named(given: dict[str, Tensor], prefix: str, names: dict[str, str]) -> dict[str, Tensor]:
+    """A layer's tensors by the kernel's names. Raises ValueError without a matrix: something was put around it."""
+    for short, name in names.items():
+        if prefix + name not in given and not short.endswith(("_b", "_norm")):
+            raise ValueError(f"{prefix}{name} was replaced")
     return {short: given[prefix + name] for short, name in names.items() if prefix + name in given}

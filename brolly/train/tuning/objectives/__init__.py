@@ -1,18 +1,19 @@
 """What may be learnt: one file an objective. The loop knows none of them; it has rows, steps and gradients.
 
-An objective turns rows into examples once, says how much each weighs in a step's mean, and adds gradients. The loss of a
-step is Σ losses / Σ weights over all its examples, however they are cut into parts and shared by processes.
+An objective turns rows into examples once, says how much each weighs in a step's mean, and adds gradients. The loss of
+a step is Σ losses / Σ weights over all its examples, however they are cut into parts and shared by processes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from brolly.errors import RecipeError
-from brolly.rows import Row
+from brolly.rows import Row, Rows
 
 Example = Any  # an objective's own; the loop asks `size` and `weight` of it through the objective
 
@@ -41,6 +42,26 @@ class Objective(Protocol):
 
     def measure(self, part: Sequence[Example]) -> dict[str, tuple[float, float]]:
         """Without gradients: sums and weights by name, of which "loss" is one."""
+        ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """An objective that must see all rows by the untouched network: the loop calls it once, before it restores."""
+
+    def prepare(self, rows: Rows, numbers: Sequence[int], folder: Path) -> None:
+        """Look at rows of these numbers, trained on and held out; what was found may be kept in `folder`."""
+        ...
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """An objective that learns from what the network writes now."""
+
+    noted: dict[str, float]  # of the last sampling: means for the log
+
+    def sample(self, batch: Sequence[Example], step: int) -> list[Example]:
+        """What is learnt at a step in place of the examples drawn for it."""
         ...
 
 
