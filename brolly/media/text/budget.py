@@ -37,7 +37,7 @@ class Budget:
     it twice, so that nothing whose text would be huge is ever made.
     """
 
-    __slots__ = ("_deadline", "_known", "_left", "_ticks", "limit")
+    __slots__ = ("_deadline", "_known", "_left", "_ticks", "limit", "marks")
 
     def __init__(self, given: int = 0) -> None:
         """`given` is the size of the messages and tools: a long conversation may make more."""
@@ -46,6 +46,7 @@ class Budget:
         self._ticks = 0
         self._known: dict[int, tuple[Any, int]] = {}
         self.limit = (2 << 20) + 4 * given
+        self.marks = "", ""  # what is written before and behind the assistant's words
 
     def tick(self, size: int = 0) -> None:
         """One step of a loop, a call or a comparison, which writes `size` characters."""

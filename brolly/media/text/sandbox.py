@@ -55,13 +55,18 @@ def environment() -> Any:
             return "<Namespace>"
 
     class _Generation(Extension):
-        """{% generation %}: marks what the assistant wrote, for training; rendering only passes it through."""
+        """{% generation %}: what the assistant wrote, between the marks of who renders; mostly they are empty."""
 
         tags = {"generation"}
 
         def parse(self, parser: Any) -> nodes.Node:
             line = next(parser.stream).lineno
-            return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return nodes.Scope([self._mark("hook_open", line), *body, self._mark("hook_close", line)], lineno=line)
+
+        def _mark(self, hook: str, line: int) -> nodes.Node:
+            call = nodes.Call(nodes.EnvironmentAttribute(hook), [], [], None, None)
+            return nodes.Output([call.set_lineno(line)]).set_lineno(line).set_environment(self.environment)
 
     class _Formatter(SandboxedFormatter):
         def format_field(self, value: Any, format_spec: str) -> str:
@@ -156,6 +161,8 @@ def environment() -> Any:
             self.hook_pass = Hook(counted)
             self.hook_made = Hook(lambda value: spending().made(value))
             self.hook_concat = Hook(concat)
+            self.hook_open = Hook(lambda: spending().marks[0])
+            self.hook_close = Hook(lambda: spending().marks[1])
 
         def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
             tree = super()._parse(source, name, filename)
@@ -223,12 +230,13 @@ def compile_template(source: str) -> Any:
     return _guarded(Budget(), compiled)
 
 
-def render(template: Any, values: dict[str, Any]) -> str:
-    """The template's text; whatever goes wrong in it is a TemplateError."""
+def render(template: Any, values: dict[str, Any], marks: tuple[str, str] = ("", "")) -> str:
+    """The template's text, with `marks` around what it says the assistant wrote; what goes wrong is a TemplateError."""
     values = {k: plain(v) for k, v in values.items()}
     # the size of what was handed in is no fault of the template
-    given = len(repr(values))
-    return _guarded(Budget(given), lambda: template.render(values))
+    budget = Budget(len(repr(values)))
+    budget.marks = marks
+    return _guarded(budget, lambda: template.render(values))
 
 
 def _guarded(budget: Budget, run: Callable[[], Any]) -> Any:

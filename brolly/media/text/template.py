@@ -26,9 +26,13 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] | None = None,
         documents: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
+        marks: tuple[str, str] = ("", ""),
         **extra: Any,
     ) -> str:
-        """The prompt for a conversation; `extra` reaches the template by name (enable_thinking, ...)."""
+        """The prompt for a conversation; `extra` reaches the template by name (enable_thinking, ...).
+
+        `marks` stand around what a template says the assistant wrote ({% generation %}).
+        """
         from brolly.media.text.sandbox import compile_template, render
 
         source = self.source_for(tools=bool(tools))
@@ -46,7 +50,26 @@ class ChatTemplate:
             "documents": documents,
             "add_generation_prompt": add_generation_prompt,
         }
-        return render(self._compiled[source], values)
+        return render(self._compiled[source], values, marks)
+
+    def marked(
+        self, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[tuple[int, int]] | None:
+        """Where in the text of a whole conversation the assistant's words stand; None where the template tells not."""
+        import secrets
+
+        if "generation" not in self.source_for(tools=bool(tools)).replace("add_generation_prompt", ""):
+            return None
+        mark = f"\ue000{secrets.token_hex(8)}\ue001"  # nobody can have written it
+        text = self.render(messages, tools=tools, add_generation_prompt=False, marks=(mark, mark))
+        parts = text.split(mark)
+        plain = self.render(messages, tools=tools, add_generation_prompt=False)
+        if len(parts) < 3 or not len(parts) % 2 or "".join(parts) != plain:
+            return None
+        ends = [0]
+        for part in parts:
+            ends.append(ends[-1] + len(part))
+        return [(ends[i], ends[i + 1]) for i in range(1, len(parts), 2)]
 
     def source_for(self, *, tools: bool) -> str:
         """The variant made for tools where there are some, else the default one."""
