@@ -7,6 +7,8 @@ network's dtype. With a magnitude m (DoRA, Liu et al. 2024) each row of W + scal
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +27,7 @@ class LoraLinear(nn.Module):
         super().__init__()
         self.base = base
         self.scale, self.dropout = lora.scale, lora.dropout
+        self.active = True
         device = base.weight.device
         self.lora_A = nn.Parameter(torch.empty(lora.rank, base.in_features, device=device))
         self.lora_B = nn.Parameter(torch.zeros(base.out_features, lora.rank, device=device))
@@ -33,6 +36,8 @@ class LoraLinear(nn.Module):
         self.magnitude = None if length is None else nn.Parameter(length)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not self.active:
+            return self.base(x)
         a, b = self.lora_A.to(x.dtype), self.lora_B.to(x.dtype)
         low = F.linear(F.dropout(x, self.dropout, self.training) if self.dropout else x, a)
         update = F.linear(low, b) * self.scale
@@ -68,6 +73,19 @@ def put_in(network: nn.Module, lora: Lora) -> dict[str, LoraLinear]:
         put[name] = LoraLinear(module, lora)
         network.set_submodule(name, put[name])
     return put
+
+
+@contextmanager
+def switched_off(network: nn.Module) -> Iterator[None]:
+    """The network as it was before anything was put in."""
+    layers = [module for module in network.modules() if isinstance(module, LoraLinear)]
+    for layer in layers:
+        layer.active = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.active = True
 
 
 def take_out(network: nn.Module) -> None:

@@ -7,7 +7,6 @@ a step is Σ losses / Σ weights over all its examples, however they are cut int
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -47,10 +46,10 @@ class Objective(Protocol):
 
 @runtime_checkable
 class Prepares(Protocol):
-    """An objective that must see all rows by the untouched network: the loop calls it once, before it restores."""
+    """An objective that asks the untouched network about all rows: once, before the loop restores and trains."""
 
-    def prepare(self, rows: Rows, numbers: Sequence[int], folder: Path) -> None:
-        """Look at rows of these numbers, trained on and held out; what was found may be kept in `folder`."""
+    def prepare(self, rows: Rows, numbers: Sequence[int]) -> None:
+        """Look at the rows of these numbers, trained on and held out; examples made before may lack what it finds."""
         ...
 
 
