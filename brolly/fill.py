@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -124,6 +125,7 @@ def fill_adapter(folder: Path, base: Recognised, network: nn.Module) -> Adapter:
         if isinstance(module, nn.Linear) and name != "lm_head"  # `logits` reads the head's weight itself
     }
     lora = read_lora(folder, base, linear)
+    check_base(lora.header, base)
     updates = {}
     with Mapped(lora.header) as mapped:
         for name, pair in lora.pairs.items():
@@ -138,7 +140,33 @@ def fill_adapter(folder: Path, base: Recognised, network: nn.Module) -> Adapter:
                 raise CheckpointError(
                     f"{lora.header.path}: what it adds to {name!r} is not finite in {weight.dtype}; it is broken."
                 )
-    return Adapter(network, updates)
+    return Adapter(network, updates, folder)
+
+
+def fingerprint(card: Recognised) -> str:
+    """Of which numbers a checkpoint is, by some bytes of each tensor: "layout-numbers"; alike layouts can be compared."""
+    layout, numbers = hashlib.sha256(), hashlib.sha256()
+    with Mapped(card.header) as mapped:
+        for name, info in sorted(card.header.tensors.items()):
+            layout.update(f"{name} {info.dtype} {info.shape}\n".encode())
+            if info.nbytes and not info.shards and info.strides is None:
+                held = memoryview(mapped.buffer(info)).cast("B")
+                for share in range(4):
+                    at = (len(held) - 1) * share // 4
+                    numbers.update(held[at : at + 64])
+                held.release()
+    return f"{layout.hexdigest()[:16]}-{numbers.hexdigest()[:32]}"
+
+
+def check_base(header: Header, base: Recognised) -> None:
+    """An adapter that says of which numbers it is belongs to those. Raises CheckpointError, naming both."""
+    told, name = header.metadata.get("brolly.mark", ""), header.metadata.get("brolly.base", "another model")
+    own = fingerprint(base) if told else ""
+    if told.split("-")[0] == own.split("-")[0] and told != own:
+        raise CheckpointError(
+            f"{header.path} was made for {name!r:.200}, whose numbers are not those of {base.header.path}; use it with "
+            "its own base."
+        )
 
 
 def some(names: Iterable[str], most: int = 4) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
 from threading import RLock
-from typing import Any, TypedDict, TypeVar, Unpack, overload
+from typing import Any, TypeVar, Unpack, overload
 
 import torch
 from torch import nn
@@ -45,96 +46,28 @@ from brolly.tasks.score import score
 from brolly.tasks.transcribe import LEAST_CONTEXT, Ear, Transcribing, detect_language
 from brolly.tasks.transcribe.rules import FIRST_TIME
 from brolly.verbs import (
+    Chat,
     Classification,
     ClassifyOptions,
+    Embed,
     Embedding,
     Embeddings,
     EmbedOptions,
     GenerateOptions,
     Generation,
+    Options,
     Piece,
     Ranked,
     RerankOptions,
     Score,
+    Transcribe,
     TranscribeOptions,
     Transcript,
+    Write,
     read_options,
 )
 
 T = TypeVar("T")
-
-
-class Options(TypedDict, total=False):
-    """GenerateOptions as keyword arguments."""
-
-    max_tokens: int | None
-    temperature: float | None
-    top_p: float | None
-    top_k: int | None
-    min_p: float | None
-    repetition_penalty: float | None
-    presence_penalty: float
-    frequency_penalty: float
-    logit_bias: dict[int, float]
-    seed: int | None
-    stop: str | Sequence[str]
-    logprobs: int | None
-    min_tokens: int
-    ignore_eos: bool
-    json_schema: str | Mapping[str, Any] | None
-    regex: str | None
-    choice: Sequence[str]
-    grammar: str | None
-
-
-class Write(Options, total=False):
-    """The same, and by which adapter."""
-
-    adapter: str | Path | None
-
-
-class Chat(Write, total=False):
-    """The same, and what else a conversation takes."""
-
-    tools: Sequence[Mapping[str, Any]]
-    tool_choice: str | Mapping[str, Any]
-    parallel_tool_calls: bool
-    template: Mapping[str, Any] | None
-
-
-class Embed(TypedDict, total=False):
-    """EmbedOptions as keyword arguments."""
-
-    role: str | None
-    dimensions: int | None
-    truncate: bool
-    batch_size: int
-
-
-class Transcribe(TypedDict, total=False):
-    """TranscribeOptions as keyword arguments; None turns a threshold off."""
-
-    language: str | None
-    translate: bool
-    words: bool
-    prompt: str | None
-    hotwords: str | None
-    carry_prompt: bool
-    temperature: float | Sequence[float]
-    beam_size: int
-    best_of: int
-    patience: float
-    length_penalty: float | None
-    compression_ratio_threshold: float | None
-    logprob_threshold: float | None
-    no_speech_threshold: float | None
-    condition_on_previous_text: bool
-    hallucination_silence_threshold: float | None
-    no_repeat: int
-    vad: bool
-    batch_size: int
-    exact: bool
-    seed: int | None
 
 
 class once(cached_property[T]):
@@ -143,8 +76,9 @@ class once(cached_property[T]):
     def __get__(self, model: Any, owner: Any = None) -> T:  # type: ignore[override]
         if model is None:
             return self  # type: ignore[return-value]
-        with model._making:
-            return super().__get__(model, owner)
+        whole = model.__dict__.get("_whole", model)  # what is costly is made once for all views of a model
+        with whole._making:
+            return super().__get__(whole, owner)
 
 
 def as_stream(audio: Any, rate: int | None) -> AudioStream:
@@ -171,6 +105,7 @@ class Model:
         self.adapters: dict[str, Path] = {}  # a LoRA's name → its folder in PEFT's layout; loaded when first used
         self._adapted: dict[str, Adapter] = {}
         self._adapting, self._making = RLock(), RLock()
+        self._by: str | None = None  # the adapter that answers where none is named
 
     def __repr__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
@@ -213,11 +148,12 @@ class Model:
     ) -> Job:  # fmt: skip
         """A continuation as a job for `submit`; a prompt may be tokens. Raises ContextTooLong, OptionError."""
         self._require("generate")
-        ids = self._prompt_ids(prompt) if isinstance(prompt, str) else self._known(list(prompt))
         config: Any = self.network.config
-        asked = self.options(**options)
+        ids = self.prompt_ids(prompt, config.context) if isinstance(prompt, str) else self._known(list(prompt))
+        name = self._named(adapter)
+        asked = self.options(name, **options)
         return Job(
-            ids, asked, after=ids, n=n, best_of=best_of, adapter=self._named(adapter), priority=priority, user=user,
+            ids, asked, after=ids, n=n, best_of=best_of, adapter=name, priority=priority, user=user,
             guide=guide_for(asked, self.tokenizer, config.vocab_size, self.stop_ids, after=ids),
         )  # fmt: skip
 
@@ -234,13 +170,14 @@ class Model:
         """
         self._require("chat")
         config: Any = self.network.config
+        name = self._named(adapter)
         job = ask(
-            self.tokenizer, self.answers, messages, self.options(**options), tools=tools, choice=tool_choice,
+            self.tokenizer, self.answers, messages, self.options(name, **options), tools=tools, choice=tool_choice,
             parallel=parallel_tool_calls, extra=template, vocab_size=config.vocab_size, stop_ids=self.stop_ids,
             context=config.context,
         )  # fmt: skip
         self._known(list(job.prompt))
-        return replace(job, n=n, adapter=self._named(adapter), priority=priority, user=user)
+        return replace(job, n=n, adapter=name, priority=priority, user=user)
 
     def submit(self, job: Job, deliver: Deliver) -> Ticket:
         """Have a job written beside the others; `deliver` gets its pieces in the engine's thread, an error as the last.
@@ -266,6 +203,23 @@ class Model:
             self.adapters[name], self._adapted[name] = folder, found
         return found
 
+    def with_adapter(self, adapter: Any) -> Model:
+        """The same model, its network and engine shared, whose verbs use an adapter where none is named.
+
+        A brolly.verbs.Adapter, a folder in PEFT's layout or a name among `adapters`. Raises NotFound, CheckpointError.
+        """
+        self._require("generate")
+        if getattr(adapter, "kind", "") == "full":
+            raise OptionError(
+                f"{adapter.path} is a whole model, not an adapter; load it: brolly.load({str(adapter.path)!r})."
+            )
+        name = str(getattr(adapter, "path", adapter))
+        if name not in self.adapters or name in self._adapted:  # a folder may have been tuned anew
+            self.add_adapter(name, self.adapters.get(name, Path(name)))
+        view: Model = copy(self)
+        view.__dict__ |= {"_whole": self.__dict__.get("_whole", self), "_by": name}
+        return view
+
     def remove_adapter(self, name: str) -> None:
         """Forget a LoRA; what is being written with it is written to its end. Raises NotFound."""
         if self.adapters.pop(name, None) is None:
@@ -284,6 +238,8 @@ class Model:
     def close(self) -> None:
         """Stop its threads and give back what it holds; afterwards it can do nothing. Twice does no harm."""
         held = self.__dict__
+        if "_whole" in held:  # a view holds nothing of its own
+            return
         if "engine" in held:
             self._stop()
         settler = self.runner.settler if "runner" in held else None
@@ -478,8 +434,16 @@ class Model:
             found.update(i for i in (said if isinstance(said, list) else [said]) if type(i) is int)
         return frozenset(found)
 
-    def options(self, **given: Any) -> GenerateOptions:
-        """What was asked for, then what the checkpoint recommends. Raises OptionError."""
+    def _said(self, adapter: str | None) -> tuple[Mapping[str, Any], Path]:
+        """generation_config.json of an adapter that has one, else the checkpoint's; and where it lies."""
+        own = self.adapter(adapter).folder if adapter is not None else None
+        path = own / "generation_config.json" if own else None
+        if path and path.is_file():
+            return json_object(path), path
+        return self.defaults, self.card.header.folder / "generation_config.json"
+
+    def options(self, adapter: str | None = None, **given: Any) -> GenerateOptions:
+        """What was asked for, then what the adapter or the checkpoint recommends. Raises OptionError."""
         asked: GenerateOptions = read_options(GenerateOptions, given)
         if not isinstance(asked.logit_bias, Mapping):
             raise OptionError(f"logit_bias is {asked.logit_bias!r:.80}; it must map token ids to numbers.")
@@ -489,7 +453,7 @@ class Model:
         vocab: Any = self.network.config.vocab_size  # type: ignore[union-attr]
         if beyond := [token for token in asked.logit_bias if not 0 <= token < vocab]:
             raise OptionError(f"logit_bias names token {beyond[0]}; this vocabulary has 0 to {vocab - 1}.")
-        said = self.defaults
+        said, source = self._said(adapter)
         known = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
         advice: dict[str, Any] = {k: said[k] for k in known if type(said.get(k)) in (int, float)}
         if said.get("do_sample") is False or (said and "do_sample" not in said and "temperature" not in said):
@@ -497,12 +461,12 @@ class Model:
         try:
             return replace(asked, **{k: v for k, v in advice.items() if getattr(asked, k) is None})
         except OptionError as error:
-            raise CheckpointError(f"{self.card.header.folder / 'generation_config.json'}: {error}") from None
+            raise CheckpointError(f"{source}: {error}") from None
 
     def _named(self, adapter: str | Path | None) -> str | None:
         """The name of an adapter that is loaded; a folder's is its path."""
         if adapter is None:
-            return None
+            return self._by
         name = str(adapter)
         if name not in self.adapters and os.path.exists(os.path.expanduser(name)):
             self.add_adapter(name, name)
@@ -513,10 +477,10 @@ class Model:
         known = ", ".join(self.adapters) or "none"
         return f"there is no adapter {adapter!r:.200}; there are {known}. Give the folder of one in PEFT's layout."
 
-    def _prompt_ids(self, prompt: str) -> list[int]:
+    def prompt_ids(self, prompt: str, most: int | None) -> list[int]:
+        """A prompt's tokens, as `generate` reads it. Raises ContextTooLong where it cannot be `most` or fewer."""
         self._require("generate")
-        config: Any = self.network.config
-        ids = self.tokenizer.encode(prompt, most=config.context)
+        ids = self.tokenizer.encode(prompt, most=most)
         if (
             len(ids) > 1
             and ids[-1] == self.tokenizer.eos_id

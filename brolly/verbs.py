@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from pathlib import Path
+from typing import Any, TypedDict
 
 from brolly.errors import OptionError
 
@@ -441,6 +442,79 @@ class Adapter:
 
     def __fspath__(self) -> str:
         return str(self.path)
+
+
+class Options(TypedDict, total=False):
+    """GenerateOptions as keyword arguments."""
+
+    max_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    repetition_penalty: float | None
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: dict[int, float]
+    seed: int | None
+    stop: str | Sequence[str]
+    logprobs: int | None
+    min_tokens: int
+    ignore_eos: bool
+    json_schema: str | Mapping[str, Any] | None
+    regex: str | None
+    choice: Sequence[str]
+    grammar: str | None
+
+
+class Write(Options, total=False):
+    """The same, and by which adapter."""
+
+    adapter: str | Path | None
+
+
+class Chat(Write, total=False):
+    """The same, and what else a conversation takes."""
+
+    tools: Sequence[Mapping[str, Any]]
+    tool_choice: str | Mapping[str, Any]
+    parallel_tool_calls: bool
+    template: Mapping[str, Any] | None
+
+
+class Embed(TypedDict, total=False):
+    """EmbedOptions as keyword arguments."""
+
+    role: str | None
+    dimensions: int | None
+    truncate: bool
+    batch_size: int
+
+
+class Transcribe(TypedDict, total=False):
+    """TranscribeOptions as keyword arguments; None turns a threshold off."""
+
+    language: str | None
+    translate: bool
+    words: bool
+    prompt: str | None
+    hotwords: str | None
+    carry_prompt: bool
+    temperature: float | Sequence[float]
+    beam_size: int
+    best_of: int
+    patience: float
+    length_penalty: float | None
+    compression_ratio_threshold: float | None
+    logprob_threshold: float | None
+    no_speech_threshold: float | None
+    condition_on_previous_text: bool
+    hallucination_silence_threshold: float | None
+    no_repeat: int
+    vad: bool
+    batch_size: int
+    exact: bool
+    seed: int | None
 
 
 @dataclass(frozen=True)

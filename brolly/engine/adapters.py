@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -33,8 +34,8 @@ class LowRank(NamedTuple):
 class Adapter:
     """What one LoRA adds to a network, by its modules' names."""
 
-    def __init__(self, network: nn.Module, updates: Mapping[str, LowRank]) -> None:
-        self.updates = dict(updates)
+    def __init__(self, network: nn.Module, updates: Mapping[str, LowRank], folder: Path | None = None) -> None:
+        self.updates, self.folder = dict(updates), folder
         for name in self.updates:
             module = network.get_submodule(name)
             if not any(isinstance(hook, Addition) for hook in module._forward_hooks.values()):

@@ -19,7 +19,7 @@ from brolly.card import Header, Recognised, TensorInfo
 from brolly.checkpoint import json_object
 from brolly.checkpoint.bounded import shown
 from brolly.checkpoint.formats import read_file
-from brolly.checkpoint.names import rename
+from brolly.checkpoint.names import rename, sources
 from brolly.errors import CheckpointError, NotFound
 
 SETTINGS = "adapter_config.json"
@@ -43,6 +43,7 @@ REFUSED = {
     "kasa_config": "KaSA's singular values",
     "monteclora_config": "MonteCLoRA's samples",
 }
+PREFIXES = {"LlamaConfig": "", "GPT2Config": "transformer."}  # of classes whose files may leave it out
 INITIALISED = (None, True, False, "gaussian", "eva", "orthogonal")  # beside a base that stays as it was
 
 
@@ -103,6 +104,20 @@ def read_lora(folder: Path, base: Recognised, linear: Mapping[str, tuple[int, in
             )
         pairs[target] = Pair(a, b, alpha / (math.sqrt(rank) if config.get("use_rslora") else rank), *length)
     return Lora(header, pairs)
+
+
+def peft_name(base: Recognised, module: str) -> str:
+    """A module's name as PEFT has it behind "base_model.model.": that of transformers' class. Raises CheckpointError."""
+    kind = type(base.config).__name__
+    if kind in PREFIXES:
+        return PREFIXES[kind] + module
+    given = sources(base.header.tensors, base.family.names(base.header))
+    found = given.get(f"{module}.weight", "")
+    if not found.endswith(".weight") or sum(source == found for source in given.values()) > 1:
+        raise CheckpointError(
+            f"{base.header.path}: {module} has no tensor of its own there, so PEFT has no name for it."
+        )
+    return found.removesuffix(".weight")
 
 
 def settings(folder: Path) -> dict[str, Any]:
