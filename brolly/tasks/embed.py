@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -199,18 +200,20 @@ def sees(model: Encoder) -> bool:
 # Pictures -------------------------------------------------------------------------------------------------------------
 
 
+def prepared(model: Encoder, source: Any) -> Any:
+    """A picture as the network takes it: (3, H, W) float32. Raises MediaError."""
+    name = str(source) if isinstance(source, (str, Path)) else f"an image given as {type(source).__name__}"
+    pixels, least = model.preprocess(open_image(source, name), name), model.network.config.vision.patch_size
+    if min(pixels.shape[1:]) < least:
+        height, width = pixels.shape[1:]
+        raise MediaError(f"{name} would be read at {width} × {height} pixels; the model's patches have {least}.")
+    return pixels
+
+
 def see(
     model: Encoder, network: Callable[[Any], Tensor], sources: Iterable[Any], batch_size: int
 ) -> Iterator[Tensor | BrollyError]:
     """`network`'s row for each picture, in order; one that cannot be read keeps its error."""
-
-    def prepare(source: Any) -> Any:
-        name = str(source) if isinstance(source, (str, Path)) else f"an image given as {type(source).__name__}"
-        pixels, least = model.preprocess(open_image(source, name), name), model.network.config.vision.patch_size
-        if min(pixels.shape[1:]) < least:
-            height, width = pixels.shape[1:]
-            raise MediaError(f"{name} would be read at {width} × {height} pixels; the model's patches have {least}.")
-        return pixels
 
     def rows(batch: list[Any]) -> Iterator[Tensor | BrollyError]:
         good = [torch.from_numpy(array).to(model.device) for array in batch if not isinstance(array, BrollyError)]
@@ -219,6 +222,6 @@ def see(
             seen = iter(network(pixels).float() if good else ())
         return (array if isinstance(array, BrollyError) else next(seen) for array in batch)
 
-    arrays = ahead(prepare, sources, depth=2 * batch_size)
+    arrays = ahead(partial(prepared, model), sources, depth=2 * batch_size)
     while batch := list(islice(arrays, batch_size)):
         yield from rows(batch)

@@ -84,5 +84,10 @@ def choose(model: Any, shape: str, options: Any) -> Objective:
         from brolly.train.tuning.objectives.next_token import NextToken
 
         return NextToken(model, options)
+    if asked in (None, "contrastive", "speech"):
+        from brolly.train.tuning.objectives.kinds import of_kind
+
+        if found := of_kind(model, shape, options):
+            return found
     verbs = ", ".join(model.card.recognised.tasks)
     raise RecipeError(f"{model.card.header.path} ({verbs}) cannot be tuned on rows of the shape {shape!r}.")
