@@ -54,7 +54,7 @@ def value_of(row: Mapping[str, Any], found: Found, base: Path) -> Value:
         return row[name]
 
     def text(role: str) -> str:
-        return text_in(cell(role), columns[role])
+        return text_in(cell(role), repr(columns[role]))
 
     match found.shape:
         case "text":
@@ -76,7 +76,7 @@ def value_of(row: Mapping[str, Any], found: Found, base: Path) -> Value:
             return Captioned(file_in(cell("image"), columns["image"], base, "image"), text("text"))
         case "label":
             given, name = cell("input"), columns["input"]
-            seen = file_in(given, name, base, "image") if found.picture else text_in(given, name)
+            seen = file_in(given, name, base, "image") if found.picture else text_in(given, repr(name))
             return Labelled(seen, _label(cell("label"), columns["label"]))
         case "speech":
             language = cell("language")
@@ -87,18 +87,18 @@ def value_of(row: Mapping[str, Any], found: Found, base: Path) -> Value:
 
 
 def text_in(value: Any, name: str, *, empty: bool = False) -> str:
-    """A text that is one. Raises Bad."""
+    """A text that is one; `name` is what a message calls it. Raises Bad."""
     if value is None:
-        raise Bad(f"has no {name!r}")
+        raise Bad(f"has no {name}")
     if not isinstance(value, str):
-        raise Bad(f"{name!r} is {article(value)}, not a text")
+        raise Bad(f"{name} is {article(value)}, not a text")
     if not empty and not value.strip():
-        raise Bad(f"{name!r} is empty")
+        raise Bad(f"{name} is empty")
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise Bad(f"{name!r} holds half of a character (a lone surrogate), which no text has") from None
+            raise Bad(f"{name} holds half of a character (a lone surrogate), which no text has") from None
     return value
 
 
@@ -187,7 +187,7 @@ def _said(value: Any, name: str) -> Said:
     many = parsed(value)
     if isinstance(many, list) and many and all(isinstance(m, Mapping) for m in many):
         return messages_in(many, name)
-    return text_in(value, name)
+    return text_in(value, repr(name))
 
 
 def _both(asked: Any, answer: Any, asked_name: str, answer_name: str) -> tuple[Said, Said]:
@@ -207,7 +207,7 @@ def _completion(row: Mapping[str, Any], columns: Mapping[str, str], cell: Callab
         return Conversation(tuple({**m, "weight": 0} if m["role"] == "assistant" else m for m in asked) + answer)
     assert isinstance(answer, str)
     if "input" in columns and cell("input") is not None:
-        more = text_in(cell("input"), columns["input"], empty=True)
+        more = text_in(cell("input"), repr(columns["input"]), empty=True)
         asked = f"{asked}\n\n{more}" if more.strip() else asked
     return Completion(asked, answer)
 
@@ -217,7 +217,7 @@ def _conversation(cell: Callable[[str], Any], columns: Mapping[str, str]) -> Con
     if not any(m["role"] == "assistant" and m.get("weight", 1) for m in messages):
         raise Bad("has no assistant's message to learn from")
     if system := cell("system"):
-        messages = ({"role": "system", "content": text_in(system, columns["system"])}, *messages)
+        messages = ({"role": "system", "content": text_in(system, repr(columns["system"]))}, *messages)
     return Conversation(messages, _tools(cell("tools"), columns.get("tools", "")))
 
 
@@ -267,8 +267,8 @@ def _parted(chosen: Any, rejected: Any) -> Preference:
 
 
 def _truth(value: Any, name: str) -> bool:
-    if isinstance(value, bool):
-        return value
+    if isinstance(value, int) and value in (0, 1):
+        return bool(value)
     if isinstance(value, str) and value.strip().lower() in ("true", "false"):
         return value.strip().lower() == "true"
     raise Bad(f"{name!r} is {str(value)[:40]!r}; expected true or false")
@@ -283,7 +283,7 @@ def _texts(value: Any, name: str) -> tuple[str, ...]:
         raise Bad(f"{name!r} is {article(value)}, not a text or a list of texts")
     if len(value) > MAX_NEGATIVES:
         raise Bad(f"{name!r} holds {len(value):,} texts; {MAX_NEGATIVES:,} are read at most")
-    return tuple(text_in(one, name) for one in value)
+    return tuple(text_in(one, repr(name)) for one in value)
 
 
 def _pair(row: Mapping[str, Any], found: Found, cell: Callable[[str], Any]) -> Pair:
@@ -295,13 +295,13 @@ def _pair(row: Mapping[str, Any], found: Found, cell: Callable[[str], Any]) -> P
     negatives += tuple(text for name in found.negatives for text in _texts(row.get(name), name))
     if both := set(positives) & set(negatives):
         raise Bad(f"calls one text an answer and no answer: {min(both)[:40]!r}")
-    return Pair(text_in(cell("query"), names["query"]), positives[0], negatives, positives[1:])
+    return Pair(text_in(cell("query"), repr(names["query"])), positives[0], negatives, positives[1:])
 
 
 def _label(value: Any, name: str) -> str:
     if isinstance(value, (bool, int)):
         return str(value)
-    return text_in(value, name).strip()
+    return text_in(value, repr(name)).strip()
 
 
 def is_file_name(text: str, endings: tuple[str, ...]) -> bool:
@@ -316,7 +316,7 @@ def file_in(value: Any, name: str, base: Path, what: str) -> Path | bytes:
         if not value:
             raise Bad(f"{name!r} holds no bytes")
         return value
-    text = text_in(value, name)
+    text = text_in(value, repr(name))
     if "://" in text[:16]:
         raise Bad(f"{name!r} is an address ({text[:80]!r}); expected a file on this disk")
     try:

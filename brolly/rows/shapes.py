@@ -75,6 +75,7 @@ class Found:
     columns: Mapping[str, str]
     negatives: tuple[str, ...] = ()  # where each has a column of its own
     picture: bool = False  # whether what is to be classified is one
+    usual: int = field(default=0, compare=False)  # columns that are called as they usually are
 
 
 def find(
@@ -134,12 +135,15 @@ def _filled(form: Form, there: set[str], kinds: Mapping[str, str], given: Mappin
     return Found(
         form.shape, taken, own if form.shape == "pair" and "negatives" not in taken else (),
         form.shape == "label" and kinds.get(taken["input"]) == "picture",
+        sum(name in aliases for role, aliases in form.roles.items() if (name := taken[role])),
     )  # fmt: skip
 
 
 def _less(one: Found, other: Found) -> bool:
-    """Whether another reading takes all that this one takes, and more: Alpaca's "input" is no prompt of its own."""
-    return one.shape == other.shape and set(one.columns.values()) < set(other.columns.values())
+    """Whether another reading takes all that this one takes, and more (Alpaca's "input" is no prompt of its own), or
+    what it takes is called as that usually is."""
+    within = set(one.columns.values()) < set(other.columns.values())
+    return one.shape == other.shape and (within or one.usual < other.usual)
 
 
 def _fits(shape: str, role: str, kind: str) -> bool:
@@ -150,7 +154,7 @@ def _fits(shape: str, role: str, kind: str) -> bool:
         case "caption", "image":
             return kind == "picture"
         case "judged", "good":
-            return kind == "truth"
+            return kind in ("truth", "int")
         case "label", "input":
             return kind in ("picture", "text")
         case "text", "text":

@@ -53,7 +53,8 @@ class Table:
         self.quotes = True
         lines = head.splitlines(keepends=True)
         try:
-            return len({len(row) for row in self._reader(iter(lines[: max(len(lines) - 1, 1)])) if row}) == 1
+            whole = lines if self.bytes.size <= CHUNK else lines[:-1]
+            return len({len(row) for row in self._reader(iter(whole)) if row}) == 1
         except csv.Error:
             return False
 
