@@ -1,0 +1,88 @@
+"""An embedder as an index needs it: a model, its name, its fingerprint, its tokens counted, vectors in float16."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from brolly.errors import OptionError, UnsupportedTask
+
+AROUND = 8  # tokens kept free for what a tokenizer puts around a text
+
+
+class Embedder:
+    """`reference` is what `brolly.load` takes; a Model may stand for it."""
+
+    def __init__(self, reference: Any, *, pictures: bool = False) -> None:
+        from brolly.model import Model
+
+        if isinstance(reference, Model):
+            self.model, self.reference = reference, str(reference.card.header.path)
+        else:
+            from brolly.loader import load
+
+            self.reference = str(reference)
+            self.model = load(reference)
+        if "embed" not in self.model.card.recognised.tasks:
+            raise UnsupportedTask(f"{self.reference} is no embedder; expected one, such as mini-embed.")
+        can = hasattr(self.model.network, "images") if pictures else hasattr(self.model.network, "texts")
+        if not can:
+            wanted = "a model of pictures and texts, such as mini-clip" if pictures else "an embedder of texts"
+            raise UnsupportedTask(f"{self.reference} cannot embed {'pictures' if pictures else 'texts'}; use {wanted}.")
+        probe = self.model.embed(["a"], role=None if pictures else "query").vectors
+        if isinstance(probe, list):
+            raise UnsupportedTask(f"{self.reference} gives a vector a token; an index keeps one a chunk.")
+        self.dimensions = int(probe.shape[1])
+        self.fingerprint = _fingerprint(self.model)
+
+    @property
+    def reads(self) -> int:
+        """Tokens of a text that the model reads, without what stands around it."""
+        config: Any = self.model.network.config
+        prefix = len(self.model.tokenizer.encode(self.model.prompted("", "document"), special=False))
+        context = int(getattr(config, "reads", None) or config.context)
+        return max(context - prefix - AROUND, 8)
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text."""
+        return [len(ids) for ids in self.model.tokenizer.encode_many([_readable(text) for text in texts])]
+
+    def documents(self, texts: Sequence[str], batch_size: int = 32) -> Any:
+        """(n, dimensions) float32, each of length 1."""
+        return unit(self.model.embed([_readable(text) for text in texts], role="document", batch_size=batch_size).vectors)
+
+    def query(self, text: str) -> Any:
+        """(dimensions,) float32, of length 1."""
+        return unit(self.model.embed([_readable(text)], role="query").vectors)[0]
+
+
+def unit(vectors: Any) -> Any:
+    """Rows of length 1."""
+    import numpy as np
+
+    return (vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+def _readable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode() or " "
+
+
+def _fingerprint(model: Any) -> str:
+    """Of some of a model's numbers, in bfloat16: another model has another one, another dtype of the same has not."""
+    found = hashlib.sha256()
+    for name, parameter in sorted(model.network.named_parameters()):
+        some = parameter.detach().flatten()[:32].bfloat16().float().cpu().numpy()
+        found.update(f"{name} {tuple(parameter.shape)}".encode() + some.tobytes())
+    return found.hexdigest()[:32]
+
+
+def check(kept: dict[str, str], given: Embedder, what: str, place: Path) -> None:
+    """Raises OptionError where an index was made by another embedder."""
+    name, dimensions, mark = (kept.get(f"{what}.{key}", "") for key in ("reference", "dimensions", "fingerprint"))
+    if mark and mark != given.fingerprint:
+        raise OptionError(
+            f"{place} was made by {name} ({dimensions} numbers a vector), and {given.reference} is another model "
+            f"({given.dimensions}); vectors of two models cannot be compared. Use {name}, or make the index anew."
+        )
