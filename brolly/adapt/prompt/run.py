@@ -1,0 +1,190 @@
+"""Rows through a prompt and a model: prepared, written together, read back; pictures sorted the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from brolly.adapt.prompt.cache import Cache, fingerprint, key_of, repeatable
+from brolly.adapt.prompt.flow import in_order
+from brolly.adapt.prompt.layout import messages, plain, title, unfolded
+from brolly.adapt.prompt.quote import CUT, quoter_of
+from brolly.adapt.prompt.select import TOGETHER, Nearest, fixed
+from brolly.engine.job import Job
+from brolly.errors import BrollyError, OptionError
+from brolly.media.text.answers import render_chat
+from brolly.tasks.generate import gather
+from brolly.verbs import Usage
+
+if TYPE_CHECKING:
+    from brolly.adapt.prompt.prompt import Example, Prompt, Result
+
+
+class Asking:
+    """A prompt to one model: rows and their examples as jobs."""
+
+    def __init__(self, prompt: Prompt, model: Any, adapter: Any = None) -> None:
+        from brolly.adapt.prompt.prompt import USUAL
+
+        self.prompt, self.model, self.adapter = prompt, model, adapter
+        self.chats = model.tokenizer.template is not None
+        self.quoter = quoter_of(model)
+        self.options = USUAL | dict(prompt.options) | prompt.answer.limits("" if self.chats else " ")
+        if not self.chats and prompt.answer.free:
+            heads = [title(prompt.answer.name), *(title(v.name) for v in prompt.variables)]
+            self.options["stop"] = (*self.options.get("stop", ()), "\n\n", *(f"\n{head}:" for head in heads))
+
+    def messages(self, row: Mapping[str, Any], examples: Sequence[Example]) -> tuple[list[dict[str, str]], Any]:
+        """The turns with their data quoted, and which markers that broke."""
+        said, broken = [], dict[str, None]()
+        for message in messages(self.prompt, row, examples):
+            text, found = self.quoter.quote(message["content"])
+            broken |= dict.fromkeys(found)
+            said.append({**message, "content": text})
+        return said, tuple(broken)
+
+    def text(self, row: Mapping[str, Any], examples: Sequence[Example]) -> tuple[str, tuple[str, ...]]:
+        """The prompt as the model reads it, with its cuts, and which markers were broken."""
+        if not self.chats:
+            return self.quoter.quote(plain(self.prompt, row, examples))
+        said, broken = self.messages(row, examples)
+        model = self.model
+        return render_chat(model.tokenizer.template, model.answers, said, tools=[], extra=None), broken
+
+    def job(self, row: Mapping[str, Any], examples: Sequence[Example]) -> tuple[Job, tuple[str, ...]]:
+        """What the engine takes. Where nothing was broken, its tokens are those of Model.chat or Model.generate."""
+        model = self.model
+        if self.chats:
+            said, broken = self.messages(row, examples)
+            job = model.prepare_chat(said, adapter=self.adapter, **self.options)
+            if any(CUT in message["content"] for message in said):
+                text, _ = self.text(row, examples)
+                job = replace(job, prompt=self.quoter.encode(text))
+            return job, broken
+        text, broken = self.text(row, examples)
+        first, *rest = text.split(CUT)
+        job = model.prepare(first, adapter=self.adapter, **self.options)
+        ids = list(job.prompt)
+        for piece in rest:
+            ids += model.tokenizer.encode(piece, special=False)
+        return replace(job, prompt=ids, after=ids), broken
+
+    def read(self, text: str, reason: str) -> Any:
+        """The answer of what was written. Raises OptionError."""
+        answer = self.prompt.answer
+        if reason == "length" and not answer.free:
+            most = self.options["max_tokens"]
+            try:  # the last token may have made it whole
+                return answer.read(text)
+            except OptionError:
+                raise OptionError(
+                    f"the answer was cut at {most} tokens, or at the end of the context, before it was whole: "
+                    f"{text[-60:]!r}; raise max_tokens in [options], or bound the schema (maxLength, maxItems)."
+                ) from None
+        return answer.read(text if self.chats or not answer.free else unfolded(text))
+
+
+def chosen(prompt: Prompt, rows: Sequence[Mapping[str, Any]], embedder: Any) -> list[list[Example]]:
+    """The examples of each row."""
+    if embedder is not None and prompt.select.by == "nearest":
+        return Nearest(prompt, embedder).choose(rows)
+    return [fixed(prompt, row) for row in rows]
+
+
+def written(
+    prompt: Prompt, model: Any, rows: Iterable[Any], *, adapter: Any, embedder: Any, cache: Cache | None
+) -> Iterator[Result]:  # fmt: skip
+    """The result of each row in order, by a model that writes. Raises what is wrong with prompt, model and adapter."""
+    from brolly.adapt.prompt.prompt import Result
+
+    asking = Asking(prompt, model, adapter)
+    if adapter is not None and str(adapter) not in model.adapters:
+        model.add_adapter(str(adapter), adapter)  # what is wrong with it is told before the first row
+    nearest = Nearest(prompt, embedder) if embedder is not None and prompt.select.by == "nearest" else None
+    told = fingerprint(model, adapter) if cache else ""
+
+    def asked() -> Iterator[tuple[tuple[Result, bytes], Job | None]]:
+        for row, examples, place in _with_examples(prompt, rows, nearest):
+            if isinstance(row, Exception):
+                yield (Result(place, error=row), b""), None
+                continue
+            try:
+                job, broken = asking.job(row, examples)
+            except BrollyError as error:
+                yield (Result(place, error=error), b""), None
+                continue
+            key = key_of(told, job) if cache and repeatable(job) else b""
+            kept = cache.get(key) if cache and key else None
+            if kept:
+                yield (_read(asking, Result(place, cached=True, broken=broken), *kept), b""), None
+            else:
+                yield (Result(place, broken=broken), key), job
+
+    for (result, key), pieces, error in in_order(model.submit, asked()):
+        if error is not None:
+            if not isinstance(error, Exception):
+                raise error
+            yield replace(result, error=error)
+        elif not pieces:
+            yield result
+        else:
+            found = gather(pieces, False)
+            if cache and key:
+                cache.put(key, found.text, found.finish_reason, found.usage)
+            yield _read(asking, result, found.text, found.finish_reason, found.usage)
+
+
+def _read(asking: Asking, result: Result, text: str, reason: str, usage: Usage) -> Result:
+    result = replace(
+        result, text=text, finish_reason=reason, tokens=(usage.prompt_tokens, usage.completion_tokens)
+    )  # fmt: skip
+    try:
+        return replace(result, value=asking.read(text, reason))
+    except OptionError as error:
+        return replace(result, error=error)
+
+
+def _with_examples(
+    prompt: Prompt, rows: Iterable[Any], nearest: Nearest | None
+) -> Iterator[tuple[dict[str, Any] | Exception, list[Example], int]]:
+    """Each row's values or what is wrong with them, its examples and its number from 1 on."""
+    from brolly.adapt.prompt.prompt import batches
+
+    place = 0
+    for some in batches(rows, TOGETHER if nearest else 1):
+        read = [_values(prompt, row) for row in some]
+        good = [row for row in read if not isinstance(row, Exception)]
+        found = iter(nearest.choose(good) if nearest else [fixed(prompt, row) for row in good])
+        for row in read:
+            place += 1
+            yield row, [] if isinstance(row, Exception) else next(found), place
+
+
+def _values(prompt: Prompt, row: Any) -> dict[str, Any] | Exception:
+    if isinstance(row, Exception):
+        return row
+    try:
+        return prompt.values(row)
+    except OptionError as error:
+        return error
+
+
+def classified(prompt: Prompt, model: Any, rows: Iterable[Any]) -> Iterator[Result]:
+    """The result of each row in order, by a model that compares pictures with the labels' texts."""
+    from brolly.adapt.prompt.prompt import Result, batches
+
+    place, labels = 0, prompt.answer.choice
+    variable = prompt.variables[0].name
+    for some in batches(rows, TOGETHER):
+        read = [_values(prompt, row) for row in some]
+        images = [row[variable] for row in read if not isinstance(row, Exception)]
+        found = iter(model.stream_classify(images, labels, templates=prompt.templates or None) if images else ())
+        for row in read:
+            place += 1
+            one: Any = row if isinstance(row, Exception) else next(found)
+            if isinstance(one, Exception):
+                yield Result(place, error=one)
+                continue
+            shares = dict(zip(one.labels, one.probabilities, strict=True))
+            yield Result(place, one.label, one.label, finish_reason="stop", probabilities=shares)
