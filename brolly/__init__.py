@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from brolly.adapt.prompt import Prompt as Prompt
     from brolly.identity import Card as Card
     from brolly.identity import identify as identify
     from brolly.loader import load as load
@@ -19,6 +20,7 @@ _HOMES = {
     "GenerateOptions": "brolly.verbs",
     "Generation": "brolly.verbs",
     "Model": "brolly.model",
+    "Prompt": "brolly.adapt.prompt",
     "errors": "brolly.errors",
     "identify": "brolly.identity",
     "load": "brolly.loader",
