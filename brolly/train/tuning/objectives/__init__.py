@@ -78,6 +78,8 @@ def choose(model: Any, shape: str, options: Any) -> Objective:
     """The objective for a model's kind and the rows' shape. Raises RecipeError where there is none."""
     kind = type(model.network.config).__name__
     asked = options.objective
+    if kind in ("LlamaConfig", "GPT2Config") and (judging := by_judgement(model, shape, options)):
+        return judging
     if kind in ("LlamaConfig", "GPT2Config") and asked in (None, "next-token") and shape in (
         "text", "completion", "chat",
     ):  # fmt: skip
@@ -91,3 +93,22 @@ def choose(model: Any, shape: str, options: Any) -> Objective:
             return found
     verbs = ", ".join(model.card.recognised.tasks)
     raise RecipeError(f"{model.card.header.path} ({verbs}) cannot be tuned on rows of the shape {shape!r}.")
+
+
+def by_judgement(model: Any, shape: str, options: Any) -> Objective | None:
+    """What learns from preferences, judgements and rewards; None where rows of this shape hold none."""
+    asked = options.objective
+    if shape == "preference" and asked in (None, "dpo", "ipo", "hinge", "orpo"):
+        from brolly.train.tuning.objectives.preference import Pairs
+
+        return Pairs(model, options)
+    if shape == "judged" and asked in (None, "kto"):
+        from brolly.train.tuning.objectives.preference import Judgements
+
+        return Judgements(model, options)
+    named = asked in ("grpo", "dapo", "dr-grpo")
+    if (named or asked is None) and (shape == "prompted" or (shape == "completion" and (named or options.reward))):
+        from brolly.train.tuning.objectives.grpo import Rewarded
+
+        return Rewarded(model, options)
+    return None
