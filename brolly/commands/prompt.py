@@ -362,7 +362,7 @@ def _single(row: dict[str, Any]) -> str:
 
 
 def _opened(out: Path, resume: bool, by: str, rows: Iterator[Any]) -> tuple[BinaryIO, int, int]:
-    """The file to write to, how many rows it holds and how many of those failed; they are taken off `rows`, and must be the same."""
+    """The file to write to, how many rows it holds and how many of them failed; `rows` goes on behind those."""
     try:
         there = out.exists() and out.stat().st_size > 0
         if not there or not resume:

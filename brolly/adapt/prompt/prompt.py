@@ -62,8 +62,8 @@ class Prompt:
     """What is asked of a model, apart from the model. Calling it answers one row; `map` answers many together.
 
     `answer` is None (any text), a list of texts, a JSON Schema, a compiled expression, a type, a dataclass or a
-    pydantic model. `variables` maps names to types. An example is a mapping of the
-    variables and "answer", or a pair of the only variable's value and the answer. `kind` "classify" sorts pictures into the answer's choice by `templates`.
+    pydantic model. `variables` maps names to types. An example is a mapping of the variables and "answer", or a pair
+    of the only variable's value and the answer. `kind` "classify" sorts pictures into a choice by `templates`.
     """
 
     instructions: str = ""

@@ -16,7 +16,7 @@ DEPTH = 16
 
 
 def schema_of(kind: Any, depth: int = 0) -> dict[str, Any]:
-    """The JSON Schema of a type: a dataclass, a pydantic model, str, int, Literal, Enum, X | Y, list, dict and the like.
+    """The JSON Schema of a type: a dataclass, a pydantic model, str, int, Literal, Enum, X | Y, list, dict …
 
     Raises OptionError.
     """
