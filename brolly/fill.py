@@ -16,6 +16,8 @@ from brolly.checkpoint.names import rename
 from brolly.engine.adapters import Adapter, LowRank
 from brolly.errors import CheckpointError, OptionError
 from brolly.families.peft import read_lora
+from brolly.layers.linear import Linear
+from brolly.layers.quantized import NF4Linear, from_parts
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -74,11 +76,31 @@ def fill(
     modules, unfilled = dict(network.named_modules()), dict(network.named_parameters())
     for target, (info, how) in sources.items():
         owner, _, leaf = target.rpartition(".")
+        if info.dtype == "NF4":
+            modules[owner] = in_four_bits(modules[owner], mapped, info, device, dtype)
+            network.set_submodule(owner, modules[owner])
+            continue
         tensor = read(mapped, info, unfilled[target].shape, how, getattr(card.config, "head_dim", 0))
         exact = torch.float32 if tensor.numel() == 1 else dtype  # a temperature alone costs nothing and rounds badly
         parameter = nn.Parameter(tensor.to(device, exact), requires_grad=False)
         modules[owner].register_parameter(leaf, parameter)
     return network.eval(), {target: info for target, (info, _) in sources.items()}
+
+
+def in_four_bits(
+    linear: nn.Module, mapped: Mapped, info: TensorInfo, device: torch.device, dtype: torch.dtype
+) -> NF4Linear:
+    """The layer that multiplies by a packed weight, in a linear layer's place. Raises CheckpointError."""
+    if type(linear) is not Linear:
+        raise CheckpointError(f"{info.file}: {info.name} is in 4 bits, and its network has no linear layer there.")
+    try:
+        packed = from_parts({piece.name.removeprefix(info.name): view(mapped, piece) for piece in info.shards})
+        if packed.shape != linear.weight.shape:
+            raise ValueError(f"it is {packed.shape}; the config makes it {tuple(linear.weight.shape)}")
+    except ValueError as error:
+        raise CheckpointError(f"{info.file}: {info.name}: {error}.") from None
+    bias = None if linear.bias is None or linear.bias.is_meta else linear.bias
+    return NF4Linear(packed.to(device), bias, dtype)
 
 
 def places(card: Recognised, expected: dict[str, Tensor]) -> dict[str, tuple[TensorInfo, str]]:
@@ -144,7 +166,7 @@ def fill_adapter(folder: Path, base: Recognised, network: nn.Module) -> Adapter:
 
 
 def fingerprint(card: Recognised) -> str:
-    """Of which numbers a checkpoint is, by some bytes of each tensor: "layout-numbers"; alike layouts can be compared."""
+    """Of which numbers a checkpoint is, by some bytes of each tensor: "layout-numbers"; equal layouts compare."""
     layout, numbers = hashlib.sha256(), hashlib.sha256()
     with Mapped(card.header) as mapped:
         for name, info in sorted(card.header.tensors.items()):

@@ -107,7 +107,7 @@ def read_lora(folder: Path, base: Recognised, linear: Mapping[str, tuple[int, in
 
 
 def peft_name(base: Recognised, module: str) -> str:
-    """A module's name as PEFT has it behind "base_model.model.": that of transformers' class. Raises CheckpointError."""
+    """A module's name as PEFT has it behind "base_model.model.", as transformers does. Raises CheckpointError."""
     kind = type(base.config).__name__
     if kind in PREFIXES:
         return PREFIXES[kind] + module

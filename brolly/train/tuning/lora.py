@@ -1,7 +1,7 @@
 """LoRA (Hu et al. 2021) to be trained: put into a finished network from outside, and taken out again.
 
-A layer y = W x + b becomes y = W x + b + scale · B A x with W and b frozen. A and B are kept in float32 and compute in the
-network's dtype. With a magnitude m (DoRA, Liu et al. 2024) each row of W + scale · B A has that length.
+A layer y = W x + b becomes y = W x + b + scale · B A x with W and b frozen. A and B are kept in float32 and compute in
+the network's dtype. With a magnitude m (DoRA, Liu et al. 2024) each row of W + scale · B A has that length.
 """
 
 from __future__ import annotations
@@ -9,12 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from brolly.card import Recognised
+from brolly.checkpoint import Mapped
 from brolly.errors import OptionError
+from brolly.families.peft import read_lora, settings
+from brolly.fill import check_base, view
 from brolly.verbs import Lora
 
 HEADS = ("lm_head", "proj_out", "head", "classifier", "score")  # read or trained whole, never adapted
@@ -23,10 +29,10 @@ HEADS = ("lm_head", "proj_out", "head", "classifier", "score")  # read or traine
 class LoraLinear(nn.Module):
     """A frozen linear layer and its low-rank addition. `base` keeps its weight (out, in)."""
 
-    def __init__(self, base: nn.Linear, lora: Lora) -> None:
+    def __init__(self, base: nn.Linear, lora: Lora, scale: float | None = None) -> None:
         super().__init__()
         self.base = base
-        self.scale, self.dropout = lora.scale, lora.dropout
+        self.scale, self.dropout = lora.scale if scale is None else scale, lora.dropout
         self.active = True
         device = base.weight.device
         self.lora_A = nn.Parameter(torch.empty(lora.rank, base.in_features, device=device))
@@ -86,6 +92,33 @@ def switched_off(network: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.active = True
+
+
+def put_back(network: nn.Module, folder: Path, base: Recognised, lora: Lora) -> tuple[Lora, dict[str, LoraLinear]]:
+    """Freeze a network and adapt it by a LoRA in PEFT's layout, to be trained further; its settings, and its layers.
+
+    Of `lora` the dropout alone counts. Raises NotFound, CheckpointError.
+    """
+    network.requires_grad_(False)
+    linear = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
+    found = read_lora(folder, base, {name: (m.out_features, m.in_features) for name, m in linear.items()})
+    check_base(found.header, base)
+    said = settings(folder)
+    rslora, dora = bool(said.get("use_rslora")), bool(said.get("use_dora"))
+    put = {}
+    with Mapped(found.header) as mapped:
+        for name, pair in found.pairs.items():
+            rank = pair.a.shape[0]
+            put[name] = LoraLinear(linear[name], replace(lora, rank=rank, dora=dora), pair.scale)
+            parts = [(put[name].lora_A, pair.a), (put[name].lora_B, pair.b)]
+            if pair.magnitude is not None and put[name].magnitude is not None:
+                parts.append((put[name].magnitude, pair.magnitude))
+            for parameter, info in parts:
+                parameter.data.copy_(view(mapped, info))
+            network.set_submodule(name, put[name])
+    rank, scale = max(len(m.lora_A) for m in put.values()), next(iter(put.values())).scale
+    alpha = scale * (rank**0.5 if rslora else rank)
+    return replace(lora, rank=rank, alpha=abs(alpha) or None, rslora=rslora, dora=dora), put
 
 
 def take_out(network: nn.Module) -> None:

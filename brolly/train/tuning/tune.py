@@ -2,113 +2,213 @@
 
 from __future__ import annotations
 
-import json
 import math
-import random
-from collections.abc import Sequence
-from functools import partial
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from brolly.checkpoint import write_safetensors
-from brolly.errors import RecipeError
-from brolly.loader import load
-from brolly.model import Model
-from brolly.rows import RowFault, held_out, open_rows
-from brolly.train.export import as_bytes
-from brolly.train.tuning.lora import LoraLinear, put_in
-from brolly.train.tuning.objectives import Example, Objective, choose
+from brolly.errors import OptionError, RecipeError
+from brolly.train.loop import barrier, join_world, leave_world
+from brolly.train.tuning.examples import Examples, drawn
+from brolly.train.tuning.finish import finish, finished, write
+from brolly.train.tuning.objectives import Example, Samples
+from brolly.train.tuning.plan import Plan
+from brolly.train.tuning.prepare import Run, check_out, cut, make_optimizer, planned, prepare
+from brolly.train.tuning.recipe import read_recipe
+from brolly.train.tuning.report import Progress, Report
+from brolly.train.tuning.state import restore, save
 from brolly.verbs import Adapter, Lora, TuneOptions, read_options
 
-PART = 2048  # tokens computed together
+SAVE_EVERY = 300.0  # seconds
+
+
+class Stopped(KeyboardInterrupt):
+    """Somebody asked for an end; the run was saved after `step` steps."""
+
+    def __init__(self, out: Path, step: int, steps: int) -> None:
+        super().__init__(
+            f"stopped and saved after step {step:,} of {steps:,}; go on with --resume and the same --out {out}."
+        )
+        self.step = step
 
 
 def tune(
-    model: Model | str | Path, data: Any, *, out: str | Path, lora: Lora | None = Lora(), **options: Any  # noqa: B008
+    model: Any = None, data: Any = None, *, out: str | Path | None = None, lora: Lora | None = Lora(),  # noqa: B008
+    recipe: str | Path | None = None, eval: Any = None, start: Any = None, resume: bool = False,
+    device: str | None = None, dtype: str | None = None, shape: str | None = None,
+    columns: Mapping[str, str] | None = None, report_to: Sequence[str] = (),
+    approve: Callable[[Plan], bool] | None = None, progress: Progress | None = None, **options: Any,
 ) -> Adapter:  # fmt: skip
-    """Fine-tune a model on rows and write what was learnt to `out`. Raises RecipeError, OptionError, CheckpointError."""
+    """Fine-tune a model on rows and write what was learnt to `out`; `lora=None` trains all of it.
+
+    `data` and `eval` are as `brolly.rows.open_rows` takes them, `start` an adapter to go on from, `recipe` a file that
+    holds what is not given here. `approve` sees the plan before the first step; `progress` gets an event, a dict, for
+    the plan, each step, evaluation and checkpoint. Raises RecipeError, OptionError, CheckpointError, DiskFull.
+    """
+    given = {"model": model, "data": data, "out": out, "eval": eval, "start": start, "device": device, "dtype": dtype,
+             "shape": shape, "columns": columns}  # fmt: skip
+    if recipe is not None:
+        said = read_recipe(recipe)
+        if "lora" in said and lora == Lora():
+            lora = Lora(**said["lora"]) if said["lora"] is not None else None
+        said.pop("lora", None)
+        given |= {key: said.pop(key) for key in list(said) if key in given and given[key] is None}
+        options = {k: v for k, v in said.items() if k not in given} | options
+    for key in ("model", "data", "out"):
+        if given[key] is None:
+            raise OptionError(f"{key} is not given; name it, or a recipe that does.")
     asked: TuneOptions = read_options(TuneOptions, options)
-    reference = model.card.header.path if isinstance(model, Model) else model
-    student = load(reference, fused=False)
-    rows = open_rows(data)
-    torch.manual_seed(asked.seed)
-    assert lora is not None, "full tuning is not here yet"
-    layers = put_in(student.network, lora)
-    objective = choose(student, rows.shape, asked)
-    train, held = held_out(rows, asked.held_out)
-    examples = gathered(objective, rows, train)
-    if not examples:
-        raise RecipeError(f"{rows.source} has no row to train on.")
-    size = asked.batch or min(16, len(examples))
-    n_steps = asked.steps or max(1, math.ceil(asked.epochs * len(examples) / size))
-    trained = [p for p in student.network.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=asked.lr or 1e-3, weight_decay=asked.weight_decay, fused=True)
-    student.network.train()
-    for step in range(n_steps):
-        batch = [examples[i] for i in drawn(step, size, len(examples), asked.seed)]
-        parts = cut(batch, objective, asked.part or PART)
-        loss = objective.backward(parts, sum(map(objective.weight, batch)))
-        nn.utils.clip_grad_norm_(trained, asked.clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    found = {"loss": float(loss)}
-    return Adapter(write(Path(out), str(reference), lora, layers), str(reference), "lora", n_steps, found)
+    folder = Path(given.pop("out")).expanduser()
+    if resume and (found := finished(folder)):
+        return found
+    check_out(folder, resume)
+    run = prepare(given.pop("model"), given.pop("data"), folder, lora, asked, **given)
+    try:
+        plan = planned(run, resume)
+        if progress:
+            progress(plan.event())
+        if approve and not approve(plan):
+            raise RecipeError("nothing was trained.")
+        return train(run, plan, resume, progress, report_to)
+    finally:
+        run.close()
 
 
-def gathered(objective: Objective, rows: Any, numbers: Sequence[int]) -> list[Example]:
-    found = []
-    for i in numbers:
-        try:
-            found.append(objective.example(rows[i]))
-        except RowFault as fault:
-            rows.faults.append(fault)
-    return found
+def train(run: Run, plan: Plan, resume: bool, progress: Progress | None, report_to: Sequence[str]) -> Adapter:
+    """The loop: a step is a function of the checkpoint before it and its number."""
+    world, rank = join_world()
+    objective, asked, trained = run.objective, run.asked, run.trained
+    optimizer = make_optimizer(list(trained.values()), asked, run.lr)
+    begun = restore(run.out, trained, optimizer, run.made_by) if resume else 0
+    report = Report(run.out, begun, progress if rank == 0 else None, report_to, {"base": run.base, **vars(asked)})
+    measures: dict[str, float] = {}
+    saved, began = time.monotonic(), time.monotonic()
+    try:
+        with stopping() as stop:
+            for step in range(begun, run.steps):
+                report.begin()
+                lr = run.lr * pace(step, run.steps, asked)
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                torch.manual_seed(hash((asked.seed, step)) & 0x7FFFFFFF)
+                run.network.train()
+                places = drawn(step, run.batch, len(run.examples), asked.seed)
+                batch = [run.examples[i] for i in places]
+                if isinstance(objective, Samples):
+                    batch = objective.sample(batch, step)
+                total = sum(map(objective.weight, batch))
+                with run.computing():
+                    loss = objective.backward(cut(batch[rank::world], objective, asked), total)
+                loss = share(trained, loss, world)
+                norm = float(nn.utils.clip_grad_norm_(trained.values(), asked.clip))
+                if not (math.isfinite(float(loss)) and math.isfinite(norm)):
+                    raise broken(run, step, float(loss), norm, places, batch, measures)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                done = step + 1
+                report.step(done, run.steps, float(loss), norm, lr, sum(map(objective.size, batch)))
+                if run.held and (done % (asked.eval_every or max(run.steps // 10, 1)) == 0 or done == run.steps):
+                    measures = evaluate(run, run.held)
+                    report.held(done, measures)
+                due = time.monotonic() - saved > SAVE_EVERY if asked.save_every is None else not done % asked.save_every
+                if rank == 0 and done < run.steps and (due or stop):
+                    save(run.out, done, trained, optimizer, run.made_by)
+                    report.say({"event": "saved", "step": done})
+                    saved = time.monotonic()
+                if stop and done < run.steps:
+                    raise Stopped(run.out, done, run.steps)
+        barrier(world)
+        measures = measures or {"loss": float(loss)}
+        adapter = finish(run, plan, measures, time.monotonic() - began)
+        report.say({"event": "done", "path": str(adapter.path), "steps": run.steps, **measures})
+        return adapter
+    finally:
+        report.close()
+        leave_world(world)
 
 
-def drawn(step: int, size: int, n: int, seed: int) -> list[int]:
-    """Which examples a step sees: every one once an epoch, in an order of the seed and the epoch alone."""
-    out = []
-    for place in range(step * size, (step + 1) * size):
-        epoch, at = divmod(place, n)
-        order = list(range(n))
-        random.Random(seed * 1_000_003 + epoch).shuffle(order)
-        out.append(order[at])
-    return out
+def pace(step: int, steps: int, asked: TuneOptions) -> float:
+    """The learning rate's share at a step: up over the warm-up, then as the schedule says."""
+    warmup = round(asked.warmup * steps)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    at = (step - warmup) / max(steps - warmup, 1)
+    return {"constant": 1.0, "linear": 1 - at, "cosine": 0.5 * (1 + math.cos(math.pi * at))}[asked.schedule]
 
 
-def cut(batch: Sequence[Example], objective: Objective, most: int) -> list[list[Example]]:
-    """A step's examples in parts of at most so many tokens, one at least."""
-    if objective.together:
-        return [list(batch)]
-    parts: list[list[Example]] = []
-    filled = most
-    for one in batch:
-        size = objective.size(one)
-        if filled + size > most:
-            parts.append([])
-            filled = 0
-        parts[-1].append(one)
-        filled += size
-    return parts
+def share(trained: Mapping[str, Tensor], loss: Tensor, world: int) -> Tensor:
+    """Sum gradients and loss over the processes, each of which had its own examples."""
+    if world > 1:
+        for tensor in [p.grad for p in trained.values() if p.grad is not None] + [loss]:
+            torch.distributed.all_reduce(tensor)
+    return loss
 
 
-def write(folder: Path, base: str, lora: Lora, layers: dict[str, LoraLinear]) -> Path:
-    """PEFT's layout."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rows: list[Any] = []
-    for name, layer in layers.items():
-        for part, tensor in (("A", layer.lora_A), ("B", layer.lora_B)):
-            told = f"base_model.model.{name}.lora_{part}.weight"
-            rows.append((told, "F32", tuple(tensor.shape), partial(as_bytes, tensor.detach(), torch.float32)))
-    write_safetensors(folder / "adapter_model.safetensors", rows, {"format": "pt"})
-    config = {
-        "peft_type": "LORA", "base_model_name_or_path": base, "task_type": "CAUSAL_LM", "inference_mode": True,
-        "r": lora.rank, "lora_alpha": lora.scale * (lora.rank**0.5 if lora.rslora else lora.rank),
-        "lora_dropout": lora.dropout, "use_rslora": lora.rslora, "use_dora": lora.dora, "bias": "none",
-        "target_modules": sorted({name.rpartition(".")[2] for name in layers}), "fan_in_fan_out": False,
-    }  # fmt: skip
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n")
-    return folder
+@torch.no_grad()
+def evaluate(run: Run, held: Examples) -> dict[str, float]:
+    """The objective's measures of examples that are not learnt: means by name."""
+    run.network.eval()
+    sums: dict[str, float] = {}
+    weights: dict[str, float] = {}
+    for start in range(0, len(held), 64):
+        batch = [held[i] for i in range(start, min(start + 64, len(held)))]
+        for part in cut(batch, run.objective, run.asked):
+            with run.computing():
+                found = run.objective.measure(part)
+            for name, (value, weight) in found.items():
+                sums[name] = sums.get(name, 0.0) + value
+                weights[name] = weights.get(name, 0.0) + weight
+    return {name: sums[name] / weights[name] for name in sums if weights[name]}
+
+
+def broken(
+    run: Run, step: int, loss: float, norm: float, places: Sequence[int], batch: Sequence[Example],
+    measures: Mapping[str, float],
+) -> RecipeError:  # fmt: skip
+    """What to tell of a loss that is no number; what was learnt until then is kept."""
+    guilty = []
+    run.network.eval()
+    for i, one in zip(places, batch, strict=False):
+        value = 0.0 if run.objective.together else run.objective.measure([one])["loss"][0]
+        if not math.isfinite(value):
+            guilty.append(run.examples.where(i))
+    rows = guilty or [run.examples.where(i) for i in places]
+    kept = ""
+    if step and all(bool(p.isfinite().all()) for p in run.trained.values()):
+        write(replace(run, out=run.out / "before"), measures)
+        kept = f" What was learnt until then is in {run.out / 'before'}."
+    what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's length is {norm}"
+    few = ", ".join(rows[:3]) + f" and {len(rows) - 3} more" * (len(rows) > 3)
+    return RecipeError(
+        f"{what} at step {step + 1}, of {few}; nothing was changed by it.{kept} Look at these rows, or lower --lr "
+        f"({run.lr:g})."
+    )
+
+
+@contextmanager
+def stopping() -> Iterator[list[int]]:
+    """A list that holds something once ^C or SIGTERM came: the step that runs is ended and saved. The second stops."""
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+
+    def note(number: int, frame: Any) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,128 @@
+"""What a tuning leaves: the adapter or the model, its card, its recipe, the loss as a picture."""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from brolly.checkpoint import json_object
+from brolly.errors import CheckpointError
+from brolly.identity.compute import spoken
+from brolly.train.export import plot, write_whole
+from brolly.train.tuning.examples import full
+from brolly.train.tuning.layout import write_adapter, write_model
+from brolly.train.tuning.plan import Plan, duration, size
+from brolly.train.tuning.prepare import Run
+from brolly.train.tuning.recipe import write_recipe
+from brolly.train.tuning.state import forget
+from brolly.verbs import Adapter
+
+RUN = "run.json"
+
+
+def finish(run: Run, plan: Plan, measures: Mapping[str, float], seconds: float) -> Adapter:
+    """Write everything; what is needed to go on from the middle goes. Raises DiskFull, CheckpointError."""
+    kind = "full" if run.lora is None else "lora"
+    try:
+        write(run, measures)
+        given = {"model": run.base, "data": run.rows.source, "out": str(run.out.resolve())}
+        write_whole(run.out / "recipe.toml", write_recipe(given, run.lora, run.asked))
+        write_whole(run.out / "README.md", card(run, plan, measures, seconds))
+        plot(run.out / "log.jsonl", run.out / "loss.svg", run.out.name)
+        said = {"base": run.base, "kind": kind, "steps": run.steps, "measures": dict(measures), "flop": plan.flop,
+                "data": run.rows.fingerprint, "seconds": round(seconds, 1), "peak_memory": peak()}  # fmt: skip
+        write_whole(run.out / RUN, json.dumps(said, indent=1) + "\n")
+    except OSError as error:
+        raise full(error, run.out) from None
+    forget(run.out, 0)
+    return Adapter(run.out, run.base, kind, run.steps, dict(measures))
+
+
+def write(run: Run, measures: Mapping[str, float]) -> None:
+    """The numbers themselves, and how to write with them."""
+    recognised = run.student.card.recognised
+    if run.lora is None:
+        learnt: dict[str, Tensor] = {name: p.detach() for name, p in run.network.named_parameters()}
+        write_model(run.out, recognised, lambda name, _: learnt.get(name), None)
+    else:
+        write_adapter(run.out, recognised, run.base, run.lora, run.network, run.objective.name)
+    if run.rows.shape in ("completion", "chat") and "generate" in recognised.tasks:
+        defaults = run.student.defaults if run.lora is None else {}
+        sampling = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+        kept = {k: v for k, v in defaults.items() if k not in sampling}
+        said = {**kept, "do_sample": False, "repetition_penalty": 1.0}  # what was learnt is what is likeliest
+        write_whole(run.out / "generation_config.json", json.dumps(said, indent=1) + "\n")
+
+
+def finished(out: Path) -> Adapter | None:
+    """The result of a run that came to its end. Raises CheckpointError."""
+    path = out / RUN
+    if not path.is_file():
+        return None
+    said = json_object(path)
+    base, kind, steps, measures = (said.get(key) for key in ("base", "kind", "steps", "measures"))
+    if (
+        not isinstance(base, str)
+        or not isinstance(kind, str)
+        or type(steps) is not int
+        or not isinstance(measures, dict)
+    ):
+        raise CheckpointError(f"{path} is broken; give another --out.")
+    return Adapter(out, base, kind, steps, measures)
+
+
+def card(run: Run, plan: Plan, measures: Mapping[str, float], seconds: float) -> str:
+    """README.md, as the Hub reads it."""
+    licence, base = run.student.card.licence.id, hub_name(run)
+    front: dict[str, Any] = {
+        "base_model": base, "base_model_relation": "finetune" if run.lora is None else "adapter",
+        "library_name": "peft" if run.lora else None, "license": licence,
+        "tags": ["brolly"] + ["lora"] * bool(run.lora),
+    }  # fmt: skip
+    matter = "\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items() if value is not None)
+    found = "".join(f"| {name}, held out | {value:.4f} |\n" for name, value in measures.items()) if run.held else ""
+    use = f"brolly run {run.base} --adapter {run.out.name}" if run.lora else f"brolly run {run.out.name}"
+    return f"""---
+{matter}
+---
+
+# {run.out.resolve().name}
+
+{run.base}, fine-tuned by [brolly](https://github.com/brolly-ai/brolly): {plan.kind}, objective {plan.objective}.
+
+```
+{use} "…"
+```
+
+| | |
+|---|---|
+| base | {run.base} |
+| data | {Path(run.rows.source).name}: {len(run.rows):,} rows, SHA-256 `{run.rows.fingerprint}` |
+| learnt from | {plan.examples:,} examples, {plan.held:,} held out |
+| steps | {run.steps:,} of {run.batch} examples, {plan.epochs:g} epochs, learning rate {run.lr:g} |
+| learnt parameters | {plan.trained:,} |
+| compute | {spoken(plan.flop)} FLOP, {duration(seconds)}, {size(peak())} of memory at most |
+| licence | {plan.licence} |
+| EU AI Act | {plan.rule} |
+{found}
+Every option is in `recipe.toml`, every step in `log.jsonl` and `loss.svg`.
+"""
+
+
+def hub_name(run: Run) -> str | None:
+    """The base's name where others would find it."""
+    named = run.student.card.subject.name or run.base
+    return named if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", named) else Path(named).name
+
+
+def peak() -> int:
+    """Bytes of memory that this process held at most."""
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return held if sys.platform == "darwin" else held * 1024

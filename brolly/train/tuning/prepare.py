@@ -1,0 +1,241 @@
+"""All that a tuning needs before its first step: a network to train, examples, an optimiser, a plan."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from brolly import hub
+from brolly.errors import OptionError, RecipeError
+from brolly.fill import fingerprint, native_bf16
+from brolly.kernels.pages import keep_memory
+from brolly.loader import load
+from brolly.model import Model
+from brolly.rows import held_out, open_rows, preview
+from brolly.train.tuning.examples import Examples, drawn
+from brolly.train.tuning.lora import put_back, put_in
+from brolly.train.tuning.objectives import Example, Objective, Prepares, Samples, choose
+from brolly.train.tuning.plan import Plan, flop_of, licence_of, memory_of, rule_of
+from brolly.train.tuning.settings import learning_rate, step_size
+from brolly.train.tuning.state import checkpoints
+from brolly.verbs import Lora, TuneOptions
+
+PART = 2048  # tokens computed together
+FEW = 40  # rows below which none is held out: each would be missed
+OWN = ("log.jsonl", "loss.svg", "recipe.toml", "examples", "events.out.tfevents.*", "step-*", ".*.part", ".examples")
+
+
+@dataclass
+class Run:
+    """A tuning that has not begun."""
+
+    out: Path
+    base: str
+    student: Model
+    objective: Objective
+    lora: Lora | None
+    asked: TuneOptions
+    examples: Examples
+    held: Examples | None
+    batch: int
+    steps: int
+    lr: float
+    rows: Any
+    notes: list[str]
+
+    @property
+    def network(self) -> nn.Module:
+        return self.student.network
+
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """What a checkpoint must have been made with for this run to go on from it."""
+        lora = None if self.lora is None else repr(replace(self.lora, targets=tuple(sorted(self.lora.targets))))
+        return {
+            "base": fingerprint(self.student.card.recognised), "data": self.rows.fingerprint, "adapter": lora,
+            "objective": self.objective.name, "batch": self.batch, "number of steps": self.steps,
+            "seed": self.asked.seed, "share held out": self.asked.held_out, "examples": len(self.examples),
+        }  # fmt: skip
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """Full tuning keeps float32 numbers and multiplies in bfloat16, where that is native."""
+        device = self.student.device.type
+        able = native_bf16() if device == "cpu" else device == "cuda" and torch.cuda.is_bf16_supported()
+        stored = {info.dtype for info in self.student.card.header.tensors.values()}
+        if self.lora is None and able and "F32" not in stored:
+            return torch.autocast(device, torch.bfloat16)
+        return nullcontext()
+
+    def close(self) -> None:
+        self.examples.close()
+        if self.held:
+            self.held.close()
+
+
+def prepare(
+    model: Any, data: Any, out: Path, lora: Lora | None, asked: TuneOptions, *, eval: Any = None,
+    start: Any = None, device: str | None = None, dtype: str | None = None, shape: str | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Run:  # fmt: skip
+    """Look at the rows, load the model, make the examples. Raises RecipeError, OptionError, CheckpointError …"""
+    keep_memory()
+    rows = open_rows(data, shape=shape, columns=columns)
+    base = name_of(model)
+    student = load(base, device=device, dtype=dtype or ("float32" if lora is None else None), fused=False)
+    torch.manual_seed(asked.seed)
+    network = student.network
+    if lora is None:
+        network.requires_grad_(True)
+    elif start is not None:
+        lora, _ = put_back(network, Path(hub.resolve(getattr(start, "path", start))), student.card.recognised, lora)
+    else:
+        put_in(network, lora)
+    objective = choose(student, rows.shape, asked)
+    notes: list[str] = []
+    apart = open_rows(eval, shape=shape or rows.shape, columns=columns) if eval is not None else None
+    numbers, kept = split(rows, asked, apart is not None, notes)
+    if isinstance(objective, Prepares):
+        objective.prepare(rows, [*numbers, *kept])
+    examples = Examples(rows, objective, numbers, out / "examples")
+    if not len(examples):
+        first = f"; the first: {examples.faults[0]}" if examples.faults else ""
+        raise RecipeError(f"{rows.source} has no row to learn from{first}.")
+    held = None
+    if apart is not None or kept:
+        of, which = (apart, range(len(apart))) if apart is not None else (rows, kept)
+        held = Examples(of, objective, which, out / "examples" / "held")
+    batch = min(asked.batch or step_size(len(examples)), len(examples))
+    steps = asked.steps or max(1, math.ceil(asked.epochs * len(examples) / batch))
+    lr = asked.lr if asked.lr is not None else learning_rate(network, lora)
+    return Run(out, base, student, objective, lora, asked, examples, held, batch, steps, lr, rows, notes)
+
+
+def name_of(model: Any) -> str:
+    """What a model is called where it must be found again: a name, or a whole path."""
+    given = str(model.card.header.path if isinstance(model, Model) else model)
+    return str(Path(given).expanduser().resolve()) if Path(given).expanduser().exists() else given
+
+
+def split(rows: Any, asked: TuneOptions, apart: bool, notes: list[str]) -> tuple[Sequence[int], Sequence[int]]:
+    """Rows to learn, and rows to hold out; none of a few, unless their share was asked for."""
+    share = asked.held_out
+    usual = share == TuneOptions().held_out
+    if apart or share == 0 or (usual and len(rows) < FEW):
+        if not apart and share:
+            notes.append(
+                f"fewer than {FEW} rows: none is held out, so nothing tells how it does on others (--held-out)"
+            )
+        return range(len(rows)), ()
+    return held_out(rows, share)
+
+
+def planned(run: Run, resumed: bool) -> Plan:
+    """What will be done, by counting and by timing one part of a step."""
+    examples, asked, student = run.examples, run.asked, run.student
+    tokens, drawn_in_all = sum(examples.sizes), run.steps * run.batch
+    each = tokens / len(examples)
+    part = min(asked.part or PART, round(run.batch * each) or 1)
+    parameters = list(run.network.parameters())
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    flop = flop_of(run.network, each * drawn_in_all, asked.checkpointing)
+    kind = "full" if run.lora is None else said(run.lora)
+    rule, base_flop = rule_of(student.card, flop, kind)
+    notes = list(run.notes)
+    context = getattr(run.objective, "context", None)
+    if examples.cut:
+        share = "all" if examples.cut == len(examples) else f"{examples.cut:,} of {len(examples):,}"
+        notes.append(f"{share} examples are longer than {context:,} tokens and are cut")
+    notes += [f"row left out: {fault}" for fault in examples.faults[:3]]
+    if examples.n_bad > 3:
+        notes.append(f"and {examples.n_bad - 3:,} more rows left out")
+    if lost := getattr(run.objective, "lost", 0):
+        notes.append(f"{lost:,} earlier answers are written otherwise once others follow, and are read, not learnt")
+    return Plan(
+        model=run.base, kind=kind, objective=run.objective.name, preview=preview(run.rows), examples=len(examples),
+        held=len(run.held) if run.held else 0, tokens=tokens, learnt=sum(examples.weights), cut=examples.cut,
+        bad=examples.n_bad, longest=max(examples.sizes), context=context,
+        epochs=round(drawn_in_all / len(examples), 2), steps=run.steps, batch=run.batch, lr=run.lr, trained=trained,
+        total=sum(p.numel() for p in parameters) - (trained if run.lora else 0),
+        memory=memory_of(run.network, part, asked),
+        seconds=seconds_of(run, each * drawn_in_all), flop=flop, base_flop=base_flop, licence=licence_of(student.card),
+        rule=rule, notes=tuple(notes),
+    )  # fmt: skip
+
+
+def said(lora: Lora) -> str:
+    """A LoRA's settings in a few words."""
+    words = ["DoRA" if lora.dora else "rsLoRA" if lora.rslora else "LoRA", f"rank {lora.rank}"]
+    return ", ".join([*words, *([f"base in {lora.bits} bits"] if lora.bits else [])])
+
+
+def seconds_of(run: Run, n_tokens: float) -> float:
+    """How long so many tokens take, by a part of the first step, computed twice."""
+    if isinstance(run.objective, Samples):
+        return math.nan
+    batch = [run.examples[i] for i in drawn(0, run.batch, len(run.examples), run.asked.seed)]
+    part = cut(batch, run.objective, run.asked)[0]
+    took = 0.0
+    run.network.train()
+    for _ in range(2):
+        began = time.perf_counter()
+        with run.computing():
+            run.objective.backward([part], 1.0)
+        took = time.perf_counter() - began
+    run.network.zero_grad(set_to_none=True)
+    return took * n_tokens / max(sum(map(run.objective.size, part)), 1)
+
+
+def cut(batch: Sequence[Example], objective: Objective, asked: TuneOptions) -> list[list[Example]]:
+    """A step's examples in parts of at most so many tokens, one example at least."""
+    if objective.together:
+        return [list(batch)]
+    most = (asked.part or PART) if asked.packing else 1
+    parts: list[list[Example]] = []
+    filled = most
+    for one in batch:
+        size = objective.size(one)
+        if filled + size > most:
+            parts.append([])
+            filled = 0
+        parts[-1].append(one)
+        filled += size
+    return parts
+
+
+def check_out(out: Path, resume: bool) -> None:
+    """An output folder is new, empty, or an earlier run's to be resumed. Raises RecipeError."""
+    if out.exists() and not out.is_dir():
+        raise RecipeError(f"{out} is a file; give a folder that is not there yet.")
+    there = list(out.iterdir()) if out.is_dir() else []
+    foreign = [p.name for p in there if not any(p.match(pattern) for pattern in OWN)]
+    if not resume and checkpoints(out):
+        raise RecipeError(f"{out} holds an earlier run; go on with --resume, or give another --out.")
+    if (out / "run.json").is_file():
+        raise RecipeError(f"{out} holds a finished tuning; give another --out.")
+    if foreign:
+        raise RecipeError(
+            f"{out} holds other things ({', '.join(sorted(foreign)[:3])}); give a folder that is not there yet."
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecipeError(f"{out} cannot be made ({error.strerror}); give another --out.") from None
+
+
+def make_optimizer(trained: Sequence[Tensor], asked: TuneOptions, lr: float) -> torch.optim.Optimizer:
+    """What moves the numbers. Raises OptionError."""
+    if asked.optimizer != "adamw":
+        raise OptionError(f"optimizer is {asked.optimizer!r}; adamw alone is here.")
+    return torch.optim.AdamW(trained, lr=lr, weight_decay=asked.weight_decay, fused=True)

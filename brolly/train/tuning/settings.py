@@ -1,0 +1,18 @@
+"""What is chosen where nothing is asked for: by the model's size and the data's. How it was found: docs/tune.md."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from brolly.verbs import Lora
+
+
+def step_size(n_examples: int) -> int:
+    """Examples a step: small data need many steps more than smooth ones."""
+    return 4 if n_examples < 100 else 8 if n_examples < 1000 else 16
+
+
+def learning_rate(network: nn.Module, lora: Lora | None) -> float:
+    """AdamW's, for a network of so many channels."""
+    dim = getattr(getattr(network, "config", None), "dim", 768)
+    return 1e-3
