@@ -44,7 +44,8 @@ class Attention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        return *attend_back(d_out.contiguous(), *ctx.saved_tensors, ctx.where), None
+        q, k, v, out, sums = ctx.saved_tensors
+        return *attend_back(d_out.contiguous(), q, k, v, out, sums, ctx.where), None
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, where: Stretches) -> tuple[Tensor, Tensor | None]:
@@ -61,20 +62,20 @@ def attend_back(
     if sums is not None:
         return tuning.attend_back(d_out, q, k, v, out, sums, where)
     with torch.enable_grad():
-        leaves = [t.detach().requires_grad_() for t in (q, k, v)]
-        dq, dk, dv = torch.autograd.grad(_by_torch(*leaves, where), leaves, d_out)
+        q, k, v = (t.detach().requires_grad_() for t in (q, k, v))
+        dq, dk, dv = torch.autograd.grad(_by_torch(q, k, v, where), (q, k, v), d_out)
     return dq, dk, dv
 
 
 def _by_torch(q: Tensor, k: Tensor, v: Tensor, where: Stretches) -> Tensor:
     parts, gqa = [], q.shape[1] != k.shape[1]
     for rows in zip(*(t.split(list(where.lengths)) for t in (q, k, v)), strict=True):
-        one, length = [t.transpose(0, 1)[None] for t in rows], len(rows[0])  # (1, H, T, D)
+        (a, b, c), length = (t.transpose(0, 1)[None] for t in rows), len(rows[0])  # (1, H, T, D)
         if where.window is None or where.window >= length:
-            found = F.scaled_dot_product_attention(*one, is_causal=True, enable_gqa=gqa)
+            found = F.scaled_dot_product_attention(a, b, c, is_causal=True, enable_gqa=gqa)
         else:
             mask = visible(torch.arange(length, device=q.device)[None], length, where.window)
-            found = F.scaled_dot_product_attention(*one, attn_mask=mask, enable_gqa=gqa)
+            found = F.scaled_dot_product_attention(a, b, c, attn_mask=mask, enable_gqa=gqa)
         parts.append(found[0].transpose(0, 1))
     return torch.cat(parts).contiguous()
 

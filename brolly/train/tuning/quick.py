@@ -36,12 +36,13 @@ def quicken(network: nn.Module, checkpoint: bool = False) -> str:
     """
     if not isinstance(network, Llama):
         return f"torch: a {type(network).__name__}'s blocks have no fast path"
-    blocks = network.model.layers
+    blocks: Any = network.model.layers
     if reasons := {why for block in blocks if (why := obstacle(block))}:
         return f"torch: {', '.join(sorted(reasons))}"
     for i, block in enumerate(blocks):
         blocks[i] = QuickBlock(block, checkpoint)
-    dtype, device = network.output.weight.dtype, network.output.weight.device
+    weight = network.model.norm.weight
+    dtype, device = weight.dtype, weight.device
     told = f"blocks by hand in {str(dtype).removeprefix('torch.')}"
     told += ", each computed twice" if checkpoint else ""
     if device.type != "cpu":
@@ -293,11 +294,11 @@ def _columns(lows: Tensor | None, low: dict[str, Low], names: Sequence[str]) -> 
 
 
 def _norm(x: Tensor, norm: RMSNorm) -> Tensor:
-    return tuning.norm(x, norm.weight, norm.eps)
+    return tuning.norm(x, norm.weight, norm.eps or 0.0)
 
 
 def _norm_back(dy: Tensor, x: Tensor, norm: RMSNorm, skip: Tensor | None, again: bool) -> tuple[Tensor, Tensor]:
-    return tuning.norm_back(dy, x, norm.weight, norm.eps, skip, again)
+    return tuning.norm_back(dy, x, norm.weight, norm.eps or 0.0, skip, again)
 
 
 def _layers(block: Block) -> dict[str, Any]:
