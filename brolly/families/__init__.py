@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from brolly.card import Family, Header, Recognised
+from brolly.checkpoint.nf4 import gathered, is_nf4
 from brolly.errors import CheckpointError, UnknownModel
 
 LOADABLE = ("safetensors", "torch", "torchscript", "meta", "gguf", "ggml", "llama2c")  # mapped from their files
@@ -30,6 +31,7 @@ def recognise(header: Header) -> Recognised:
         )
     if not header.tensors:
         raise CheckpointError(f"{header.path} holds no weights; there is nothing to run.", "")
+    header = gathered(header)
     _unpacked(header)
     matches = [f for f in families() if f.match(header)]
     matches = [f for f in matches if not any(other.narrows is f for other in matches)]
@@ -49,8 +51,10 @@ def recognise(header: Header) -> Recognised:
 def _unpacked(header: Header) -> None:
     """Packed weights are told, and not run yet. Raises CheckpointError."""
     advice = "which cannot be run yet; use a file of the same model in BF16, F16 or F32."
-    if packed := next((t for t in header.tensors.values() if t.dtype not in DTYPES), None):
+    if packed := next((t for t in header.tensors.values() if t.dtype not in (*DTYPES, "NF4")), None):
         raise CheckpointError(f"{packed.file}: {packed.name} is stored as {packed.dtype}, {advice}", "")
+    if is_nf4(header):
+        return
     for key in ("quantization_config", "quantization"):
         if isinstance(said := header.config.get(key), dict):
             method = said.get("quant_method") or f"{said.get('bits', '?')} bits"
