@@ -21,6 +21,9 @@ def token_losses(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
     Ignored rows are not computed. A row's gradient is found with its loss, while its logits are there; only the
     head's own, where it trains, computes them again.
     """
+    kind = hidden.device.type
+    if torch.is_autocast_enabled(kind):
+        hidden, head = (t.to(torch.get_autocast_dtype(kind)) for t in (hidden, head))
     return _Losses.apply(hidden, head, targets)
 
 

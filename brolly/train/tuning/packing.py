@@ -26,7 +26,9 @@ class Packed:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """q (1, H, N, D), k and v (1, KV, N, D) → (1, H, N, D)."""
-        rows = (t[0].transpose(0, 1) for t in (q, k, v))
+        kind = q.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else q.dtype
+        rows = (t[0].transpose(0, 1).to(dtype) for t in (q, k, v))
         return Attention.apply(*rows, Stretches(self.lengths, self.windows[layer])).transpose(0, 1)[None]
 
 

@@ -66,3 +66,12 @@ def test_rows_that_are_all_ignored_have_no_loss_and_no_gradient() -> None:
     found = token_losses(hidden, head, torch.full_like(targets, IGNORED))
     found.sum().backward()
     assert not found.detach().any() and hidden.grad is not None and not hidden.grad.any()
+
+
+def test_under_autocast_products_are_bfloat16_and_gradients_float32() -> None:
+    hidden, head, targets, weights = given(61)
+    exact = torch.autograd.grad((plain(hidden, head, targets) * weights).sum(), [hidden, head])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad((token_losses(hidden, head, targets) * weights).sum(), [hidden, head])
+    for a, b in zip(found, exact, strict=True):
+        assert a.dtype == torch.float32 and 0 < (a - b).norm() < 0.01 * b.norm()

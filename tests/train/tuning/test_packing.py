@@ -77,5 +77,13 @@ def test_a_rerun_on_two_threads_gives_the_same_bits(dtype: torch.dtype) -> None:
         torch.set_num_threads(before)
 
 
+def test_under_autocast_attention_is_bfloat16() -> None:
+    given = heads(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = Packed(config(), LENGTHS).attend(0, *given[:3])
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.float(), alone(given, None)[0], rtol=0.02, atol=0.02)
+
+
 def test_positions_begin_anew_with_each_sequence() -> None:
     assert positions([2, 1, 3]).tolist() == [[0, 1, 0, 0, 1, 2]]
