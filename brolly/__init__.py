@@ -12,18 +12,26 @@ if TYPE_CHECKING:
     from brolly.identity import identify as identify
     from brolly.loader import load as load
     from brolly.model import Model as Model
+    from brolly.train.tuning import merge as merge
+    from brolly.train.tuning import tune as tune
+    from brolly.verbs import Adapter as Adapter
     from brolly.verbs import GenerateOptions as GenerateOptions
     from brolly.verbs import Generation as Generation
+    from brolly.verbs import Lora as Lora
 
 _HOMES = {
+    "Adapter": "brolly.verbs",
     "Card": "brolly.identity",
     "GenerateOptions": "brolly.verbs",
     "Generation": "brolly.verbs",
+    "Lora": "brolly.verbs",
     "Model": "brolly.model",
     "Prompt": "brolly.adapt.prompt",
     "errors": "brolly.errors",
     "identify": "brolly.identity",
     "load": "brolly.loader",
+    "merge": "brolly.train.tuning",
+    "tune": "brolly.train.tuning",
 }
 
 __all__ = sorted(_HOMES)

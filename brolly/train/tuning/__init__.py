@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from brolly.train.tuning.merge import merge
 from brolly.train.tuning.tune import tune
 
-__all__ = ["tune"]
+__all__ = ["merge", "tune"]

@@ -84,7 +84,7 @@ def write_model(folder: Path, card: Recognised, changed: Changed, dtype: str | N
         )
     with Mapped(header) as mapped:
         with torch.device("meta"):
-            expected = dict(models.build(card.config).named_parameters())
+            expected: dict[str, Tensor] = dict(models.build(card.config).named_parameters())
         rows: list[Row] = []
         for source, (targets, how) in rename(header.tensors, card.family.names(header)).items():
             if not targets:
@@ -135,7 +135,7 @@ def write_shards(folder: Path, rows: list[Row]) -> None:
     if len(files) == 1:
         write_safetensors(folder / "model.safetensors", rows, {"format": "pt"})
         return
-    placed = {}
+    placed: dict[str, str] = {}
     for i, part in enumerate(files):
         name = f"model-{i + 1:05d}-of-{len(files):05d}.safetensors"
         write_safetensors(folder / name, part, {"format": "pt"})

@@ -111,8 +111,8 @@ def put_back(network: nn.Module, folder: Path, base: Recognised, lora: Lora) -> 
             rank = pair.a.shape[0]
             put[name] = LoraLinear(linear[name], replace(lora, rank=rank, dora=dora), pair.scale)
             parts = [(put[name].lora_A, pair.a), (put[name].lora_B, pair.b)]
-            if pair.magnitude is not None and put[name].magnitude is not None:
-                parts.append((put[name].magnitude, pair.magnitude))
+            if pair.magnitude is not None and (length := put[name].magnitude) is not None:
+                parts.append((length, pair.magnitude))
             for parameter, info in parts:
                 parameter.data.copy_(view(mapped, info))
             network.set_submodule(name, put[name])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from brolly import hub, models
-from brolly.checkpoint import Mapped
+from brolly.checkpoint import Mapped, read_header
 from brolly.errors import OptionError, RecipeError
 from brolly.families.peft import Pair, read_lora
 from brolly.fill import COMPUTE, check_base, view
@@ -52,3 +52,14 @@ def added(old: Tensor, pair: Pair, mapped: Mapped) -> Tensor:
     if pair.magnitude is None:
         return new
     return new * (view(mapped, pair.magnitude).float() / new.norm(dim=1))[:, None]
+
+
+def rounding(folder: Path) -> str:
+    """What was lost by writing a merged model in few bits; "" where nothing was."""
+    kinds = {info.dtype for info in read_header(folder).tensors.values()} & {"BF16", "F16"}
+    if not kinds:
+        return ""
+    return (
+        f"The sums are rounded to {', '.join(sorted(kinds))}, so answers can differ a little from those of base and "
+        "adapter; --dtype float32 keeps them."
+    )

@@ -14,5 +14,4 @@ def step_size(n_examples: int) -> int:
 
 def learning_rate(network: nn.Module, lora: Lora | None) -> float:
     """AdamW's, for a network of so many channels."""
-    dim = getattr(getattr(network, "config", None), "dim", 768)
     return 1e-3

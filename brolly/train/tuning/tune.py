@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from brolly.errors import OptionError, RecipeError
 from brolly.train.loop import barrier, join_world, leave_world
 from brolly.train.tuning.examples import Examples, drawn
 from brolly.train.tuning.finish import finish, finished, write
-from brolly.train.tuning.objectives import Example, Samples
+from brolly.train.tuning.objectives import Example, Prepares, Samples
 from brolly.train.tuning.plan import Plan
 from brolly.train.tuning.prepare import Run, check_out, cut, make_optimizer, planned, prepare
 from brolly.train.tuning.recipe import read_recipe
@@ -57,9 +57,12 @@ def tune(
              "shape": shape, "columns": columns}  # fmt: skip
     if recipe is not None:
         said = read_recipe(recipe)
-        if "lora" in said and lora == Lora():
-            lora = Lora(**said["lora"]) if said["lora"] is not None else None
-        said.pop("lora", None)
+        kept = said.pop("lora")
+        if kept is None or lora is None:
+            lora = None if lora in (None, Lora()) else lora
+        else:
+            asked_for = {f.name: getattr(lora, f.name) for f in fields(Lora)}
+            lora = Lora(**kept | {k: v for k, v in asked_for.items() if v != getattr(Lora(), k)})
         given |= {key: said.pop(key) for key in list(said) if key in given and given[key] is None}
         options = {k: v for k, v in said.items() if k not in given} | options
     for key in ("model", "data", "out"):
@@ -87,6 +90,11 @@ def train(run: Run, plan: Plan, resume: bool, progress: Progress | None, report_
     world, rank = join_world()
     objective, asked, trained = run.objective, run.asked, run.trained
     optimizer = make_optimizer(list(trained.values()), asked, run.lr)
+    if isinstance(objective, Prepares):
+        for some in (run.examples, run.held):
+            if some:
+                with run.computing():
+                    objective.prepare(some.rows, some.numbers)
     begun = restore(run.out, trained, optimizer, run.made_by) if resume else 0
     report = Report(run.out, begun, progress if rank == 0 else None, report_to, {"base": run.base, **vars(asked)})
     measures: dict[str, float] = {}
@@ -114,7 +122,8 @@ def train(run: Run, plan: Plan, resume: bool, progress: Progress | None, report_
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 done = step + 1
-                report.step(done, run.steps, float(loss), norm, lr, sum(map(objective.size, batch)))
+                more = objective.noted if isinstance(objective, Samples) else {}
+                report.step(done, run.steps, float(loss), norm, lr, sum(map(objective.size, batch)), more)
                 if run.held and (done % (asked.eval_every or max(run.steps // 10, 1)) == 0 or done == run.steps):
                     measures = evaluate(run, run.held)
                     report.held(done, measures)
@@ -177,7 +186,8 @@ def broken(
     guilty = []
     run.network.eval()
     for i, one in zip(places, batch, strict=False):
-        value = 0.0 if run.objective.together else run.objective.measure([one])["loss"][0]
+        apart = not (run.objective.together or isinstance(run.objective, Samples))
+        value = run.objective.measure([one])["loss"][0] if apart else 0.0
         if not math.isfinite(value):
             guilty.append(run.examples.where(i))
     rows = guilty or [run.examples.where(i) for i in places]
