@@ -23,7 +23,8 @@ ALIGNMENT, UINT32, FLOAT32, STRING, F32 = 32, 4, 6, 8, 0
 # what llama.cpp calls the modules of a block
 LLAMA = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
 }  # fmt: skip
 GPT2 = {"attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output", "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"}
 INTERLEAVED = ("Llama", "Mistral", "SmolLM", "TinyLlama")  # whose queries and keys llama.cpp orders by pairs
