@@ -22,7 +22,7 @@ from brolly.model import Model
 from brolly.rows import held_out, open_rows, preview
 from brolly.train.tuning.examples import Examples, drawn
 from brolly.train.tuning.lora import put_back, put_in
-from brolly.train.tuning.objectives import Example, Objective, Prepares, Samples, choose
+from brolly.train.tuning.objectives import Example, Objective, Samples, choose
 from brolly.train.tuning.plan import Plan, flop_of, licence_of, memory_of, rule_of
 from brolly.train.tuning.settings import learning_rate, step_size
 from brolly.train.tuning.state import checkpoints
@@ -106,8 +106,6 @@ def prepare(
     notes: list[str] = []
     apart = open_rows(eval, shape=shape or rows.shape, columns=columns) if eval is not None else None
     numbers, kept = split(rows, asked, apart is not None, notes)
-    if isinstance(objective, Prepares):
-        objective.prepare(rows, [*numbers, *kept])
     examples = Examples(rows, objective, numbers, out / "examples")
     if not len(examples):
         first = f"; the first: {examples.faults[0]}" if examples.faults else ""

@@ -35,11 +35,16 @@ class Report:
         """A step begins now."""
         self.clock = time.perf_counter()
 
-    def step(self, step: int, n_steps: int, loss: float, norm: float, lr: float, n_tokens: int) -> None:
+    def step(
+        self, step: int, n_steps: int, loss: float, norm: float, lr: float, n_tokens: int,
+        more: Mapping[str, float],
+    ) -> None:  # fmt: skip
+        """`more`: what the objective tells of it beside the loss."""
         seconds = time.perf_counter() - self.clock
         self.spent += seconds
         row = {"step": step, "loss": loss, "norm": norm, "lr": lr, "tokens_per_s": round(n_tokens / seconds)}
-        self._write(row, {"train/loss": loss, "train/norm": norm, "train/lr": lr})
+        row |= more
+        self._write(row, {f"train/{k}": v for k, v in row.items() if k not in ("step", "tokens_per_s")})
         self.say({"event": "step", "steps": n_steps, **row})
 
     def held(self, step: int, found: Mapping[str, float]) -> None:

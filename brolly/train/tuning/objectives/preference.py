@@ -6,9 +6,9 @@ says is computed once, so that a step costs one pass and its gradient. The losse
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from hashlib import blake2b
 from math import nan
 from typing import Any, NamedTuple, TypeVar
 
@@ -87,23 +87,22 @@ class Pairs:
         if self.name == "ipo" and not self.beta:
             raise OptionError("beta is 0; ipo divides by it. Give one above 0, such as 0.1.")
         self.smoothing, self.all_of_it = options.smoothing, options.train_on == "all"
-        self.reference = array("d")
+        self.reference: dict[int, tuple[float, float]] = {}  # by `key` of a pair
 
     def prepare(self, rows: Rows, numbers: Sequence[int]) -> None:
         """What the untouched network says of each row's answers."""
         if self.name == "orpo":
             return
-        self.reference = array("d", [nan]) * (2 * len(rows))
-        for chunk in cut(sorted(numbers), lambda _: 1, CHUNK):
-            known = list(made(self._pair, rows, chunk))
-            found = self.answers.said([side for _, pair in known for side in pair[:2]])
-            for (i, _), both in zip(known, zip(found[::2], found[1::2], strict=True), strict=True):
-                self.reference[2 * i : 2 * i + 2] = array("d", both)
+        for chunk in cut(numbers, lambda _: 1, CHUNK):
+            pairs = [pair for _, pair in made(self._pair, rows, chunk)]
+            found = self.answers.said([side for pair in pairs for side in pair[:2]])
+            for pair, both in zip(pairs, zip(found[::2], found[1::2], strict=True), strict=True):
+                self.reference[key(*pair[:2])] = both
 
     def example(self, row: Row) -> Pair:
         pair = self._pair(row)
-        both = self.reference[2 * row.number : 2 * row.number + 2]
-        return pair._replace(reference=(both[0], both[1])) if both else pair
+        both = self.reference.get(key(*pair[:2]))
+        return pair._replace(reference=both) if both else pair
 
     def _pair(self, row: Row) -> Pair:
         value = row.value
@@ -170,6 +169,12 @@ def whole(tokens: Tokens) -> Tokens:
     return tokens._replace(learnt=[False] + [True] * (len(tokens.ids) - 1))
 
 
+def key(*answers: Tokens) -> int:
+    """A name of these tokens, which an example has whatever row it came from."""
+    parts = (np.asarray(one.ids, np.uint32).tobytes() for one in answers)
+    return int.from_bytes(blake2b(b"".join(blake2b(part).digest() for part in parts), digest_size=8).digest())
+
+
 def made(make: Callable[[Row], T], rows: Rows, numbers: Iterable[int]) -> Iterator[tuple[int, T]]:
     """What rows become, by number, without those that are bad: the loop meets them too, and tells."""
     for row in rows.only(numbers):
@@ -198,34 +203,32 @@ class Judgements:
     def __init__(self, model: Any, options: TuneOptions) -> None:
         self.answers = Answers(model, options)
         self.beta = BETA if options.beta is None else options.beta
-        self.reference = array("d")
-        self.before = array("q")  # of each row, the one whose answer strays to it
-        self.rows: Rows | None = None
+        self.reference: dict[int, tuple[float, float]] = {}  # by `key` of an answer, and so
+        self.before: dict[int, tuple[Rows, int]] = {}  # the row whose answer strays to it
 
     def prepare(self, rows: Rows, numbers: Sequence[int]) -> None:
         """What the untouched network says of each row's answer, and of the one that strays to it."""
-        good = [i for i, _ in made(self.example, rows, sorted(numbers))]
-        self.rows, self.before = rows, array("q", [-1]) * len(rows)
-        for i, before in zip(good, [*good[-1:], *good], strict=False):
-            self.before[i] = before
-        self.reference = array("d", [nan]) * (2 * len(rows))
+        good = [(i, key(example.answer)) for i, example in made(self.example, rows, numbers)]
+        for (before, _), (_, name) in zip([*good[-1:], *good], good, strict=False):
+            self.before[name] = rows, before
         for chunk in cut(good, lambda _: 1, CHUNK):
-            examples = [self.example(rows[i]) for i in chunk]
+            examples = [self.example(rows[i]) for i, _ in chunk]
             found = self.answers.said([one for e in examples for one in (e.answer, e.stray or e.answer)])
-            for i, both in zip(chunk, zip(found[::2], found[1::2], strict=True), strict=True):
-                self.reference[2 * i : 2 * i + 2] = array("d", both)
+            for (_, name), both in zip(chunk, zip(found[::2], found[1::2], strict=True), strict=True):
+                self.reference[name] = both
 
     def example(self, row: Row) -> Judgement:
         value = row.value
         if not isinstance(value, Judged):
             raise RowFault(row.where, f"it is a {type(value).__name__}; expected an answer, and whether it is good")
         found = Judgement(self.answers.tokens(row, value.prompt, value.completion), value.good)
-        if self.rows is None or self.before[row.number] < 0:
+        name = key(found.answer)
+        if name not in self.before:
             return found
-        other = self.rows[self.before[row.number]].value
+        rows, before = self.before[name]
+        other = rows[before].value
         assert isinstance(other, Judged)
-        both = self.reference[2 * row.number : 2 * row.number + 2]
-        return found._replace(stray=self._stray(row, value, other), reference=(both[0], both[1]))
+        return found._replace(stray=self._stray(row, value, other), reference=self.reference.get(name, found.reference))
 
     def _stray(self, row: Row, value: Judged, other: Judged) -> Tokens | None:
         try:
