@@ -119,7 +119,20 @@ class Rewarded:
         turn = step // self.options.updates
         if self.kept[0] == turn:
             return self.kept[1]
-        groups = self.write(batch, self.options.samples, str(turn))
+        rank, world = place_in_world()
+        mine, self.noted = self._sampled(batch[rank::world], str(turn)) if batch[rank::world] else ([], {})
+        if world > 1:  # each process writes for its prompts, and all learn from all
+            every: list[Any] = [None] * world
+            torch.distributed.all_gather_object(every, (mine, self.noted))
+            mine = [one for answers, _ in every for one in answers]
+            told = [noted for _, noted in every if noted]
+            self.noted = {name: sum(noted[name] for noted in told) / len(told) for name in told[0]}
+        self.kept = turn, mine
+        return mine
+
+    def _sampled(self, batch: Sequence[Asked], turn: str) -> tuple[list[Answered], dict[str, float]]:
+        """Answers to some prompts, judged, and what is to be noted of them."""
+        groups = self.write(batch, self.options.samples, turn)
         rewards = torch.tensor([self.judge(one, group) for one, group in zip(batch, groups, strict=True)])
         gains = advantages(rewards.double(), self.name != "dr-grpo")
         found = [
@@ -133,14 +146,12 @@ class Rewarded:
             with switched_off(self.model.network):
                 found = [one._replace(reference=log_p) for one, log_p in zip(found, self.said(found), strict=True)]
         answers = [answer for group in groups for answer in group]
-        self.noted = {
+        return found, {
             "reward": float(rewards.mean()),
             "deviation": float(rewards.std(1).mean()),
             "length": sum(len(answer.tokens) for answer in answers) / len(answers),
             "ended": sum(answer.ended for answer in answers) / len(answers),
         }
-        self.kept = turn, found
-        return found
 
     def judge(self, one: Asked, group: Sequence[Written]) -> list[float]:
         return judged(self.reward, one.where, one.prompt, [answer.text for answer in group], one.columns)
@@ -220,6 +231,13 @@ class Rewarded:
         groups = self.write(part, 1, "held out")
         total = sum(self.judge(one, group)[0] for one, group in zip(part, groups, strict=True))
         return {"loss": (-total, float(len(part))), "reward": (total, float(len(part)))}
+
+
+def place_in_world() -> tuple[int, int]:
+    """Which of how many processes this is."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
 
 
 def length(answer: Answered) -> int:
