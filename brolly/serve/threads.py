@@ -30,4 +30,5 @@ async def in_turn(work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T
     context = contextvars.copy_context()
     doing = loop.run_in_executor(_threads, lambda: context.run(work, *args, **options))
     doing.add_done_callback(lambda _: gate.release())
+    doing.add_done_callback(lambda done: done.cancelled() or done.exception())  # which nobody looks at who has left
     return await asyncio.shield(doing)  # a client who leaves does not end the work, and has no turn more before it ends

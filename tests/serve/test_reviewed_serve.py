@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,8 @@ import pytest
 pytest.importorskip("uvicorn")
 
 from brolly.engine.job import Job
+from brolly.errors import OptionError
+from brolly.serve import threads
 from brolly.serve.house import House
 from brolly.serve.server import LATE, server
 from brolly.serve.settings import Settings
@@ -72,6 +75,31 @@ def test_who_leaves_while_a_model_is_unloaded_does_not_end_its_closing() -> None
             assert house._closing, "who loads another model next waits until this one's memory is back"
             gate.set()
             await until(closed.is_set)
+
+    run(work())
+
+
+def test_what_fails_for_a_client_who_has_left_is_not_told_as_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_threads", ThreadPoolExecutor(1))  # so that what is asked next ends next
+    begun, gate = threading.Event(), threading.Event()
+
+    def fail() -> None:
+        begun.set()
+        assert gate.wait(20)
+        raise OptionError("a wrong body")
+
+    async def work() -> None:
+        told: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        asking = asyncio.create_task(threads.in_turn(fail))
+        await until(begun.is_set)
+        asking.cancel()
+        with suppress(asyncio.CancelledError):
+            await asking
+        gate.set()
+        await threads.in_turn(int)
+        gc.collect()
+        assert not told
 
     run(work())
 

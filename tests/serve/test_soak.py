@@ -24,8 +24,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """With room for some models and connections, and a short queue."""
     folder = tmp_path_factory.mktemp("soak")
     bounds = ("--memory", mixed.MEMORY, "--waiting", "16", "--connections", "300", "--body-time", "1s")
-    with serving(folder, *write(folder / "models"), *bounds) as found:
-        yield found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # else each thread of a pool has a team of torch's once it loads a model
+        with serving(folder, *write(folder / "models"), *bounds) as found:
+            yield found
 
 
 def test_mixed_traffic_leaves_nothing_behind(server: Server) -> None:

@@ -71,7 +71,7 @@ async def soak(
     """Traffic in rounds of so many seconds by so many clients; a rest behind each one, and a line about it."""
     traffic = Traffic(server.url, seed)
     await traffic.each(beside)
-    await asyncio.gather(*(traffic.tells() for _ in range(4 * beside)))  # so that there are as many threads as will be
+    await traffic.fill_pools(beside)
     await traffic.run(min(round, 5), beside)
     seen = Soak(await rest(server, traffic, [], "the beginning"))
     end = time.monotonic() + minutes * 60

@@ -13,6 +13,7 @@ import wave
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import httpx
@@ -71,6 +72,13 @@ TOOL = {"type": "function", "function": {"name": "look", "description": "Look it
 def chat(r: random.Random, **more: Any) -> Body:
     common = {"model": r.choice(WRITERS), "messages": talk(r), "max_tokens": r.randint(1, 48)}
     return "/v1/chat/completions", common | more
+
+
+def hard(r: random.Random, n: int) -> Body:
+    """What takes some time to read: a grammar that is not known yet."""
+    schema = {"type": "string", "pattern": f"^(fox{n}|hen){{1,400}}$"}
+    form = {"type": "json_schema", "json_schema": {"name": "fox", "schema": schema}}
+    return chat(r, model="mini-llm", response_format=form, max_tokens=1)
 
 
 def completion(r: random.Random, **more: Any) -> Body:
@@ -205,6 +213,12 @@ class Traffic:
                 await self.do(name, act)
 
         await asyncio.gather(*(work() for _ in range(beside)))
+
+    async def fill_pools(self, beside: int) -> None:
+        """So much at once of what threads of pools do that each pool has as many threads as it will have."""
+        await asyncio.gather(*(self.tells() for _ in range(4 * beside)))  # the loop's own
+        await asyncio.gather(*(self.ask("/metrics", "GET") for _ in range(beside)))  # routes without `async`
+        await asyncio.gather(*(self.whole(partial(hard, n=n)) for n in range(2 * beside)))  # readings
 
     async def do(self, name: str, act: Callable[[], Awaitable[None]]) -> None:
         try:
