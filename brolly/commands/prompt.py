@@ -140,7 +140,7 @@ def answer(args: argparse.Namespace) -> int:
     try:
         with bar(total, "row", quiet=total is not None and total < 2) as progress:
             progress.update(done)
-            found = prompt.stream(model, _noted(rows, kept), **_how(args, model))
+            found = prompt.stream(model, _placed(prompt, args.rows, _noted(rows, kept)), **_how(args, model))
             for number, result in enumerate(found, done + 1):
                 row = {"row": number, "by": by, "input": _plain(kept.pop(0)), **_told(prompt, result)}
                 n_good, n_cached = n_good + (result.error is None), n_cached + result.cached
@@ -184,7 +184,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
     prompt = _prompt(args)
     prompts = [prompt] + ([Prompt.load(args.compare)] if args.compare else [])
-    rows = [_good(row) for row in _file(args.rows)[1]]
+    rows = [_good(row) for row in _placed(prompt, args.rows, _file(args.rows)[1])]
     name, measure = measure_of(args.measure, prompt)
     cases = [cases_of(one, rows) for one in prompts]
     model = _model(args, prompt)
@@ -228,7 +228,7 @@ def tune(args: argparse.Namespace) -> int:
     out = Path(args.out).expanduser() if args.out else path.with_name(f"{_stem(path)}.v{prompt.version + 1}.toml")
     if out.suffix != ".toml" or not out.parent.is_dir():
         raise OptionError(f"{out} must end in .toml, and its folder must be there.")
-    rows = [_good(row) for row in _file(args.rows)[1]]
+    rows = [_good(row) for row in _placed(prompt, args.rows, _file(args.rows)[1])]
     model = _model(args, prompt)
     with bar(args.budget, "answer", what="tuning") as progress:
         found = prompt.tune(
@@ -327,6 +327,17 @@ def _file(name: str) -> tuple[int | None, Iterator[Any]]:
                     yield fault
 
     return None, lines()
+
+
+def _placed(prompt: Any, file: str | None, rows: Iterable[Any]) -> Iterator[Any]:
+    """Rows whose pictures' paths are relative to the rows' own file, where there is such a picture."""
+    names = [v.name for v in prompt.variables if v.type == "image"]
+    base = Path(file).expanduser().parent if file and file != "-" else Path()
+    for row in rows:
+        if names and not isinstance(row, Exception):
+            there = {n: str(base / str(row[n])) for n in names if row.get(n) and (base / str(row[n])).is_file()}
+            row = {**row, **there}
+        yield row
 
 
 def _good(row: Any) -> Any:

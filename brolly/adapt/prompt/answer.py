@@ -94,6 +94,8 @@ class Answer:
             if not re.fullmatch(NUMBERS[self.type], text):
                 raise OptionError(f"{text!r:.80} is no answer; expected a {self.type}.")
             return int(text) if self.type == "integer" else float(text)
+        if self.regex and self.fits(text) is False:
+            raise OptionError(f"{text!r:.80} is no answer; expected what {self.regex!r:.80} matches.")
         if self.schema is None:
             return text
         try:
@@ -101,6 +103,13 @@ class Answer:
         except (ValueError, RecursionError) as error:
             raise OptionError(f"{text!r:.120} is no JSON ({error}).") from None
         return found if self.kind is None else instance_of(self.kind, found)
+
+    def fits(self, text: str) -> bool | None:
+        """Whether the regex matches a text; None where it is in a notation that Python does not read."""
+        try:
+            return bool(re.fullmatch(self.regex, text))
+        except re.error:
+            return None
 
     def table(self) -> dict[str, Any]:
         """As a file has it."""

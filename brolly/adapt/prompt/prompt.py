@@ -12,7 +12,7 @@ from typing import Any
 
 from brolly.adapt.prompt.answer import Answer, answer_of
 from brolly.adapt.prompt.shapes import plain_of
-from brolly.adapt.prompt.variables import Variable, check_fields, variables_of
+from brolly.adapt.prompt.variables import NAME, Variable, check_fields, variables_of
 from brolly.errors import OptionError, RecipeError
 
 KINDS = ("write", "classify")
@@ -72,7 +72,7 @@ class Prompt:
     examples: Any = ()
     input: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    select: Select = Select()
+    select: Any = Select()
     name: str = "prompt"
     kind: str = "write"
     templates: Sequence[str] = ()
@@ -93,9 +93,13 @@ class Prompt:
         if type(self.version) is not int or self.version < 1:
             raise OptionError(f"version is {self.version!r:.40}; expected a whole number from 1 on.")
         put(self, "answer", answer_of(self.answer))
+        if isinstance(self.select, Mapping):
+            put(self, "select", Select(**self.select))
         put(self, "variables", variables_of(self.variables, self.input, self.kind))
         if any(v.name == self.answer.name for v in self.variables):
             raise OptionError(f"{self.answer.name!r} names a variable and the answer; set [answer] name to another.")
+        if self.answer.name in ("row", "by", "input", "error") or not NAME.fullmatch(self.answer.name):
+            raise OptionError(f"the answer is called {self.answer.name!r:.40}; expected another name, without blanks.")
         check_fields(self.input or "", self.variables)
         put(self, "examples", tuple(map(self._example, self.examples)))
         if isinstance(self.templates, str) or not all(isinstance(t, str) for t in self.templates):

@@ -76,6 +76,8 @@ class Asking:
         if reason == "length" and not answer.free:
             most = self.options["max_tokens"]
             try:  # the last token may have made it whole
+                if answer.regex and not answer.fits(text.strip()):
+                    raise OptionError("it cannot be told")
                 return answer.read(text)
             except OptionError:
                 raise OptionError(

@@ -67,9 +67,9 @@ class Variable:
 
     def table(self) -> Any:
         """As a file has it: the type's name, or a table where there is more to say."""
-        more = {"default": self.default, "choice": list(self.choice), "bare": self.bare}
-        kept = {name: value for name, value in more.items() if value not in (None, [], False) or (
-            name == "default" and value is False)}  # fmt: skip
+        kept = {} if self.default is None else {"default": self.default}
+        kept |= {"choice": list(self.choice)} if self.choice else {}
+        kept |= {"bare": True} if self.bare else {}
         return {"type": self.type, **kept} if kept else self.type
 
 
