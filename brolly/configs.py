@@ -261,7 +261,7 @@ class PoolConfig(NamedTuple):
 class HeadConfig(NamedTuple):
     """A classifier of a text or a pair: pooled by `mode`, a layer with `act` (none where empty), then the `labels`.
 
-    `sigmoid` brings a judge's score into 0 to 1.
+    One label is a judge's score. `sigmoid` brings that, or each label by itself, into 0 to 1.
     """
 
     labels: tuple[str, ...]
@@ -300,9 +300,14 @@ class TextEncoderConfig(NamedTuple):
         return self.head is not None and self.head.sigmoid
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """Those of a classifier; a judge has none."""
+        return self.head.labels if self.head and len(self.head.labels) > 1 else ()
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         if self.head:
-            return ("rerank",)
+            return ("classify",) if self.labels else ("rerank",)
         return ("embed", "rerank") if self.pool.late else ("embed",)
 
 

@@ -37,7 +37,7 @@ from brolly.media.image import Preprocess, load_preprocess
 from brolly.media.text import Prompts, Tokenizer, load_tokenizer, prompts_of
 from brolly.media.text.answers import AnswerFormat, format_of
 from brolly.tasks.ask import ask
-from brolly.tasks.classify import check_labels, classify, label_vectors
+from brolly.tasks.classify import check_labels, classify, classify_texts, label_vectors
 from brolly.tasks.embed import embed, similarities
 from brolly.tasks.embed import gather as gather_vectors
 from brolly.tasks.generate import gather, stream
@@ -285,7 +285,8 @@ class Model:
         """The likeliest `labels` of an image, or a list of them for a list; a str is a path.
 
         Each label is put into every one of the `templates` ("a photo of a {}."). A network with a classifier of its
-        own takes no labels. Raises ContextTooLong at a label longer than the model reads.
+        own takes no labels; that of an encoder of texts takes texts. Raises ContextTooLong at a label longer than the
+        model reads.
         """
         found = list(self.stream_classify(many(images), labels, templates=templates, top=top, batch_size=batch_size))
         for one in found:
@@ -303,6 +304,10 @@ class Model:
         own = getattr(self.network.config, "labels", ())
         if own and (labels is not None or templates is not None):
             raise OptionError(f"{self.card.header.path} tells its own {len(own):,} labels apart; give it none.")
+        if own and hasattr(self.network, "scores"):
+            if odd := next((one for one in images if not isinstance(one, str)), None):
+                raise OptionError(f"{self.card.header.path} labels texts; a {type(odd).__name__} was given.")
+            return classify_texts(self, images, top, batch_size)
         if own:
             return classify(self, images, own, None, top, batch_size)
         if labels is None:

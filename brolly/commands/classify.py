@@ -1,4 +1,4 @@
-"""`brolly classify`: the likeliest labels of an image as bars, of many as a table, or as JSON."""
+"""`brolly classify`: the likeliest labels of an image or a text as bars, of many as a table, or as JSON."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import sys
 from typing import Any
 
 from brolly.commands.flags import MODEL, add_loading, add_options, given, open_model
-from brolly.commands.inputs import Errors, images_in, lines_of
-from brolly.errors import OptionError
+from brolly.commands.inputs import Errors, images_in, inputs, lines_of
+from brolly.errors import NotFound, OptionError
 
 WIDTH = 24  # of a bar
 EXAMPLES = """examples:
   brolly classify org/clip photo.jpg --labels "cat,dog,truck"
   brolly classify org/clip ./photos --labels-file labels.txt --templates templates.txt --top 3
   brolly classify org/dinov2-with-a-head photo.jpg          by the labels that it was trained on
+  brolly classify org/bert-with-a-head "What a day!"        a text, by its own labels; - for a text a line of stdin
 
 exit code: 0 done, 1 some images failed (they are listed, the others are done), 2 nothing could be done
 """
@@ -26,7 +27,10 @@ def flags(command: argparse.ArgumentParser) -> None:
 
     command.formatter_class, command.epilog = argparse.RawDescriptionHelpFormatter, EXAMPLES
     command.add_argument("model", help=MODEL)
-    command.add_argument("inputs", nargs="*", metavar="IMAGE", help="images, patterns, folders; - for paths from stdin")
+    command.add_argument(
+        "inputs", nargs="*", metavar="INPUT",
+        help="images, patterns, folders, - for paths from stdin; texts and their files where the model labels texts",
+    )  # fmt: skip
     labels = command.add_mutually_exclusive_group()
     labels.add_argument("--labels", metavar="A,B,…", help="what may be seen, between commas")
     labels.add_argument("--labels-file", metavar="FILE", help="the same, one a line")
@@ -45,13 +49,24 @@ def run(args: argparse.Namespace) -> int:
     templates = lines_of(args.templates, "templates") if args.templates else None
     if not args.inputs:
         raise OptionError("there is no image; name a file or a folder.")
-    paths = images_in(args.inputs)
+    missing: NotFound | None = None
+    paths: list[Any] = []
+    try:
+        paths = images_in(args.inputs)
+    except NotFound as error:  # perhaps it is a text
+        missing = error
     model, errors = open_model(args), Errors()
+    given_in = paths
+    if hasattr(model.network, "scores") and getattr(model.network.config, "labels", ()):
+        every = inputs(args.inputs)
+        paths, given_in = [one.name for one in every], [one.value() for one in every]
+    elif missing:
+        raise missing
     options.setdefault("top", 5 if len(paths) == 1 or args.json else 1)
     width = min(max(len(str(path)) for path in paths), 60)
     rows: list[dict[str, Any]] = []
-    with bar(len(paths), "image", quiet=len(paths) < 2) as progress:
-        found = model.stream_classify(paths, labels, templates=templates, **options)
+    with bar(len(paths), "input", quiet=len(paths) < 2) as progress:
+        found = model.stream_classify(given_in, labels, templates=templates, **options)
         for path, result in zip(paths, found, strict=True):
             progress.update(1)
             if isinstance(result, Exception):

@@ -45,4 +45,4 @@ def match(header: Header) -> bool:
     return encoders.is_hugging_face(header, ("bert",), QUERY) or gguf_encoders.matches(header, "bert")
 
 
-FAMILY = Family("BERT", match, config, names, ("embed", "rerank"))
+FAMILY = Family("BERT", match, config, names, ("embed", "rerank", "classify"))

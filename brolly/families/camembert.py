@@ -10,4 +10,4 @@ def match(header: Header) -> bool:
     return encoders.is_hugging_face(header, ("camembert",), bert.QUERY)
 
 
-FAMILY = Family("CamemBERT", match, roberta.config, roberta.names, ("embed", "rerank"))
+FAMILY = Family("CamemBERT", match, roberta.config, roberta.names, ("embed", "rerank", "classify"))

@@ -35,4 +35,4 @@ def match(header: Header) -> bool:
     return encoders.is_hugging_face(header, ("distilbert",), "transformer.layer.0.attention.q_lin.weight")
 
 
-FAMILY = Family("DistilBERT", match, config, names, ("embed", "rerank"))
+FAMILY = Family("DistilBERT", match, config, names, ("embed", "rerank", "classify"))

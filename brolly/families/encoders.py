@@ -195,9 +195,7 @@ def head(header: Header, found: Shapes, **more: Any) -> HeadConfig | None:
     if "head.out.weight" not in found:
         return None
     if (n_labels := found["head.out.weight"][0]) != 1:
-        raise CheckpointError(
-            f"{header.path} tells {n_labels} labels apart; of classifiers of texts, judges of one run."
-        )
+        return classifier(header, n_labels, **more)
     said = header.config.get("sentence_transformers")
     act = said.get("activation_fn") if isinstance(said, dict) else None
     act = act or header.config.get("sbert_ce_default_activation_function") or "Sigmoid"
@@ -206,6 +204,21 @@ def head(header: Header, found: Shapes, **more: Any) -> HeadConfig | None:
         raise CheckpointError(f"{header.path}: scores pass through {act!r:.80}; expected Sigmoid or Identity.")
     labels = towers.labels_of(header, n_labels)
     return HeadConfig(labels, sigmoid=kind == "Sigmoid", **more)
+
+
+def classifier(header: Header, n_labels: int, **more: Any) -> HeadConfig:
+    """A head of several labels: of a text one is true, or each by itself."""
+    kinds = header.config.get("architectures")
+    if isinstance(kinds, list) and any(isinstance(kind, str) and "Token" in kind for kind in kinds):
+        raise CheckpointError(
+            f"{header.path} tells {n_labels} labels of each token apart; of classifiers, those of whole texts run."
+        )
+    problem = header.config.get("problem_type")
+    if problem not in (None, "single_label_classification", "multi_label_classification"):
+        raise CheckpointError(
+            f"{header.path}: problem_type is {problem!r:.60} with {n_labels} outputs; expected a classification."
+        )
+    return HeadConfig(towers.labels_of(header, n_labels), sigmoid=problem == "multi_label_classification", **more)
 
 
 def stack(header: Header, found: Shapes, n_heads: int, act: Any, norm_eps: float, **more: Any) -> StackConfig:

@@ -47,4 +47,4 @@ def match(header: Header) -> bool:
     return any(encoders.is_hugging_face(header, ("new", "gte"), name) for name in gte)
 
 
-FAMILY = Family("GTE", match, config, names, ("embed", "rerank"))
+FAMILY = Family("GTE", match, config, names, ("embed", "rerank", "classify"))

@@ -82,4 +82,4 @@ def match(header: Header) -> bool:
     return encoders.is_hugging_face(header, ("modernbert",), "layers.0.attn.Wqkv.weight")
 
 
-FAMILY = Family("ModernBERT", match, config, names, ("embed", "rerank"))
+FAMILY = Family("ModernBERT", match, config, names, ("embed", "rerank", "classify"))

@@ -32,4 +32,4 @@ def match(header: Header) -> bool:
     return encoders.is_hugging_face(header, ("mpnet",), "encoder.layer.0.attention.attn.q.weight")
 
 
-FAMILY = Family("MPNet", match, config, names, ("embed", "rerank"))
+FAMILY = Family("MPNet", match, config, names, ("embed", "rerank", "classify"))

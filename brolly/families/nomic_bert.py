@@ -55,4 +55,4 @@ def match(header: Header) -> bool:
     return hugging_face or gguf_encoders.matches(header, "nomic-bert")
 
 
-FAMILY = Family("Nomic Embed", match, config, names, ("embed", "rerank"))
+FAMILY = Family("Nomic Embed", match, config, names, ("embed", "rerank", "classify"))

@@ -36,4 +36,4 @@ def match(header: Header) -> bool:
     return encoders.is_hugging_face(header, ("roberta",), bert.QUERY)
 
 
-FAMILY = Family("RoBERTa", match, config, names, ("embed", "rerank"))
+FAMILY = Family("RoBERTa", match, config, names, ("embed", "rerank", "classify"))

@@ -10,4 +10,4 @@ def match(header: Header) -> bool:
     return encoders.is_hugging_face(header, ("xlm-roberta",), bert.QUERY)
 
 
-FAMILY = Family("XLM-RoBERTa", match, roberta.config, roberta.names, ("embed", "rerank"))
+FAMILY = Family("XLM-RoBERTa", match, roberta.config, roberta.names, ("embed", "rerank", "classify"))

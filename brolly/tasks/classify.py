@@ -1,15 +1,17 @@
-"""Labels for pictures: by their likeness to texts (Radford et al. 2021), or by the classifier that a network has."""
+"""Labels for pictures and texts: by likeness (Radford et al. 2021), or by the classifier that a network has."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from brolly.errors import BrollyError, OptionError
+from brolly.layers.transformer import Spans
 from brolly.tasks.embed import Encoder, broken, embed_rows, read_texts, see
 from brolly.verbs import Classification
 
@@ -31,6 +33,25 @@ def classify(
             yield broken(model)
         else:
             yield ranked(labels, row, row.softmax(-1) if texts is None else network.probabilities(row), top)
+
+
+def classify_texts(
+    model: Encoder, texts: Sequence[str], top: int | None, batch_size: int
+) -> Iterator[Classification | BrollyError]:
+    """The labels of each text by the network's own classifier, or its error, in order; what is too long is cut."""
+    config: Any = model.network.config
+    rows, errors = read_texts(model, dict(enumerate(texts)), truncate=True)
+    found: dict[int, Classification | BrollyError] = dict(errors)
+    order = sorted(rows, key=lambda i: -len(rows[i]))
+    for start in range(0, len(order), batch_size):
+        places = order[start : start + batch_size]
+        ids = torch.tensor([token for i in places for token in rows[i]], device=model.device)
+        with torch.inference_mode():
+            logits = model.network.scores(ids, Spans([len(rows[i]) for i in places], model.device)).float()
+        shares = logits.sigmoid() if config.sigmoid else logits.softmax(-1)
+        for i, row, share in zip(places, logits, shares, strict=True):
+            found[i] = ranked(config.labels, row, share, top) if row.isfinite().all() else broken(model)
+    return (found[i] for i in range(len(texts)))
 
 
 def ranked(labels: Sequence[str], logits: Tensor, probabilities: Tensor, top: int | None) -> Classification:

@@ -312,13 +312,47 @@ def test_cross_encoder_scores_as_sentence_transformers_does(tmp_path: Path, act:
     assert [one.document for one in model.rerank("the", DOCUMENTS, top=2)] and model.rerank("the", []) == []
 
 
-@pytest.mark.parametrize("kind", ["BertForSequenceClassification", "BertForTokenClassification"])
-def test_classifiers_of_several_labels_are_told_and_not_run(tmp_path: Path, kind: str) -> None:
-    bert(tmp_path, kind, num_labels=3)
+@pytest.mark.parametrize("family", ["BERT", "ModernBERT", "DistilBERT"])
+def test_classifiers_of_tokens_are_told_and_not_run(tmp_path: Path, family: str) -> None:
+    reference(family, "ForTokenClassification", num_labels=3).save_pretrained(tmp_path)
     told = examine(tmp_path)
-    assert told.verbs == () and "3 labels apart" in told.verbs_why
-    with pytest.raises(CheckpointError, match="3 labels apart"):
-        load(tmp_path)
+    assert told.verbs == () and "3 labels of each token" in told.verbs_why
+
+
+@pytest.mark.parametrize("family", ["BERT", "RoBERTa", "MPNet", "DistilBERT", "ModernBERT"])
+def test_classifier_of_texts_equals_transformers(tmp_path: Path, family: str) -> None:
+    model = reference(family, "ForSequenceClassification", num_labels=3)
+    model.save_pretrained(tmp_path)
+    ids = [[5, 6, 7, 8], [9, 10], [11, 12, 13]]
+    with torch.inference_mode():
+        theirs = torch.cat([model(torch.tensor([row])).logits for row in ids])
+    found = load(tmp_path, dtype="float32")
+    assert found.card.verbs == ("classify",) and found.network.config.labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+    with torch.inference_mode():
+        mine = found.network.scores(*row(ids))
+    assert (mine - theirs).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("problem", [None, "multi_label_classification"])
+def test_texts_are_labelled(tmp_path: Path, problem: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = {0: "cats", 1: "dogs", 2: "others"}
+    bert(tmp_path, "BertForSequenceClassification", num_labels=3, id2label=labels, problem_type=problem)
+    model = load(tmp_path, dtype="float32")
+    theirs = T.pipeline("text-classification", str(tmp_path), device="cpu", top_k=None)
+    texts = ["the dog", "cat", "a b c: the dogging!"]
+    for text, mine in zip(texts, model.classify(texts), strict=True):
+        told = {one["label"]: one["score"] for one in theirs([text])[0]}
+        assert max(abs(told[name] - p) for name, p in zip(mine.labels, mine.probabilities, strict=True)) < 1e-4
+        assert mine.label == max(told, key=lambda name: told[name]) and len(mine.labels) == 3
+    assert model.classify("the dog", top=1).labels == (model.classify("the dog").label,)
+    for given, message in ((Path("x.png"), "labels texts; a"), ("x", "give it none")):
+        with pytest.raises(OptionError, match=message):
+            model.classify(given, ["a"] if given == "x" else None)
+    (tmp_path / "note.txt").write_text("cat")
+    assert main(["classify", str(tmp_path), "the dog", str(tmp_path / "note.txt"), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)["data"]
+    assert [row["input"] for row in said] == ["the dog", str(tmp_path / "note.txt")]
+    assert said[1]["labels"][0]["label"] == model.classify("cat").label
 
 
 def test_documents_are_ranked_on_the_command_line(

@@ -1,4 +1,4 @@
-"""Pictures and labels → labels by falling probability: brolly's own words, as no dialect has any for it."""
+"""Pictures or texts, and labels → labels by falling probability: brolly's own words, as no dialect has any for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from brolly.serve.wire.embeddings import ImagePart
 class ClassifyRequest(Open):
     model: str
     input: str | ImagePart | list[str | ImagePart] = Field(
-        description="One picture or several: data: or http(s) URLs, or image_url parts."
+        description="One or several pictures: data: or http(s) URLs, or image_url parts; or texts, where the model labels texts."
     )
     labels: list[str] | None = Field(
         None, description="Any texts; left out for a network with a classifier of its own."

@@ -1,4 +1,4 @@
-"""Labels for pictures, by falling probability. Requests with the same labels that come together are one batch."""
+"""Labels for pictures and texts, by falling probability. Requests with the same labels that come together are a batch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from uuid import uuid4
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from brolly.configs import TextEncoderConfig
 from brolly.serve.app import house
 from brolly.serve.errors import Refused
 from brolly.serve.provenance import provenance
@@ -17,6 +18,7 @@ from brolly.serve.tell import reply
 from brolly.serve.turns import turns
 from brolly.serve.wire.classify import ClassifyAnswer, ClassifyRequest
 from brolly.serve.wire.common import ERRORS
+from brolly.serve.wire.embeddings import ImagePart
 from brolly.serve.words.embeddings import MOST, Pictures
 from brolly.verbs import Classification
 
@@ -26,16 +28,15 @@ router = APIRouter(tags=["classify"])
 @router.post("/v1/classify", response_model=ClassifyAnswer, responses=ERRORS)
 @router.post("/classify", response_model=ClassifyAnswer, responses=ERRORS, operation_id="classify_as_vllm")
 async def classify(request: Request, body: ClassifyRequest) -> Response:
-    """The likeliest labels of each picture."""
+    """The likeliest labels of each picture, or of each text."""
     return await unless_left(request, classified(request, body))
 
 
 async def classified(request: Request, body: ClassifyRequest) -> Response:
     given = body.input if isinstance(body.input, list) else [body.input]
     if not 0 < len(given) <= MOST:
-        raise Refused(f"input has {len(given)} pictures; expected 1 to {MOST}.", param="input")
-    pictures = Pictures(request.app.state.settings)
-    images = [await pictures.read(one) for one in given]
+        raise Refused(f"input has {len(given)} items; expected 1 to {MOST}.", param="input")
+    images = await read(request, body.model, given)
     async with house(request).use(body.model, "classify") as use:
         model, headers = use.model, provenance(use).headers
 
@@ -56,3 +57,16 @@ async def classified(request: Request, body: ClassifyRequest) -> Response:
     ]  # fmt: skip
     answer = {"id": f"classify-{uuid4().hex}", "object": "list", "created": int(time.time()), "model": body.model}
     return reply({**answer, "data": rows}, headers)
+
+
+async def read(request: Request, model: str, given: list[ImagePart | str]) -> list[bytes | str]:
+    """The pictures that parts stand for; of a model that labels texts, the texts. Raises Refused."""
+    inside = house(request)
+    card = await inside.read(inside.find(model)[0])
+    if isinstance(card.recognised.config, TextEncoderConfig):
+        texts = [one for one in given if isinstance(one, str)]
+        if len(texts) < len(given):
+            raise Refused(f"{model} labels texts; input holds a picture.", param="input")
+        return [*texts]
+    pictures = Pictures(request.app.state.settings)
+    return [await pictures.read(one) for one in given]
