@@ -1,4 +1,4 @@
-"""Labels for pictures and texts, by falling probability. Requests with the same labels that come together are a batch."""
+"""Labels for pictures and texts, by falling probability. Requests with the same labels are one batch."""
 
 from __future__ import annotations
 
