@@ -13,7 +13,7 @@ from brolly.serve.wire.embeddings import ImagePart
 class ClassifyRequest(Open):
     model: str
     input: str | ImagePart | list[str | ImagePart] = Field(
-        description="One or several pictures: data: or http(s) URLs, image_url parts; or texts, if the model labels those."
+        description="Pictures: data: or http(s) URLs, image_url parts; or texts, if the model labels those."
     )
     labels: list[str] | None = Field(
         None, description="Any texts; left out for a network with a classifier of its own."
