@@ -53,7 +53,8 @@ def flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", metavar="DIR", help="a folder for rows.jsonl, report.json and plot.svg")
     command.add_argument("--resume", action="store_true", help="go on in --out where it was stopped")
     command.add_argument("--json", action="store_true", help="print one JSON object")
-    command.add_argument("--harness", metavar="TASKS", help="tasks of lm-evaluation-harness, between commas")
+    command.add_argument("--harness", metavar="TASKS", help="tasks of lm-evaluation-harness, or its YAML files")
+    command.add_argument("--chat", action="store_true", help="put the harness's prompts into the chat template")
     add_loading(command)
     add_options(command, GenerateOptions)
 
@@ -142,7 +143,7 @@ def harness(args: argparse.Namespace, options: Mapping[str, Any]) -> int:
     model = open_model(args)
     if args.adapter:
         model = model.with_adapter(adapter_folder(args))
-    found = run_tasks(model, names, limit=args.limit, options=options)
+    found = run_tasks(model, names, limit=args.limit, options=options, chat=args.chat)
     print(
         json.dumps(found, ensure_ascii=False, default=str) if args.json else told(found),
         end="" if not args.json else "\n",

@@ -45,12 +45,12 @@ class Writing:
         self.notes: list[str] = []
         self.choices = choices = self._choices(rows) if generate else None
         self.statistics: tuple[Statistic, ...] = SCORES
-        if generate and choices:
+        if choices:
             self.statistics += (Ratio("accuracy", "exact"), MacroF1())
             self.notes.append(f"accuracy: what is written is one of {len(choices)} answers, and the right one")
-        elif generate:
+        elif self.generate:
             self.statistics += (Ratio("exact match", "exact"), Ratio("F1", "f1"))
-        if generate:
+        if self.generate:
             self.notes.append(
                 "written by the likeliest token" if not options.get("temperature") else "written by chance"
             )
@@ -203,7 +203,8 @@ class Choosing:
     statistics: tuple[Statistic, ...] = (Ratio("accuracy", "exact"), MacroF1())
 
     def __init__(self, model: Any, labels: Sequence[str], options: Mapping[str, Any]) -> None:
-        self.model, self.options = model, {"temperature": 0.0, "repetition_penalty": 1.0, **options, "choice": labels}
+        self.model, self.labels = model, labels
+        self.options = {"temperature": 0.0, "repetition_penalty": 1.0, **options}
         self.notes = [f"the model writes one of {len(labels):,} labels behind the text"]
 
     def records(self, rows: Iterator[Row]) -> Iterator[Record]:
@@ -212,8 +213,11 @@ class Choosing:
             errors: dict[int, str] = {}
             for i, row in enumerate(batch):
                 assert isinstance(row.value, Labelled) and isinstance(row.value.input, str)
+                text = row.value.input
+                blank = "" if text[-1:].isspace() else " "  # as words follow one another in running text
+                choice = [blank + label for label in self.labels]
                 try:
-                    jobs[i] = self.model.prepare(row.value.input, **self.options)
+                    jobs[i] = self.model.prepare(text, **self.options, choice=choice)
                 except BrollyError as error:
                     errors[i] = str(error)
             written = dict(zip(jobs, write_all(self.model.engine, list(jobs.values())), strict=True))

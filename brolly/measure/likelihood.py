@@ -61,7 +61,7 @@ class Likelihood:
         while told < len(ids):
             begin = max(0, told - self.context // 2) if told > 1 else 0
             window = ids[begin : begin + self.context]
-            total += self._told(window, told - begin)
+            total += self.tokens(window, told - begin)
             told = begin + len(window)
         return total
 
@@ -70,10 +70,11 @@ class Likelihood:
         ids = [*(before or self.start), *after]
         if len(ids) > self.context:
             raise ContextTooLong(f"it has {len(ids):,} tokens, and the model holds {self.context:,}")
-        found = self._told(ids, len(ids) - len(after))
+        found = self.tokens(ids, len(ids) - len(after))
         return Told(found.logprob, found.n_tokens, n_bytes, found.greedy)
 
-    def _told(self, ids: Sequence[int], first: int) -> Told:
+    def tokens(self, ids: Sequence[int], first: int) -> Told:
+        """Those from the `first` one on, each given all before it."""
         score = self.model.score(ids, top=1)
         own = [p for p in score.logprobs[first:] if p is not None]
         best = all(i in top for i, top in zip(score.tokens[first:], score.top[first:], strict=True))

@@ -120,8 +120,8 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def number(x: float) -> str:
-    """Four digits: 0.9312, 12.34, 12,345."""
-    return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.4g}" if abs(x) >= 1 else f"{x:.4f}"
+    """Some digits: 0.9312, 12.34, 12,345."""
+    return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.2f}" if abs(x) >= 10 else f"{x:.4f}"
 
 
 def signed(x: float) -> str:

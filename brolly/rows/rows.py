@@ -160,7 +160,7 @@ def open_rows(
     kinds = {column: _kind(column, values) for column, values in seen.items() if 2 * len(values) >= len(sample)}
     given = set((columns or {}).values())
     kinds |= {column: _kind(column, values) for column, values in seen.items() if column in given}
-    return Rows(store, name, find(kinds, kinds, name, shape, columns))
+    return Rows(store, name, find(kinds, seen.keys() - kinds, name, shape, columns))
 
 
 def _kind(name: str, values: Sequence[Any]) -> str:

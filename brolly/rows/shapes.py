@@ -79,13 +79,14 @@ class Found:
 
 
 def find(
-    names: Iterable[str], kinds: Mapping[str, str], source: str, shape: str | None, columns: Mapping[str, str] | None
+    kinds: Mapping[str, str], rare: Iterable[str], source: str, shape: str | None, columns: Mapping[str, str] | None
 ) -> Found:
-    """The one shape that columns of these names have. `kinds`: of a column "sound", "picture", "truth" or "text".
+    """The one shape that columns have. `kinds`: what each holds ("sound", "picture", "truth", "text" …); `rare`: those
+    that few rows have, which may only add to a shape, as tools do.
 
     `shape` and `columns` (role → name) settle what is open. Raises RecipeError with the choices.
     """
-    there, given = set(names), dict(columns or {})
+    there, seldom, given = set(kinds), set(rare), dict(columns or {})
     if shape is not None and shape not in SHAPES:
         raise RecipeError(f"{shape!r} is no shape of rows; there are {', '.join(sorted(SHAPES))}.")
     known = {role for form in FORMS for role in (*form.roles, *form.maybe) if shape in (None, form.shape)}
@@ -98,7 +99,7 @@ def find(
         raise RecipeError(f"{source} has no column {missing[0]!r}; it has {listed(there)}.")
     found: list[Found] = []
     for form in FORMS:
-        if shape in (None, form.shape) and (one := _filled(form, there, kinds, given)) and one not in found:
+        if shape in (None, form.shape) and (one := _filled(form, kinds, seldom, given)) and one not in found:
             found.append(one)
     shapes = {one.shape for one in found}
     found = [one for one in found if shape or not shapes & set(WITHIN.get(one.shape, ()))]
@@ -120,18 +121,19 @@ def find(
     raise RecipeError(f"{source} can be read in more than one way: {choices}. Say which by {how}.")
 
 
-def _filled(form: Form, there: set[str], kinds: Mapping[str, str], given: Mapping[str, str]) -> Found | None:
+def _filled(form: Form, kinds: Mapping[str, str], rare: set[str], given: Mapping[str, str]) -> Found | None:
     if given.keys() - form.roles.keys() - form.maybe.keys():
         return None
     taken: dict[str, str] = {}
     for role, aliases in (*form.roles.items(), *form.maybe.items()):
+        there = {*kinds, *rare} if role in form.maybe and role != "prompt" else {*kinds}
         free = [a for a in aliases if a in there and a not in taken.values() and a not in given.values()]
         name = given.get(role) or next((a for a in free if _fits(form.shape, role, kinds.get(a, ""))), None)
         if name:
             taken[role] = name
         elif role in form.roles:
             return None
-    own = tuple(sorted((n for n in there if NUMBERED.match(n)), key=lambda n: int(n.rpartition("_")[2])))
+    own = tuple(sorted((n for n in {*kinds, *rare} if NUMBERED.match(n)), key=lambda n: int(n.rpartition("_")[2])))
     return Found(
         form.shape, taken, own if form.shape == "pair" and "negatives" not in taken else (),
         form.shape == "label" and kinds.get(taken["input"]) == "picture",

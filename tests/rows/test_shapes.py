@@ -155,6 +155,8 @@ def test_columns_may_have_any_name_where_they_are_said() -> None:
 def test_a_column_that_few_rows_have_does_not_decide() -> None:
     rows = open_rows([{"text": "a"}, {"text": "b"}, {"text": "c", "label": "x"}])
     assert rows.shape == "text"
+    rows = open_rows([*[{"messages": [USER, YES]}] * 3, {"messages": [USER, YES], "tools": [TOOL]}])
+    assert rows[3].value == Conversation((USER, YES), (TOOL,)) and rows.columns["tools"] == "tools"
 
 
 def test_nothing_and_nothing_good_are_errors(tmp_path: Path) -> None:
