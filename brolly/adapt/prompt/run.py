@@ -101,6 +101,7 @@ def written(
     from brolly.adapt.prompt.prompt import Result
 
     asking = Asking(prompt, model, adapter)
+    model.prepare("a", **asking.options)  # a shape that is refused, a model that does not write: told before the rows
     if adapter is not None and str(adapter) not in model.adapters:
         model.add_adapter(str(adapter), adapter)  # what is wrong with it is told before the first row
     nearest = Nearest(prompt, embedder) if embedder is not None and prompt.select.by == "nearest" else None

@@ -47,7 +47,8 @@ LLAMA2 = (
 )
 VICUNA = (
     "{% for m in messages %}{% if m.role == 'system' %}{{ m.content }} {% elif m.role == 'user' %}USER: "
-    "{{ m.content }} {% else %}ASSISTANT: {{ m.content }}</s>{% endif %}{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+    "{{ m.content }} {% else %}ASSISTANT: {{ m.content }}</s>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 # what a family's four tokens are, its template, and a text that would forge a turn of its system
 FAMILIES = {
@@ -124,6 +125,9 @@ class Told:
 
     def prepare_chat(self, messages: list[dict[str, Any]], *, adapter: Any = None, **options: Any) -> Job:
         return Job(self.tokenizer.encode_chat(messages), GenerateOptions(**options))
+
+    def prepare(self, prompt: str, *, adapter: Any = None, **options: Any) -> Job:
+        return Job(self.tokenizer.encode(prompt), GenerateOptions(**options))
 
     def submit(self, job: Job, deliver: Callable[[Piece | BaseException], None]) -> Ticket:
         text = self.tokenizer.decode(job.prompt, skip_special=False)

@@ -287,6 +287,12 @@ def test_pictures_are_sorted_by_the_same_object() -> None:
     assert sum(found[0].probabilities.values()) == pytest.approx(1, abs=1e-3)
 
 
+def test_a_shape_that_cannot_be_kept_is_told_before_the_rows() -> None:
+    model = models.plain()
+    with pytest.raises(OptionError, match="refused"):
+        Prompt("x", {"type": "array", "uniqueItems": True}).map(model, ["a", "b"])
+
+
 def test_the_public_name_is_the_class() -> None:
     import brolly
 
