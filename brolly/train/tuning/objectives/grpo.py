@@ -207,7 +207,8 @@ class Rewarded:
         found = surrogate(log_p, old, gain, self.options.reach)
         if self.beta:
             reference = torch.cat([one.reference for one in part if one.reference is not None])
-            found = found + self.beta * divergence(log_p, reference)
+            # by the ratio, so that its gradient is the divergence's own (DeepSeek-V3.2, 2025)
+            found = found + self.beta * divergence(log_p, reference) * torch.exp(log_p - old)
         sums = torch.stack([tokens.sum() for tokens in found.split(lengths)])
         match self.name:
             case "grpo":
