@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
@@ -13,6 +14,7 @@ from fastapi import FastAPI, Request
 from brolly.errors import OptionError
 from brolly.serve.account import current
 from brolly.serve.errors import Refused
+from brolly.serve.files import Files
 from brolly.serve.settings import Settings
 from brolly.serve.store import Conversation, Store, Stored, state_folder
 
@@ -36,16 +38,32 @@ class Desk:
         self.settings = settings
         self.running: dict[str, Writing] = {}
         self._store: Store | None = None
+        self._files: Files | None = None
         self._opening = asyncio.Lock()
+
+    @property
+    def folder(self) -> Path:
+        """Where all that is kept lies."""
+        return self.settings.store or state_folder()
+
+    async def files(self) -> Files:
+        """What clients uploaded. Raises Refused where nothing can be kept."""
+        async with self._opening:
+            if self._files is None:
+                try:
+                    self._files = await asyncio.to_thread(Files, self.folder / "files", self.settings.files_bytes)
+                except OSError as error:
+                    log.error("%s", error)
+                    raise Refused("This server cannot keep files now.", 503, "server_error") from error
+        return self._files
 
     async def store(self) -> Store:
         """The store. Raises Refused where there can be none."""
         async with self._opening:
             if self._store is None:
-                folder = self.settings.store or state_folder()
                 limits = self.settings.store_bytes, self.settings.store_days
                 try:
-                    self._store = await asyncio.to_thread(Store, folder, *limits)
+                    self._store = await asyncio.to_thread(Store, self.folder, *limits)
                 except OptionError as error:
                     log.error("%s", error)
                     text = "This server cannot store responses now; set store to false."

@@ -38,5 +38,6 @@ class Settings:
     log_prompts: bool = False
     store: Path | None = None  # where stored responses lie; None: the user's state folder
     store_bytes: int = 1 << 30
+    files_bytes: int = 16 << 30  # of all that clients upload to be kept
     store_days: float = 30.0  # after its last use a stored response is forgotten
     shutdown_seconds: float = 30.0  # that running answers have when the server is told to stop
