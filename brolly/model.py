@@ -462,7 +462,8 @@ class Model:
         known = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
         advice: dict[str, Any] = {k: said[k] for k in known if type(said.get(k)) in (int, float)}
         if said.get("do_sample") is False or (said and "do_sample" not in said and "temperature" not in said):
-            advice = {k: v for k, v in advice.items() if k == "repetition_penalty"}
+            greedy = said.get("do_sample") is False and said.get("temperature") == 0  # what was tuned says both
+            advice = {k: v for k, v in advice.items() if k == "repetition_penalty" or (greedy and k == "temperature")}
         try:
             return replace(asked, **{k: v for k, v in advice.items() if getattr(asked, k) is None})
         except OptionError as error:

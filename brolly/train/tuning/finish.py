@@ -57,7 +57,12 @@ def write(run: Run, measures: Mapping[str, float]) -> None:
         defaults = run.student.defaults if run.lora is None else {}
         sampling = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
         kept = {k: v for k, v in defaults.items() if k not in sampling}
-        said = {**kept, "do_sample": False, "repetition_penalty": 1.0}  # what was learnt is what is likeliest
+        said = {
+            **kept,
+            "do_sample": False,
+            "temperature": 0.0,
+            "repetition_penalty": 1.0,
+        }  # what was learnt is what is likeliest
         write_whole(run.out / "generation_config.json", json.dumps(said, indent=1) + "\n")
 
 

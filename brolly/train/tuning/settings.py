@@ -13,5 +13,7 @@ def step_size(n_examples: int) -> int:
 
 
 def learning_rate(network: nn.Module, lora: Lora | None) -> float:
-    """AdamW's, for a network of so many channels."""
-    return 1e-3
+    """AdamW's, for a network of so many channels: wide ones want less."""
+    width = 256 / getattr(getattr(network, "config", None), "dim", 768)
+    found = 5e-4 * width if lora is None else 2e-3 * width**0.65
+    return float(f"{found:.1g}")
