@@ -8,6 +8,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from brolly.adapt.prompt import Prompt as Prompt
+    from brolly.adapt.retrieve import Answer as Answer
+    from brolly.adapt.retrieve import Index as Index
+    from brolly.adapt.retrieve import ask as ask
     from brolly.identity import Card as Card
     from brolly.identity import identify as identify
     from brolly.loader import load as load
@@ -21,12 +24,15 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Adapter": "brolly.verbs",
+    "Answer": "brolly.adapt.retrieve",
     "Card": "brolly.identity",
     "GenerateOptions": "brolly.verbs",
     "Generation": "brolly.verbs",
+    "Index": "brolly.adapt.retrieve",
     "Lora": "brolly.verbs",
     "Model": "brolly.model",
     "Prompt": "brolly.adapt.prompt",
+    "ask": "brolly.adapt.retrieve",
     "errors": "brolly.errors",
     "identify": "brolly.identity",
     "load": "brolly.loader",

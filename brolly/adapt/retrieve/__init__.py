@@ -1,4 +1,4 @@
-"""Documents → an index → answers with their sources. Names come when they are asked for: a reader of PDFs needs no torch."""
+"""Documents → an index → answers with their sources. Names come when asked for: who reads PDFs needs no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from brolly.adapt.retrieve.index import Index as Index
     from brolly.adapt.retrieve.store import Hit as Hit
 
-_HOMES = {"Answer": "answer", "Changes": "index", "Citation": "answer", "Hit": "store", "Index": "index", "ask": "answer"}
+_HOMES = {
+    "Answer": "answer",
+    "Changes": "index",
+    "Citation": "answer",
+    "Hit": "store",
+    "Index": "index",
+    "ask": "answer",
+}
 
 __all__ = sorted(_HOMES)
 

@@ -1,4 +1,4 @@
-"""A process that reads strangers' files for us: it may hang, crash or eat memory, and the index goes on without the file.
+"""A process that reads strangers' files for us: it may hang, crash or eat memory, and the index goes on without it.
 
 `python -m brolly.adapt.retrieve.child BYTES` answers a JSON line for each JSON line. It can write no files; on systems
 without `resource` (Windows) time alone is limited. It is no sandbox against code that takes the process over.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from threading import Timer
 from typing import Any
@@ -68,10 +69,8 @@ class Reader:
             self._child.wait()
             for pipe in (self._child.stdin, self._child.stdout):
                 if pipe:
-                    try:
+                    with suppress(OSError):
                         pipe.close()
-                    except OSError:
-                        pass
             self._child = None
 
     def __enter__(self) -> Reader:

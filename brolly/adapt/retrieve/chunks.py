@@ -1,4 +1,4 @@
-"""Documents → chunks of so many tokens: whole paragraphs where they fit, whole sentences where not; never across a heading."""
+"""Documents → chunks of so many tokens: whole paragraphs where they fit, else sentences; never across a heading."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from brolly.errors import OptionError, UnsupportedTask
 
+WORDS = 20_000  # that are remembered
 AROUND = 8  # tokens kept free for what a tokenizer puts around a text
 
 
@@ -36,6 +37,7 @@ class Embedder:
             raise UnsupportedTask(f"{self.reference} gives a vector a token; an index keeps one a chunk.")
         self.dimensions = int(probe.shape[1])
         self.fingerprint = _fingerprint(self.model)
+        self._words: dict[str, Any] = {}
 
     @property
     def reads(self) -> int:
@@ -51,7 +53,20 @@ class Embedder:
 
     def documents(self, texts: Sequence[str], batch_size: int = 32) -> Any:
         """(n, dimensions) float32, each of length 1."""
-        return unit(self.model.embed([_readable(text) for text in texts], role="document", batch_size=batch_size).vectors)
+        return unit(
+            self.model.embed([_readable(text) for text in texts], role="document", batch_size=batch_size).vectors
+        )
+
+    def words(self, words: Sequence[str]) -> Any:
+        """The vectors of single words, (n, dimensions), of which the last ones are remembered."""
+        import numpy as np
+
+        if len(self._words) > WORDS:
+            self._words.clear()
+        new = [word for word in dict.fromkeys(words) if word not in self._words]
+        if new:
+            self._words.update(zip(new, self.documents(new, batch_size=256), strict=True))
+        return np.stack([self._words[word] for word in words])
 
     def query(self, text: str) -> Any:
         """(dimensions,) float32, of length 1."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from brolly.adapt.retrieve.child import Reader
 from brolly.adapt.retrieve.document import MOST, Document, read_code, read_markdown, read_plain
+from brolly.adapt.retrieve.words import listed
 from brolly.errors import MediaError
 
 FOLDER = ".brolly-index"
@@ -20,13 +21,20 @@ KINDS = {
     "markdown": {".md", ".markdown", ".mdx"},
     "image": {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif"},
     "code": set(
-        [".py", ".pyi", ".js", ".mjs", ".ts", ".tsx", ".jsx", ".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".rs", ".go", ".java", ".kt", ".swift", ".rb", ".php", ".cs", ".scala", ".sh", ".sql", ".lua", ".r", ".jl", ".pl", ".hs", ".ml", ".zig"]
+        listed(
+            ".py .pyi .js .mjs .ts .tsx .jsx .c .h .cc .cpp .hpp .cu .rs .go .java .kt .swift .rb .php .cs .scala "
+            ".sh .sql .lua .r .jl .pl .hs .ml .zig"
+        )
     ),
 }
 KIND_OF = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffixes}
 # never text, and not worth opening
 LEFT = frozenset(
-    [".zip", ".gz", ".xz", ".bz2", ".7z", ".tar", ".exe", ".dll", ".so", ".o", ".a", ".pyc", ".class", ".jar", ".bin", ".safetensors", ".gguf", ".pt", ".onnx", ".npy", ".npz", ".sqlite", ".db", ".mp3", ".mp4", ".wav", ".flac", ".ogg", ".mov", ".avi", ".mkv", ".ico", ".woff", ".woff2", ".ttf", ".otf", ".parquet", ".lock"]
+    listed(
+        ".zip .gz .xz .bz2 .7z .tar .exe .dll .so .o .a .pyc .class .jar .bin .safetensors .gguf .pt .onnx "
+        ".npy .npz .sqlite .db .mp3 .mp4 .wav .flac .ogg .mov .avi .mkv .ico .woff .woff2 .ttf .otf .parquet "
+        ".lock"
+    )
 )
 SKIPPED = frozenset({"node_modules", "__pycache__", "venv"})
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from brolly.adapt.retrieve.document import Document, Paper
+from brolly.adapt.retrieve.words import listed
 from brolly.errors import MediaError, MissingExtra
 
 UNPACKED = 256 << 20  # bytes of a DOCX, unpacked
@@ -151,9 +152,13 @@ def _table(paper: Paper, table: Any) -> None:
 
 # HTML -----------------------------------------------------------------------------------------------------------------
 
-SILENT = frozenset(["script", "style", "noscript", "template", "svg", "iframe", "object", "nav", "form", "button", "select", "canvas", "audio", "video"])
+SILENT = frozenset(listed("script style noscript template svg iframe object nav form button select canvas audio video"))
 BLOCKS = frozenset(
-    ["address", "article", "aside", "blockquote", "body", "center", "dd", "details", "dialog", "div", "dl", "dt", "fieldset", "figcaption", "figure", "footer", "header", "hr", "html", "li", "main", "menu", "ol", "p", "section", "summary", "table", "tbody", "tfoot", "thead", "tr", "ul", "caption", "pre", "h1", "h2", "h3", "h4", "h5", "h6"]
+    listed(
+        "address article aside blockquote body center dd details dialog div dl dt fieldset figcaption figure "
+        "footer header hr html li main menu ol p section summary table tbody tfoot thead tr ul caption pre h1 "
+        "h2 h3 h4 h5 h6"
+    )
 )
 HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden|font-size\s*:\s*0(?![.\d])", re.IGNORECASE)
 

@@ -120,7 +120,9 @@ class Index:
 
     changes: Changes = Changes()
 
-    def update(self, *, progress: Progress | None = None, fields: Mapping[str, Mapping[str, str]] | None = None) -> Changes:
+    def update(
+        self, *, progress: Progress | None = None, fields: Mapping[str, Mapping[str, str]] | None = None
+    ) -> Changes:
         """Read what was added or has changed, forget what is gone; all of it becomes visible at once.
 
         `fields` adds to what documents say about themselves, by their names. Raises Busy, DiskFull.
@@ -271,7 +273,11 @@ class _Plan:
     """What there was, what there is, and what follows."""
 
     def __init__(
-        self, old: Mapping[str, Known], broken: Mapping[str, tuple[int, int, str]], waiting: Mapping[str, Stamp], anew: bool
+        self,
+        old: Mapping[str, Known],
+        broken: Mapping[str, tuple[int, int, str]],
+        waiting: Mapping[str, Stamp],
+        anew: bool,
     ) -> None:
         self.old, self.broken, self.waiting, self.anew = old, broken, waiting, anew
         self.there: set[str] = set()  # names that stay or come
@@ -333,7 +339,9 @@ class _Work:
     def take(self, found: Found, reader: Reader) -> None:
         try:
             if found.kind == "image":
-                self._waiting.append((found, None, [Chunk(0, 0, Path(found.name).stem.replace("_", " ").replace("-", " "))]))
+                self._waiting.append(
+                    (found, None, [Chunk(0, 0, Path(found.name).stem.replace("_", " ").replace("-", " "))])
+                )
                 self._n += 1
             else:
                 self._read(found, reader)
@@ -365,7 +373,9 @@ class _Work:
         whole = [(document, chunk) for _, document, parts in self._waiting if document for chunk in parts]
         vectors = np.zeros((len(whole), self.texts.dimensions), np.float16)
         for start in range(0, len(whole), WINDOW):
-            part = [headed(document.title, chunk.heading, chunk.text) for document, chunk in whole[start : start + WINDOW]]
+            part = [
+                headed(document.title, chunk.heading, chunk.text) for document, chunk in whole[start : start + WINDOW]
+            ]
             vectors[start : start + WINDOW] = self.texts.documents(part)
         entries, at = [], 0
         seen = self._see([found for found, document, _ in self._waiting if document is None])

@@ -31,7 +31,8 @@ CREATE TABLE chunks (
   id INTEGER PRIMARY KEY, document INTEGER NOT NULL, start INTEGER NOT NULL, "end" INTEGER NOT NULL,
   text TEXT NOT NULL, heading TEXT NOT NULL, page INTEGER, line INTEGER NOT NULL, stems TEXT NOT NULL);
 CREATE TABLE faults (name TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, message TEXT NOT NULL) WITHOUT ROWID;
-CREATE VIRTUAL TABLE words USING fts5(stems, content='chunks', content_rowid='id', tokenize="unicode61 remove_diacritics 0");
+CREATE VIRTUAL TABLE words USING fts5(stems, content='chunks', content_rowid='id',
+  tokenize="unicode61 remove_diacritics 0");
 CREATE VIRTUAL TABLE terms USING fts5vocab('words', 'row');
 """
 
@@ -131,12 +132,16 @@ class SqliteStore:
         except (sqlite3.Error, OSError) as error:
             said = str(error)
             if "full" in said or getattr(error, "errno", None) == 28:
-                raise DiskFull(f"{self.folder}: the disk is full. The index is as it was; make room and go on.") from None
+                raise DiskFull(
+                    f"{self.folder}: the disk is full. The index is as it was; make room and go on."
+                ) from None
             if isinstance(error, OSError) or "readonly" in said or "unable to open" in said:
                 raise OptionError(f"{self.folder} cannot be written ({said}); give another place with -o.") from None
             if "locked" in said or "busy" in said:
                 raise Busy(f"{self.path} is busy ({said}); try again.") from None
-            raise CheckpointError(f"{self.path} is a broken index ({said}); delete {self.folder} and make it anew.") from None
+            raise CheckpointError(
+                f"{self.path} is a broken index ({said}); delete {self.folder} and make it anew."
+            ) from None
 
 
 class _Matrix:
@@ -151,7 +156,9 @@ class _Matrix:
         ).fetchall()
         for i, first, n, vectors in rows:
             if len(vectors) != n * dim * 2 or first < 0:
-                raise CheckpointError(f"{path} is broken: document {i} has {len(vectors)} bytes of vectors for {n} chunks.")
+                raise CheckpointError(
+                    f"{path} is broken: document {i} has {len(vectors)} bytes of vectors for {n} chunks."
+                )
         self.ids = np.concatenate([np.arange(a, a + n) for _, a, n, _ in rows] or [np.zeros(0, np.int64)])
         self.documents = np.concatenate([np.full(n, i) for i, _, n, _ in rows] or [np.zeros(0, np.int64)])
         joined = bytearray().join(row[3] for row in rows)
@@ -232,7 +239,7 @@ class Snapshot:
                 (i,),
             ).fetchone()
             if row:
-                found[i] = Kept(i, *row[:4], Chunk(*row[4:]))
+                found[i] = Kept(i, row[0], row[1], row[2], row[3], Chunk(*row[4:]))
         return found
 
 
@@ -272,14 +279,16 @@ class Writer:
             for name in (*changed, *gone):
                 db.execute(
                     "INSERT INTO words (words, rowid, stems) SELECT 'delete', c.id, c.stems FROM chunks c "
-                    "JOIN documents d ON c.id BETWEEN d.first AND d.first + d.n_chunks - 1 WHERE d.name = ? AND d.live = 1",
+                    "JOIN documents d ON c.id BETWEEN d.first AND d.first + d.n_chunks - 1 "
+                    "WHERE d.name = ? AND d.live = 1",
                     (name,),
                 )
                 self._drop("name = ? AND live = 1", (name,))
             for name in changed:
                 db.execute(
                     "INSERT INTO words (rowid, stems) SELECT c.id, c.stems FROM chunks c "
-                    "JOIN documents d ON c.id BETWEEN d.first AND d.first + d.n_chunks - 1 WHERE d.name = ? AND d.live = 0",
+                    "JOIN documents d ON c.id BETWEEN d.first AND d.first + d.n_chunks - 1 "
+                    "WHERE d.name = ? AND d.live = 0",
                     (name,),
                 )
                 db.execute("UPDATE documents SET live = 1 WHERE name = ? AND live = 0", (name,))
@@ -301,7 +310,10 @@ class Writer:
 
 def _known(db: sqlite3.Connection, live: int) -> list[Known]:
     rows = db.execute(
-        "SELECT id, name, size, mtime, sha256, space, title, fields, n_chunks FROM documents WHERE live = ? ORDER BY name",
+        "SELECT id, name, size, mtime, sha256, space, title, fields, n_chunks FROM documents WHERE live = ? "
+        "ORDER BY name",
         (live,),
     )
-    return [Known(i, name, Stamp(a, b, c), space, title, json.loads(f), n) for i, name, a, b, c, space, title, f, n in rows]
+    return [
+        Known(i, name, Stamp(a, b, c), space, title, json.loads(f), n) for i, name, a, b, c, space, title, f, n in rows
+    ]

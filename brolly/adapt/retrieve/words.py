@@ -6,13 +6,28 @@ import re
 import unicodedata
 from functools import lru_cache
 
+
+def listed(text: str) -> list[str]:
+    """Words between blanks."""
+    return text.split()
+
+
 # English alone; words that are common in other languages weigh little because they are common.
 STOP = frozenset(
-    ["a", "about", "all", "also", "am", "an", "and", "any", "are", "as", "at", "be", "been", "being", "but", "by", "can", "could", "did", "do", "does", "doing", "done", "for", "from", "get", "gets", "had", "has", "have", "having", "he", "her", "hers", "him", "his", "how", "i", "if", "in", "into", "is", "it", "its", "just", "let", "many", "may", "me", "might", "much", "must", "my", "no", "nor", "not", "of", "off", "on", "or", "our", "ours", "out", "own", "please", "shall", "she", "should", "so", "some", "such", "tell", "than", "that", "the", "their", "them", "then", "there", "these", "they", "this", "those", "to", "too", "us", "very", "was", "we", "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will", "with", "would", "you", "your", "yours"]
+    listed(
+        "a about all also am an and any are as at be been being but by can could did do does doing done for "
+        "from get gets had has have having he her hers him his how i if in into is it its just let many may "
+        "me might much must my no nor not of off on or our ours out own please shall she should so some such "
+        "tell than that the their them then there these they this those to too us very was we were what when "
+        "where which who whom whose why will with would you your yours"
+    )
 )
 NUMBERS = dict(
     zip(
-        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"],
+        listed(
+            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+            "sixteen seventeen eighteen nineteen twenty"
+        ),
         map(str, range(21)),
         strict=True,
     )
@@ -62,7 +77,9 @@ SECOND = [
 ]  # fmt: skip
 THIRD = [("icate", "ic"), ("ative", ""), ("alize", "al"), ("iciti", "ic"), ("ical", "ic"), ("ful", ""), ("ness", "")]
 FOURTH = (
-    ["ement", "ance", "ence", "able", "ible", "ment", "ant", "ent", "ism", "ate", "iti", "ous", "ive", "ize", "ion", "al", "er", "ic", "ou"]
+    listed(
+    "ement ance ence able ible ment ant ent ism ate iti ous ive ize ion al er ic ou"
+)
 )  # fmt: skip
 MEASURE = re.compile(r"v+c+")
 
