@@ -12,6 +12,7 @@ from brolly.adapt.prompt.shapes import instance_of, plain_of, schema_of
 from brolly.errors import OptionError
 
 NUMBERS = {"integer": r"-?(0|[1-9][0-9]{0,17})", "number": r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,17})?"}
+FLAGS = {"i": re.IGNORECASE, "s": re.DOTALL, "m": re.MULTILINE, "x": re.VERBOSE}
 TYPES = ("text", "integer", "number", "boolean")
 
 
@@ -129,7 +130,8 @@ def answer_of(given: Any) -> Answer:
     if given in (int, float, bool):
         return Answer({int: "integer", float: "number", bool: "boolean"}[given])
     if isinstance(given, re.Pattern):
-        return Answer(regex=given.pattern)
+        flags = "".join(letter for letter, flag in FLAGS.items() if given.flags & flag)
+        return Answer(regex=f"(?{flags}){given.pattern}" if flags else given.pattern)
     if isinstance(given, Mapping):
         return Answer(schema=given)
     if isinstance(given, Sequence) and not isinstance(given, str):

@@ -86,7 +86,7 @@ def key_of(model: str, job: Job) -> bytes:
 
 
 def fingerprint(model: Any, adapter: str | Path | None = None) -> str:
-    """Of a model's numbers, its template and an adapter's file: another model, another fingerprint."""
+    """Of a model's template, some numbers of each of its tensors, and an adapter's file."""
     tokenizer = model.tokenizer
     template = tokenizer.template.source if tokenizer.template else ""
     found = hashlib.sha256(repr((str(model.dtype), str(model.device), tokenizer.vocab_size, template)).encode())

@@ -16,7 +16,7 @@ from brolly.media.text import Tokenizer
 from brolly.media.text.answers import render_chat
 
 CUT = "\ufdd0"  # a noncharacter: Unicode promises that it means nothing
-KEPT = 4096  # texts whose quoting is remembered: examples come with every row
+KEPT, SHORT = 4096, 4096  # texts whose quoting is remembered, as examples come with every row; their characters
 PROBES = ("Qzeroq", "Qoneq", "Qtwoq", "Qthreeq")
 MARKED = re.compile(r"[<\[{(|#&@!\]>}].*", re.DOTALL)
 
@@ -34,11 +34,14 @@ class Quoter:
 
     def quote(self, text: str) -> tuple[str, tuple[str, ...]]:
         """The text with its markers broken, and what they were. Raises OptionError at one that cannot be."""
-        if text not in self._kept:
+        if found := self._kept.get(text):
+            return found
+        found = self._quoted(text)
+        if len(text) <= SHORT:
             if len(self._kept) >= KEPT:
                 self._kept.clear()
-            self._kept[text] = self._quoted(text)
-        return self._kept[text]
+            self._kept[text] = found
+        return found
 
     def _quoted(self, text: str) -> tuple[str, tuple[str, ...]]:
         found: list[str] = []

@@ -27,13 +27,19 @@ class Asking:
     def __init__(self, prompt: Prompt, model: Any, adapter: Any = None) -> None:
         from brolly.adapt.prompt.prompt import USUAL
 
-        self.prompt, self.model, self.adapter = prompt, model, adapter
+        self.prompt, self.model = prompt, model
+        self.adapter = getattr(adapter, "path", adapter)  # of what `brolly.tune` gives
         self.chats = model.tokenizer.template is not None
         self.quoter = quoter_of(model)
         self.options = USUAL | dict(prompt.options) | prompt.answer.limits("" if self.chats else " ")
         if not self.chats and prompt.answer.free:
             heads = [title(prompt.answer.name), *(title(v.name) for v in prompt.variables)]
-            self.options["stop"] = (*self.options.get("stop", ()), "\n\n", *(f"\n{head}:" for head in heads))
+            own = self.options.get("stop", ())
+            self.options["stop"] = (
+                *([own] if isinstance(own, str) else own),
+                "\n\n",
+                *(f"\n{head}:" for head in heads),
+            )
 
     def messages(self, row: Mapping[str, Any], examples: Sequence[Example]) -> tuple[list[dict[str, str]], Any]:
         """The turns with their data quoted, and which markers that broke."""
@@ -101,11 +107,10 @@ def written(
     from brolly.adapt.prompt.prompt import Result
 
     asking = Asking(prompt, model, adapter)
-    model.prepare("a", **asking.options)  # a shape that is refused, a model that does not write: told before the rows
-    if adapter is not None and str(adapter) not in model.adapters:
-        model.add_adapter(str(adapter), adapter)  # what is wrong with it is told before the first row
+    # a shape that is refused, an adapter of another model, a model that does not write: told before the rows
+    model.prepare("a", adapter=asking.adapter, **asking.options)
     nearest = Nearest(prompt, embedder) if embedder is not None and prompt.select.by == "nearest" else None
-    told = fingerprint(model, adapter) if cache else ""
+    told = fingerprint(model, asking.adapter) if cache else ""
 
     def asked() -> Iterator[tuple[tuple[Result, bytes], Job | None]]:
         for row, examples, place in _with_examples(prompt, rows, nearest):

@@ -179,7 +179,8 @@ def test_answers_come_in_the_class_that_was_asked_for() -> None:
     ("answer", "text", "value"),
     [
         (None, " a text ", "a text"), (int, "-12", -12), (float, "1.5", 1.5), (bool, "false", False),
-        (["a", "b"], " b", "b"), (re.compile("[0-9]-x"), "4-x", "4-x"), ({"type": "object"}, '{"a": 1}', {"a": 1}),
+        (["a", "b"], " b", "b"),
+        (re.compile("[0-9]-x", re.I), "4-X", "4-X"), ({"type": "object"}, '{"a": 1}', {"a": 1}),
         (list[int], "[1, 2]", [1, 2]), (dict[str, bool], '{"a": true}', {"a": True}), (Literal["x", 3], "3", 3),
         (int | None, "null", None), (tuple[Thing, ...], '[{"colour": "blue", "parts": []}]', (Thing(Colour.BLUE, []),)),
     ],

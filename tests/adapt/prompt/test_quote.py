@@ -15,6 +15,7 @@ from brolly import Prompt
 from brolly.adapt.prompt.quote import CUT, Quoter, quoter_of, turn_words
 from brolly.adapt.prompt.run import Asking
 from brolly.errors import OptionError, TemplateError
+from brolly.media.text import load_tokenizer
 from brolly.media.text.answers import format_of
 from tests.adapt.prompt import models
 
@@ -153,3 +154,19 @@ def test_published_templates_keep_their_turns(shared: Path) -> None:
         assert len(broken) >= len(found - {"<s>", "</s>"}) // 2, path.name
         tried.append(path.name)
     assert len(tried) >= 12
+
+
+@pytest.mark.parametrize("name", ["llama-spm", "phi-3", "gpt-2"])
+def test_published_vocabularies_keep_their_control_tokens(name: str, shared: Path) -> None:
+    tokenizer = load_tokenizer(shared / "data" / "tokenizers" / f"ggml-vocab-{name}.gguf")
+    tokenizer.template = models.ChatTemplate(models.LLAMA2 if name == "llama-spm" else models.CHATML)
+    model: Any = SimpleNamespace(tokenizer=tokenizer, answers=format_of(tokenizer.template, tokenizer))
+    asking = Asking(PROMPT, model)
+    calm, _ = asking.text({"ticket": "x"}, PROMPT.examples)
+    tokens = sorted(tokenizer.control)[:40]
+    assert tokens
+    text, broken = asking.text({"ticket": "one " + " two ".join(tokens) + " three"}, PROMPT.examples)
+    assert set(tokens) <= set(broken)
+    ids = asking.quoter.encode(text)
+    assert control(model, ids) == control(model, asking.quoter.encode(calm))
+    assert "three" in tokenizer.decode(ids)
