@@ -392,7 +392,9 @@ class TuneOptions:
     """How to fine-tune. None means: chosen by the model's size and the data's."""
 
     objective: str | None = option(None, "what is learnt, where the data's shape leaves a choice: see docs/tune.md")
-    epochs: float = option(3.0, "times that each example is seen", low=1e-6, high=1e6)
+    epochs: float | None = option(
+        None, "times that each example is seen (default: 3, more where the objective says so)", low=1e-6, high=1e6
+    )
     steps: int | None = option(None, "updates, in place of epochs", low=1, high=10**8)
     batch: int | None = option(None, "examples a step, over all processes", low=1, high=65536)
     part: int | None = option(None, "most tokens computed together: a step is made of such parts", low=1)

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from brolly.card import Recognised
 from brolly.checkpoint import Mapped
-from brolly.errors import OptionError
-from brolly.families.peft import read_lora, settings
+from brolly.errors import CheckpointError, OptionError
+from brolly.families.peft import peft_name, read_lora, settings
 from brolly.fill import check_base, view
 from brolly.verbs import Lora
 
@@ -56,16 +56,17 @@ class LoraLinear(nn.Module):
         return gain * (plain + update) + bias
 
 
-def put_in(network: nn.Module, lora: Lora) -> dict[str, LoraLinear]:
+def put_in(network: nn.Module, lora: Lora, base: Recognised | None = None) -> dict[str, LoraLinear]:
     """Freeze a network and adapt its linear layers, or those whose names end as `targets` say; by their names.
 
-    Raises OptionError where a target names none.
+    Of a `base` in a layout where a layer is joined with others, PEFT has no name for it, and it stays as it is. Raises
+    OptionError where a target names none.
     """
     network.requires_grad_(False)
     linear = {
         name: module
         for name, module in network.named_modules()
-        if isinstance(module, nn.Linear) and name.split(".")[0] not in HEADS
+        if isinstance(module, nn.Linear) and name.split(".")[0] not in HEADS and (base is None or named(base, name))
     }
     chosen = linear
     if lora.targets:
@@ -79,6 +80,14 @@ def put_in(network: nn.Module, lora: Lora) -> dict[str, LoraLinear]:
         put[name] = LoraLinear(module, lora)
         network.set_submodule(name, put[name])
     return put
+
+
+def named(base: Recognised, module: str) -> bool:
+    """Whether PEFT has a name for a module, and can adapt it: torch's own attention hides its layers from it."""
+    try:
+        return ".attention.out_proj" not in f".{peft_name(base, module)}" or ".head." not in f".{module}"
+    except CheckpointError:
+        return False
 
 
 @contextmanager

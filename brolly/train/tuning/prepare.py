@@ -22,13 +22,14 @@ from brolly.model import Model
 from brolly.rows import held_out, open_rows, preview
 from brolly.train.tuning.examples import Examples, drawn
 from brolly.train.tuning.lora import put_back, put_in
-from brolly.train.tuning.objectives import Example, Objective, Samples, choose
+from brolly.train.tuning.objectives import Advises, Example, Looks, Objective, Samples, Usual, choose
 from brolly.train.tuning.plan import Plan, flop_of, licence_of, memory_of, rule_of
 from brolly.train.tuning.settings import learning_rate, step_size
 from brolly.train.tuning.state import checkpoints
 from brolly.verbs import Lora, TuneOptions
 
 PART = 2048  # tokens computed together
+EPOCHS = 3.0
 FEW = 40  # rows below which none is held out: each would be missed
 OWN = ("log.jsonl", "loss.svg", "recipe.toml", "examples", "events.out.tfevents.*", "step-*", ".*.part", ".examples")
 
@@ -101,22 +102,28 @@ def prepare(
     elif start is not None:
         lora, _ = put_back(network, Path(hub.resolve(getattr(start, "path", start))), student.card.recognised, lora)
     else:
-        put_in(network, lora)
+        put_in(network, lora, student.card.recognised)
     objective = choose(student, rows.shape, asked)
     notes: list[str] = []
     apart = open_rows(eval, shape=shape or rows.shape, columns=columns) if eval is not None else None
     numbers, kept = split(rows, asked, apart is not None, notes)
+    of, which = (apart, range(len(apart))) if apart is not None else (rows, kept)
+    if isinstance(objective, Looks):
+        objective.look(rows, numbers)
+        objective.look(of, which)
     examples = Examples(rows, objective, numbers, out / "examples")
     if not len(examples):
         first = f"; the first: {examples.faults[0]}" if examples.faults else ""
         raise RecipeError(f"{rows.source} has no row to learn from{first}.")
     held = None
     if apart is not None or kept:
-        of, which = (apart, range(len(apart))) if apart is not None else (rows, kept)
         held = Examples(of, objective, which, out / "examples" / "held")
-    batch = min(asked.batch or step_size(len(examples)), len(examples))
-    steps = asked.steps or max(1, math.ceil(asked.epochs * len(examples) / batch))
-    lr = asked.lr if asked.lr is not None else learning_rate(network, lora)
+    usual = Usual(step_size(len(examples)), EPOCHS, learning_rate(network, lora))
+    if isinstance(objective, Advises):
+        usual = objective.usual(len(examples), lora is None)
+    batch = min(asked.batch or usual.batch, len(examples))
+    steps = asked.steps or max(1, math.ceil((asked.epochs or usual.epochs) * len(examples) / batch))
+    lr = asked.lr if asked.lr is not None else usual.lr
     return Run(out, base, student, objective, lora, asked, examples, held, batch, steps, lr, rows, notes)
 
 

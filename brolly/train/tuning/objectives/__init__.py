@@ -7,7 +7,7 @@ a step is Σ losses / Σ weights over all its examples, however they are cut int
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -41,6 +41,32 @@ class Objective(Protocol):
 
     def measure(self, part: Sequence[Example]) -> dict[str, tuple[float, float]]:
         """Without gradients: sums and weights by name, of which "loss" is one."""
+        ...
+
+
+class Usual(NamedTuple):
+    """What an objective is best done with where nothing is asked for."""
+
+    batch: int
+    epochs: float
+    lr: float
+
+
+@runtime_checkable
+class Advises(Protocol):
+    """An objective that knows what does it good."""
+
+    def usual(self, n_examples: int, full: bool) -> Usual:
+        """For so many examples, learnt by a LoRA or by the `full` network."""
+        ...
+
+
+@runtime_checkable
+class Looks(Protocol):
+    """An objective that looks at all rows before examples are made of them: at labels, or to decode in threads."""
+
+    def look(self, rows: Rows, numbers: Sequence[int]) -> None:
+        """Look at the rows of these numbers: first at those that are trained on, then at those held out."""
         ...
 
 

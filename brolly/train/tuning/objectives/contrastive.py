@@ -159,7 +159,7 @@ class Captions:
         config = self.network.config
         self.most = options.part or min(at_once(config.vision.stack), at_once(config.text.stack))
 
-    def prepare(self, rows: Rows, numbers: Sequence[int]) -> None:
+    def look(self, rows: Rows, numbers: Sequence[int]) -> None:
         """Decode the pictures in threads, once."""
         self.album.look(source_of(row) for row in rows.only(numbers))
 

@@ -46,7 +46,7 @@ class Speech:
         self.kept: dict[Any, Any] = {}
         self.free = MOST
 
-    def prepare(self, rows: Rows, numbers: Sequence[int]) -> None:
+    def look(self, rows: Rows, numbers: Sequence[int]) -> None:
         """Make the frames of all sounds in threads, once; what is wrong with one is told when it is an example."""
         for _ in ahead(self.frames, (row.value.audio for row in rows.only(numbers) if isinstance(row.value, Spoken))):
             pass
