@@ -103,7 +103,8 @@ def run_tasks(
     own = [Path(name) for name in names if name.endswith((".yaml", ".yml"))]
     if missing := [path for path in own if not path.is_file()]:
         raise OptionError(f"there is no task file {str(missing[0])!r:.200}.")
-    manager = TaskManager(include_path=sorted({str(path.parent) for path in own}) or None)
+    folders = sorted({str(path.parent) for path in own})
+    manager = TaskManager(include_path=folders or None, include_defaults=len(own) < len(names))
     tasks = [_name_of(Path(name)) if Path(name) in own else name for name in names]
     known = set(manager.all_tasks)
     if unknown := [name for name in tasks if name not in known and "*" not in name]:
