@@ -1,4 +1,4 @@
-// Weights in 4 bits to numbers: each byte's two levels times the magnitude of their run. See layers/quantized.py.
+// Weights in 4 bits to numbers, each byte's two levels times the magnitude of their run, and back. See layers/quantized.py.
 
 #include "vectors.h"
 #include "team.h"
@@ -52,4 +52,36 @@ static void unpack_runs(void *argument, int index, int n_threads) {
 void brolly_nf4(const uint8_t *codes, const float *magnitudes, const float *levels, void *out, int64_t n, int64_t run, int64_t bf16, int64_t n_threads) {
     Unpacking u = {codes, magnitudes, levels, out, n, run, (int)bf16};
     together(unpack_runs, &u, n < 1 << 16 ? 1 : (int)n_threads);
+}
+
+typedef struct {
+    const float *numbers, *middles;
+    float *magnitudes;
+    uint8_t *codes;
+    int64_t n, run;
+} Packing;
+
+static void pack_runs(void *argument, int index, int n_threads) {
+    const Packing *p = argument;
+    const int64_t runs = (p->n + p->run - 1) / p->run, first = runs * index / n_threads, last = runs * (index + 1) / n_threads;
+    for (int64_t r = first; r < last; r++) {
+        const int64_t start = r * p->run, n = least(p->run, p->n - start);
+        const float *x = p->numbers + start;
+        float most = 0;
+        for (int64_t i = 0; i < n; i++) most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+        p->magnitudes[r] = most;
+        const float by = 1 / (most > 1e-38f ? most : 1e-38f);
+        for (int64_t i = 0; i < n; i += 2) {
+            int high = 0, low = 0;
+            const float a = x[i] * by, b = x[i + 1] * by;
+            for (int k = 0; k < 15; k++) high += a > p->middles[k], low += b > p->middles[k];
+            p->codes[(start + i) / 2] = (uint8_t)(high << 4 | low);
+        }
+    }
+}
+
+// codes (n / 2) and magnitudes of numbers (n): of each the count of the 15 middles between levels that it is above.
+void brolly_nf4_pack(const float *numbers, const float *middles, float *magnitudes, uint8_t *codes, int64_t n, int64_t run, int64_t n_threads) {
+    Packing p = {numbers, middles, magnitudes, codes, n, run};
+    together(pack_runs, &p, n < 1 << 16 ? 1 : (int)n_threads);
 }

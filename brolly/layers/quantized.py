@@ -26,6 +26,7 @@ LEVELS = (  # quantiles of N(0, 1), scaled to [-1, 1], with an exact 0: table of
     0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
 )  # fmt: skip
 RUN, RUNS = 64, 256  # numbers that share a magnitude, magnitudes that share one
+CHUNK = 2**22  # numbers that are packed together, of which there is a copy in float32
 
 
 class NF4(NamedTuple):
@@ -76,11 +77,9 @@ def pack(weight: Tensor, *, double: bool = True) -> NF4:
     """A weight with an even number of numbers in 4 bits each."""
     n = weight.numel()
     assert n % 2 == 0, f"{tuple(weight.shape)} has an odd number of numbers"
-    flat = F.pad(weight.detach().float().flatten(), (0, -n % RUN)).view(-1, RUN)  # (R, 64)
-    magnitudes = flat.abs().amax(1)
     levels = torch.tensor(LEVELS, device=weight.device)
-    codes = nearest(flat * (1 / magnitudes.clamp_min(1e-38))[:, None], levels).flatten()[:n]
-    pairs = codes[0::2] << 4 | codes[1::2]
+    found = [coded(some.float(), levels) for some in weight.detach().flatten().split(CHUNK)]
+    pairs, magnitudes = (torch.cat(some) for some in zip(*found, strict=True))
     if not double:
         return NF4(pairs, magnitudes, tuple(weight.shape), levels)
     offset, outer_levels = float(magnitudes.mean()), dynamic_levels().to(weight.device)
@@ -88,6 +87,17 @@ def pack(weight: Tensor, *, double: bool = True) -> NF4:
     outer = rest.abs().amax(1)
     small = nearest(rest * (1 / outer.clamp_min(1e-38))[:, None], outer_levels).flatten()[: len(magnitudes)]
     return NF4(pairs, small, tuple(weight.shape), levels, outer, outer_levels, offset)
+
+
+def coded(numbers: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes, two a byte, and the magnitudes of runs, of some numbers (n,)."""
+    if (found := kernel.pack(numbers, (levels[:-1] + levels[1:]) / 2, RUN)) is not None:
+        return found
+    n = len(numbers)
+    runs = F.pad(numbers, (0, -n % RUN)).view(-1, RUN)  # (R, 64)
+    magnitudes = runs.abs().amax(1)
+    codes = nearest(runs * (1 / magnitudes.clamp_min(1e-38))[:, None], levels).flatten()[:n]
+    return codes[0::2] << 4 | codes[1::2], magnitudes
 
 
 def unpack(packed: NF4, dtype: torch.dtype = torch.float32) -> Tensor:

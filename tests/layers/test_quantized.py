@@ -46,6 +46,18 @@ def test_the_kernel_unpacks_as_torch(shape: tuple[int, int], dtype: torch.dtype,
     assert torch.equal(by_kernel, unpack(packed, dtype))
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_kernel_packs_as_torch(shape: tuple[int, int], monkeypatch: Any) -> None:
+    weight = torch.randn(shape).bfloat16()
+    weight[0] = 0
+    by_kernel = pack(weight)
+    monkeypatch.setattr(kernel, "pack", lambda *_: None)
+    by_torch = pack(weight)
+    assert torch.equal(by_kernel.codes, by_torch.codes) and torch.equal(by_kernel.magnitudes, by_torch.magnitudes)
+    monkeypatch.setattr("brolly.layers.quantized.CHUNK", 64)
+    assert torch.equal(pack(weight).codes, by_torch.codes)
+
+
 def test_zeros_stay_zeros() -> None:
     assert torch.equal(unpack(pack(torch.zeros(4, 32), double=False)), torch.zeros(4, 32))
 
