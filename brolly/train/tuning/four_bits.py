@@ -1,0 +1,150 @@
+"""The base in 4 bits (QLoRA, Dettmers et al. 2023): packed as it is loaded, a layer at a time; and written so.
+
+Packed are the linear layers of the blocks. What stands outside them (embeddings, heads, norms) keeps its numbers.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from brolly import hub
+from brolly.card import Header, TensorInfo
+from brolly.checkpoint import Mapped
+from brolly.checkpoint.nf4 import is_nf4
+from brolly.errors import OptionError
+from brolly.fill import DTYPES, choose_device, choose_dtype, fill, view
+from brolly.identity import Card, examine
+from brolly.kernels.pages import trim
+from brolly.layers.quantized import NF4, NF4Linear, from_parts, pack, to_parts, unpack
+from brolly.model import Model
+from brolly.train.export import as_bytes
+
+STATE = 512  # bytes of a written quant_state: its JSON and spaces, so that its size is known before its numbers
+
+
+def load_packed(reference: Any, *, device: str | None = None, dtype: str | None = None) -> Model:
+    """A model whose blocks are in 4 bits, in a network of torch's own modules. Raises as `load` does.
+
+    Never more than one layer is there unpacked: the file is mapped, and each layer's pages are given back.
+    """
+    card = examine(hub.resolve(reference))
+    place = choose_device(device)
+    rest = card.header._replace(tensors={k: t for k, t in card.header.tensors.items() if t.dtype != "NF4"})
+    kind = choose_dtype(dtype, rest, place)
+    mapped = Mapped(card.header)
+    network, sources = fill(card.recognised, mapped, torch.device("cpu"), as_stored(rest))
+    pack_blocks(network, lambda name: mapped.release(sources[name]), place, kind)
+    for name, parameter in list(network.named_parameters()):
+        parameter.data = parameter.data.to(place, kind)
+        if name in sources:
+            mapped.release(sources[name])
+    trim()
+    return Model(card, network, None, fused=False)
+
+
+def as_stored(header: Header) -> torch.dtype:
+    """The dtype of most of a checkpoint's numbers, so that few are converted before they are packed."""
+    return choose_dtype(None, header, torch.device("cuda"))  # which computes in all of them
+
+
+def packable(network: nn.Module) -> dict[str, nn.Linear]:
+    """The linear layers within blocks that are not in 4 bits yet, by name."""
+    lists = [f"{name}." for name, module in network.named_modules() if isinstance(module, nn.ModuleList)]
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear)
+        and not isinstance(module, NF4Linear)
+        and any(name.startswith(blocks) for blocks in lists)
+        and module.in_features * module.out_features % 2 == 0
+    }
+
+
+def pack_blocks(
+    network: nn.Module, release: Callable[[str], None], device: torch.device, dtype: torch.dtype
+) -> None:  # fmt: skip
+    """Put NF4 layers in the blocks, that compute in `dtype` on `device`; `release` gives a parameter's pages back."""
+    found = packable(network)
+    if not found and not any(isinstance(m, NF4Linear) for m in network.modules()):
+        raise OptionError(f"a {type(network).__name__} has no linear layers in blocks; leave out --bits.")
+    for name, layer in found.items():
+        bias = None if layer.bias is None else layer.bias.detach().to(device, dtype)
+        network.set_submodule(name, NF4Linear(pack(layer.weight.detach().to(device)), bias, dtype))
+        release(f"{name}.weight")
+    for module in network.modules():
+        if isinstance(module, NF4Linear):
+            module.packed, module.dtype = module.packed.to(device), dtype
+    gc.collect()
+
+
+def refuse_whole(card: Card) -> None:
+    """Numbers in 4 bits have no gradient. Raises OptionError."""
+    if is_nf4(card.header):
+        raise OptionError(
+            f"{card.header.path} is in 4 bits, which a LoRA can be learnt beside, and nothing more; leave out --full, "
+            "or unpack it by `brolly merge MODEL -o whole`."
+        )
+
+
+# Files.
+
+
+def unpacked(mapped: Mapped, info: TensorInfo) -> tuple[Tensor, str]:
+    """A packed tensor's numbers in float32, and in which dtype they were before. Raises ValueError."""
+    parts = {piece.name.removeprefix(info.name): view(mapped, piece) for piece in info.shards}
+    return unpack(from_parts(parts)), before(mapped, info)
+
+
+def before(mapped: Mapped, info: TensorInfo) -> str:
+    """A packed tensor's dtype before it was packed, by the file's word: what its state tells, or BF16."""
+    words = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+    said = json.loads(bytes(view(mapped, info.shards[-1]).tolist()))
+    return words.get(str(said.get("dtype")) if isinstance(said, dict) else "", "BF16")
+
+
+class Packing:
+    """One weight as the tensors of bitsandbytes' layout, packed when the first is asked for and kept to the last."""
+
+    def __init__(self, shape: tuple[int, ...], word: str, numbers: Callable[[], Tensor]) -> None:
+        self.shape, self.word, self.numbers = shape, word, numbers
+        self.parts: dict[str, Tensor] = {}
+
+    def rows(self, name: str) -> list[tuple[str, str, tuple[int, ...], Callable[[], Any]]]:
+        """A file's rows: names, dtypes and shapes are known before the numbers."""
+        whole = torch.empty(self.shape, device="meta")
+        runs = -(-whole.numel() // 64)
+        expected = {
+            "": ("U8", (whole.numel() // 2, 1)), ".absmax": ("U8", (runs,)), ".quant_map": ("F32", (16,)),
+            ".nested_absmax": ("F32", (-(-runs // 256),)), ".nested_quant_map": ("F32", (256,)),
+            ".quant_state.bitsandbytes__nf4": ("U8", (STATE,)),
+        }  # fmt: skip
+        return [(name + part, word, shape, partial(self.data, part)) for part, (word, shape) in expected.items()]
+
+    def data(self, part: str) -> bytearray:
+        if part not in self.parts:
+            packed: NF4 = pack(self.numbers())
+            self.parts = to_parts(packed, DTYPES[self.word])
+            said = bytes(self.parts[".quant_state.bitsandbytes__nf4"].tolist())
+            assert len(said) <= STATE
+            self.parts[".quant_state.bitsandbytes__nf4"] = torch.frombuffer(
+                bytearray(said.ljust(STATE)), dtype=torch.uint8
+            )
+        tensor = self.parts.pop(part)
+        return as_bytes(tensor, tensor.dtype)
+
+
+def told(dtype: str) -> dict[str, Any]:
+    """config.json's quantization_config, as transformers writes it."""
+    return {
+        "quant_method": "bitsandbytes", "load_in_4bit": True, "load_in_8bit": False, "_load_in_4bit": True,
+        "_load_in_8bit": False, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True,
+        "bnb_4bit_compute_dtype": dtype, "bnb_4bit_quant_storage": "uint8", "llm_int8_threshold": 6.0,
+        "llm_int8_skip_modules": None, "llm_int8_has_fp16_weight": False, "llm_int8_enable_fp32_cpu_offload": False,
+    }  # fmt: skip
