@@ -21,6 +21,7 @@ from brolly.loader import load
 from brolly.model import Model
 from brolly.rows import held_out, open_rows, preview
 from brolly.train.tuning.examples import Examples, drawn
+from brolly.train.tuning.four_bits import load_packed, refuse_whole
 from brolly.train.tuning.lora import put_back, put_in
 from brolly.train.tuning.objectives import Advises, Example, Looks, Objective, Samples, Usual, choose
 from brolly.train.tuning.plan import Plan, flop_of, licence_of, memory_of, rule_of
@@ -94,10 +95,14 @@ def prepare(
     keep_memory()
     rows = open_rows(data, shape=shape, columns=columns)
     base = name_of(model)
-    student = load(base, device=device, dtype=dtype or ("float32" if lora is None else None), fused=False)
+    if lora and lora.bits:
+        student = load_packed(base, device=device, dtype=dtype)
+    else:
+        student = load(base, device=device, dtype=dtype or ("float32" if lora is None else None), fused=False)
     torch.manual_seed(asked.seed)
     network = student.network
     if lora is None:
+        refuse_whole(student.card)
         network.requires_grad_(True)
     elif start is not None:
         lora, _ = put_back(network, Path(hub.resolve(getattr(start, "path", start))), student.card.recognised, lora)
