@@ -17,6 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from brolly import __version__
 from brolly.errors import BrollyError
 from brolly.serve import words
+from brolly.serve.desk import Desk
 from brolly.serve.errors import answer
 from brolly.serve.guard import Guard, Watch
 from brolly.serve.house import House
@@ -36,6 +37,7 @@ def create(settings: Settings) -> FastAPI:
         try:
             yield
         finally:
+            await app.state.desk.close()
             await app.state.house.close()
             if tracing is not None:
                 await asyncio.to_thread(tracing.close)
@@ -55,7 +57,7 @@ def create(settings: Settings) -> FastAPI:
         )
     passed.append(Middleware(Guard, settings=settings, keys=Keys(settings.api_keys)))
     app = FastAPI(title="brolly", version=__version__, lifespan=life, docs_url=None, redoc_url=None, middleware=passed)
-    app.state.settings, app.state.house = settings, models
+    app.state.settings, app.state.house, app.state.desk = settings, models, Desk(settings)
     app.state.metrics, app.state.stopping = metrics, False
     for kind in (BrollyError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, answer)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from fastapi import FastAPI, Request
+from fastapi import Request
 
 from brolly.errors import OptionError
 from brolly.serve.account import current
@@ -96,15 +95,6 @@ class Desk:
             await asyncio.gather(*late, return_exceptions=True)
         if self._store is not None:
             await asyncio.to_thread(self._store.close)
-
-
-@asynccontextmanager
-async def life(app: FastAPI) -> AsyncIterator[None]:
-    app.state.desk = Desk(app.state.settings)
-    try:
-        yield
-    finally:
-        await app.state.desk.close()
 
 
 def desk(request: Request) -> Desk:

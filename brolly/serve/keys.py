@@ -109,7 +109,11 @@ def presented(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
 
 def needs_admin(method: str, path: str) -> bool:
     """Whether a request changes which models are here, or tells about all users."""
-    return bool(ADMIN.fullmatch(path)) or (method == "DELETE" and path.startswith("/v1/models/"))
+    return (
+        bool(ADMIN.fullmatch(path))
+        or (method == "DELETE" and path.startswith("/v1/models/"))
+        or (method == "POST" and path.startswith("/v1/fine_tuning/"))
+    )
 
 
 def is_address(host: str) -> bool:

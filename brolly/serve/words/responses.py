@@ -11,7 +11,7 @@ from fastapi.responses import Response
 
 from brolly.serve.answering import Answering
 from brolly.serve.app import house
-from brolly.serve.desk import desk, life, owner_of, page_of
+from brolly.serve.desk import desk, owner_of, page_of
 from brolly.serve.errors import Refused
 from brolly.serve.streams import Events, in_stream, unless_left
 from brolly.serve.tell import reply
@@ -20,7 +20,7 @@ from brolly.serve.wire.common import ERRORS, Deleted, streamed
 from brolly.serve.wire.responses import InputTokens, ItemList, ResponseBody, ResponseRequest
 
 EVENTS = streamed(ResponseBody, "the typed events of OpenAI's responses")
-router = APIRouter(tags=["responses"], lifespan=life)
+router = APIRouter(tags=["responses"])
 
 
 def background(request: Request, id: str) -> Answering | None:
