@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from brolly import hub
-from brolly.card import Header, TensorInfo
+from brolly import hub, models
+from brolly.card import Header, Recognised, TensorInfo
 from brolly.checkpoint import Mapped
 from brolly.checkpoint.nf4 import is_nf4
-from brolly.errors import OptionError
+from brolly.errors import CheckpointError, OptionError
 from brolly.fill import DTYPES, choose_device, choose_dtype, fill, view
 from brolly.identity import Card, examine
 from brolly.kernels.pages import trim
-from brolly.layers.quantized import NF4, NF4Linear, from_parts, pack, to_parts, unpack
+from brolly.layers.quantized import RUN, RUNS, NF4Linear, from_parts, pack, to_parts, unpack
 from brolly.model import Model
 from brolly.train.export import as_bytes
 
@@ -95,18 +97,86 @@ def refuse_whole(card: Card) -> None:
 
 # Files.
 
+PACKED = ("LlamaConfig", "GPT2Config")  # whose packed files transformers reads by the same names
+WORDS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+JSON = ".quant_state.bitsandbytes__nf4"
+Row = tuple[str, str, tuple[int, ...], Callable[[], Any]]
+Changed = Callable[[str, Tensor], Tensor | None]
 
-def unpacked(mapped: Mapped, info: TensorInfo) -> tuple[Tensor, str]:
-    """A packed tensor's numbers in float32, and in which dtype they were before. Raises ValueError."""
-    parts = {piece.name.removeprefix(info.name): view(mapped, piece) for piece in info.shards}
-    return unpack(from_parts(parts)), before(mapped, info)
+
+class Written:
+    """How a model's file holds what is, or shall be, in 4 bits."""
+
+    def __init__(self, card: Recognised, mapped: Mapped, changed: Changed, dtype: str | None, bits: int | None) -> None:
+        self.mapped, self.changed, self.dtype, self.bits = mapped, changed, dtype, bits
+        self.wanted: set[str] = set()
+        if bits:
+            if (kind := type(card.config).__name__) not in PACKED:
+                raise OptionError(f"{card.header.path} is a {kind.removesuffix('Config')}; leave out --bits, which "
+                                  "packs Llama's and GPT-2's blocks alone.")  # fmt: skip
+            with torch.device("meta"):
+                self.wanted = {f"{name}.weight" for name in packable(models.build(card.config))}
+
+    def rows(
+        self, source: str, info: TensorInfo, targets: Sequence[str], how: str, shapes: Mapping[str, Tensor]
+    ) -> list[Row]:  # fmt: skip
+        """A tensor's rows, if it is or shall be packed; else none. Raises CheckpointError, OptionError."""
+        if info.dtype != "NF4" and not self.wanted & set(targets):
+            return []
+        if len(targets) != 1 or how not in ("", "transpose"):
+            raise OptionError(
+                f"{info.file}: {source} holds several layers, which are not packed apart; leave out --bits."
+            )
+        (target,), shape = targets, tuple(shapes[targets[0]].shape)
+        numbers = partial(self.numbers, info, target, how, shape)
+        word = before(self.mapped, info) if info.dtype == "NF4" else info.dtype
+        word = WORDS[self.dtype] if self.dtype else word
+        if target in self.wanted:
+            return Packing(shape, word, numbers).rows(source)
+        turned = how == "transpose"
+        return [(source, word, shape[::-1] if turned else shape, partial(whole, numbers, word, turned))]
+
+    def numbers(self, info: TensorInfo, target: str, how: str, shape: tuple[int, ...]) -> Tensor:
+        """A weight (out, in) as it shall be."""
+        if info.dtype == "NF4":
+            old = unpacked(self.mapped, info)
+        else:
+            old = view(self.mapped, info)
+            old = old.t() if how == "transpose" else old.reshape(shape)
+        new = self.changed(target, old)
+        return old if new is None else new
+
+    def config(self, base: Mapping[str, Any]) -> dict[str, Any]:
+        """config.json's values."""
+        found = {key: value for key, value in base.items() if key != "quantization_config"}
+        kept = base.get("quantization_config")
+        if self.wanted:
+            found["quantization_config"] = told(self.dtype or str(base.get("dtype") or base.get("torch_dtype")))
+        elif kept is not None and not (isinstance(kept, Mapping) and kept.get("quant_method") == "bitsandbytes"):
+            found["quantization_config"] = kept
+        return found
+
+
+def whole(numbers: Callable[[], Tensor], word: str, turned: bool) -> bytearray:
+    tensor = numbers()
+    return as_bytes(tensor.t() if turned else tensor, DTYPES[word])
+
+
+def unpacked(mapped: Mapped, info: TensorInfo) -> Tensor:
+    """A packed tensor's numbers in float32. Raises CheckpointError."""
+    try:
+        return unpack(from_parts({piece.name.removeprefix(info.name): view(mapped, piece) for piece in info.shards}))
+    except ValueError as error:
+        raise CheckpointError(f"{info.file}: {info.name}: {error}.") from None
 
 
 def before(mapped: Mapped, info: TensorInfo) -> str:
     """A packed tensor's dtype before it was packed, by the file's word: what its state tells, or BF16."""
-    words = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-    said = json.loads(bytes(view(mapped, info.shards[-1]).tolist()))
-    return words.get(str(said.get("dtype")) if isinstance(said, dict) else "", "BF16")
+    try:
+        said = json.loads(bytes(view(mapped, info.shards[-1]).tolist()))
+    except (ValueError, RecursionError):
+        return "BF16"  # `unpacked` tells what is wrong
+    return WORDS.get(str(said.get("dtype")) if isinstance(said, dict) else "", "BF16")
 
 
 class Packing:
@@ -116,26 +186,22 @@ class Packing:
         self.shape, self.word, self.numbers = shape, word, numbers
         self.parts: dict[str, Tensor] = {}
 
-    def rows(self, name: str) -> list[tuple[str, str, tuple[int, ...], Callable[[], Any]]]:
+    def rows(self, name: str) -> list[Row]:
         """A file's rows: names, dtypes and shapes are known before the numbers."""
-        whole = torch.empty(self.shape, device="meta")
-        runs = -(-whole.numel() // 64)
+        n = math.prod(self.shape)
+        runs = -(-n // RUN)
         expected = {
-            "": ("U8", (whole.numel() // 2, 1)), ".absmax": ("U8", (runs,)), ".quant_map": ("F32", (16,)),
-            ".nested_absmax": ("F32", (-(-runs // 256),)), ".nested_quant_map": ("F32", (256,)),
-            ".quant_state.bitsandbytes__nf4": ("U8", (STATE,)),
+            "": ("U8", (n // 2, 1)), ".absmax": ("U8", (runs,)), ".quant_map": ("F32", (16,)),
+            ".nested_absmax": ("F32", (-(-runs // RUNS),)), ".nested_quant_map": ("F32", (256,)), JSON: ("U8", (STATE,)),
         }  # fmt: skip
         return [(name + part, word, shape, partial(self.data, part)) for part, (word, shape) in expected.items()]
 
     def data(self, part: str) -> bytearray:
         if part not in self.parts:
-            packed: NF4 = pack(self.numbers())
-            self.parts = to_parts(packed, DTYPES[self.word])
-            said = bytes(self.parts[".quant_state.bitsandbytes__nf4"].tolist())
+            self.parts = to_parts(pack(self.numbers()), DTYPES[self.word])
+            said = bytes(self.parts[JSON].tolist())
             assert len(said) <= STATE
-            self.parts[".quant_state.bitsandbytes__nf4"] = torch.frombuffer(
-                bytearray(said.ljust(STATE)), dtype=torch.uint8
-            )
+            self.parts[JSON] = torch.frombuffer(bytearray(said.ljust(STATE)), dtype=torch.uint8)
         tensor = self.parts.pop(part)
         return as_bytes(tensor, tensor.dtype)
 
@@ -145,6 +211,18 @@ def told(dtype: str) -> dict[str, Any]:
     return {
         "quant_method": "bitsandbytes", "load_in_4bit": True, "load_in_8bit": False, "_load_in_4bit": True,
         "_load_in_8bit": False, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True,
-        "bnb_4bit_compute_dtype": dtype, "bnb_4bit_quant_storage": "uint8", "llm_int8_threshold": 6.0,
-        "llm_int8_skip_modules": None, "llm_int8_has_fp16_weight": False, "llm_int8_enable_fp32_cpu_offload": False,
+        "bnb_4bit_compute_dtype": dtype if dtype in WORDS else "float32", "bnb_4bit_quant_storage": "uint8",
+        "llm_int8_threshold": 6.0, "llm_int8_skip_modules": None, "llm_int8_has_fp16_weight": False,
+        "llm_int8_enable_fp32_cpu_offload": False,
     }  # fmt: skip
+
+
+def learnt_beside(adapter: Path) -> int | None:
+    """In how many bits the base was beside which an adapter was learnt, where its recipe tells."""
+    if not (adapter / "recipe.toml").is_file():
+        return None
+    from brolly.train.tuning.recipe import read_recipe
+
+    lora = read_recipe(adapter / "recipe.toml").get("lora") or {}
+    bits = lora.get("bits")
+    return bits if isinstance(bits, int) else None
