@@ -155,7 +155,7 @@ def fill_adapter(folder: Path, base: Recognised, network: nn.Module) -> Adapter:
             a, b, *length = (view(mapped, info).to(weight.device, torch.float32, copy=True) for info in infos)
             b *= pair.scale
             if length:
-                length[0] /= (network.get_submodule(name).weight.float() + b @ a).norm(dim=1)
+                length[0] /= (weight_of(network, name).float() + b @ a).norm(dim=1)
                 b *= length[0][:, None]
             updates[name] = LowRank(*(t.to(weight.dtype) for t in (a, b.t().contiguous(), *length)))
             if not all(bool(t.isfinite().all()) for t in updates[name] if t is not None):
@@ -163,6 +163,13 @@ def fill_adapter(folder: Path, base: Recognised, network: nn.Module) -> Adapter:
                     f"{lora.header.path}: what it adds to {name!r} is not finite in {weight.dtype}; it is broken."
                 )
     return Adapter(network, updates, folder)
+
+
+def weight_of(network: nn.Module, name: str) -> Tensor:
+    """A linear layer's numbers, in 4 bits or not."""
+    layer: Any = network.get_submodule(name)
+    found: Tensor = layer.weight
+    return found
 
 
 def fingerprint(card: Recognised) -> str:

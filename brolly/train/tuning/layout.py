@@ -23,6 +23,7 @@ from brolly.families.peft import SETTINGS, WEIGHTS, peft_name
 from brolly.fill import DTYPES, fingerprint, shared_out, view
 from brolly.hub import SMALL
 from brolly.train.export import as_bytes, write_whole
+from brolly.train.tuning import four_bits
 from brolly.train.tuning.lora import LoraLinear
 from brolly.verbs import Lora
 
@@ -73,9 +74,12 @@ def endings(names: Mapping[str, str], network: nn.Module) -> list[str]:
     return sorted(last) if meant == names.keys() else sorted(names.values())
 
 
-def write_model(folder: Path, card: Recognised, changed: Changed, dtype: str | None) -> None:
+def write_model(
+    folder: Path, card: Recognised, changed: Changed, dtype: str | None, bits: int | None = None
+) -> None:  # fmt: skip
     """A whole model in its base's layout: tensors that `changed(name, old)` gives anew, by the network's names, and the
-    others as they are; `dtype` makes all of another. One is in memory at a time. Raises DiskFull, CheckpointError."""
+    others as they are; `dtype` makes all of another, `bits` packs the blocks (4), and a base in 4 bits is unpacked
+    without. One is in memory at a time. Raises DiskFull, CheckpointError, OptionError."""
     header = card.header
     if header.format not in ("safetensors", "torch") or "model_type" not in header.config:
         raise CheckpointError(
@@ -86,17 +90,21 @@ def write_model(folder: Path, card: Recognised, changed: Changed, dtype: str | N
         with torch.device("meta"):
             expected: dict[str, Tensor] = dict(models.build(card.config).named_parameters())
         rows: list[Row] = []
+        packed = four_bits.Written(card, mapped, changed, dtype, bits)
         for source, (targets, how) in rename(header.tensors, card.family.names(header)).items():
             if not targets:
                 continue  # a head that is the embedding, an old buffer
             info = header.tensors[source]
+            if of_bits := packed.rows(source, info, targets, how, expected):
+                rows += of_bits
+                continue
             word = WORDS[dtype] if dtype and info.dtype in ("F64", "F32", "F16", "BF16") else info.dtype
             parts = list(zip(targets, shared_out(info, targets, expected), strict=True))
             shapes = [expected[target].shape for target in targets]
             rows.append((source, word, info.shape, partial(data_of, mapped, info, parts, shapes, how, word, changed)))
         folder.mkdir(parents=True, exist_ok=True)
         write_shards(folder, rows)
-    config = dict(header.config)
+    config = packed.config(header.config)
     if dtype:
         config = {k: v for k, v in config.items() if k != "torch_dtype"} | {"dtype": dtype}
     write_whole(folder / "config.json", json.dumps(config, indent=1, ensure_ascii=False) + "\n")
