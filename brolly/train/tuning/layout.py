@@ -167,8 +167,12 @@ def copy_neighbours(base: Path, folder: Path) -> None:
             shutil.copyfile(base / name, folder / name)
 
 
-def copy_card(base: Path, adapter: Path, folder: Path) -> None:
+def copy_card(base: Path, adapter: Path | None, folder: Path) -> None:
     """What was said of a base and of its adapter stands beside their sum."""
+    if adapter is None:
+        if (base / "README.md").is_file():
+            shutil.copyfile(base / "README.md", folder / "README.md")
+        return
     for source, name in ((adapter / "README.md", "README.md"), (base / "README.md", "BASE.md")):
         if source.is_file():
             shutil.copyfile(source, folder / name)

@@ -14,21 +14,32 @@ from brolly.errors import OptionError, RecipeError
 from brolly.families.peft import Pair, read_lora
 from brolly.fill import COMPUTE, check_base, view
 from brolly.identity import examine
+from brolly.train.tuning.four_bits import learnt_beside
 from brolly.train.tuning.layout import copy_card, write_model
 
 
-def merge(model: str | Path, adapter: Any, *, out: str | Path, dtype: str | None = None) -> Path:
+def merge(
+    model: str | Path, adapter: Any = None, *, out: str | Path, dtype: str | None = None, bits: int | None = None
+) -> Path:  # fmt: skip
     """Write base and LoRA as one model in the base's layout, and return its folder; `dtype` is the base's own if None.
 
-    Raises NotFound, CheckpointError, OptionError, RecipeError, DiskFull.
+    With `bits` (4) the blocks are packed, as bitsandbytes has it, and without they are whole, whatever the base's are.
+    Without an adapter the base is written so. Raises NotFound, CheckpointError, OptionError, RecipeError, DiskFull.
     """
     folder = Path(out).expanduser()
+    if bits not in (None, 4):
+        raise OptionError(f"bits is {bits!r:.20}; expected 4, or nothing.")
     if dtype is not None and dtype not in COMPUTE:
         raise OptionError(f"dtype {dtype!r} is not known; expected {', '.join(COMPUTE)}.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RecipeError(f"{folder} is not empty; give a folder that is not there yet.")
     card = examine(hub.resolve(model))
-    base, lora_folder = card.recognised, Path(hub.resolve(getattr(adapter, "path", adapter)))
+    base = card.recognised
+    if adapter is None:
+        write_model(folder, base, lambda name, old: None, dtype, bits)
+        copy_card(Path(base.header.folder), None, folder)
+        return folder
+    lora_folder = Path(hub.resolve(getattr(adapter, "path", adapter)))
     with torch.device("meta"):
         network = models.build(base.config)
     linear = {name: m for name, m in network.named_modules() if isinstance(m, nn.Linear)}
@@ -40,7 +51,7 @@ def merge(model: str | Path, adapter: Any, *, out: str | Path, dtype: str | None
             pair = lora.pairs.get(name.removesuffix(".weight"))
             return None if pair is None or not name.endswith(".weight") else added(old, pair, mapped)
 
-        write_model(folder, base, changed, dtype)
+        write_model(folder, base, changed, dtype, bits)
     copy_card(Path(base.header.folder), lora_folder, folder)
     return folder
 
@@ -54,10 +65,19 @@ def added(old: Tensor, pair: Pair, mapped: Mapped) -> Tensor:
     return new * (view(mapped, pair.magnitude).float() / new.norm(dim=1))[:, None]
 
 
-def rounding(folder: Path) -> str:
+def rounding(folder: Path, adapter: Any = None) -> str:
     """What was lost by writing a merged model in few bits; "" where nothing was."""
-    kinds = {info.dtype for info in read_header(folder).tensors.values()} & {"BF16", "F16"}
-    if not kinds:
+    kinds = {info.dtype for info in read_header(folder).tensors.values()}
+    if "NF4" in kinds:
+        return "The sums are packed to 4 bits, so answers differ a little from those of base and adapter."
+    path = None if adapter is None else Path(hub.resolve(getattr(adapter, "path", adapter)))
+    if path and learnt_beside(path):
+        return (
+            "The adapter was learnt beside a base in 4 bits and is added to the base's whole numbers, so answers can "
+            "differ a little from those seen in tuning; --bits 4 packs the sum."
+        )
+    kinds &= {"BF16", "F16"}
+    if not kinds or adapter is None:
         return ""
     return (
         f"The sums are rounded to {', '.join(sorted(kinds))}, so answers can differ a little from those of base and "
