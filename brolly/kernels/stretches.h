@@ -234,7 +234,8 @@ static void stretches(void *argument, int index, int n) {
     (void)index, (void)n;
 }
 
-int64_t brolly_tune_attends(void) { return tiles_allowed(); }
+// Channels that a product takes at a time; 0 where there are none.
+int64_t brolly_tune_attends(void) { return tiles_allowed() ? DEPTH : 0; }
 
 // Bytes of each thread's space, for stretches of at most so many tokens.
 int64_t brolly_tune_room(int64_t longest, int64_t dim) { return whole(padded(longest) * (dim * (7 * 2 + 2 * 4) + 4), 64) + 64; }

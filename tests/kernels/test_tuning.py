@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,15 +149,15 @@ def exact(q: Tensor, k: Tensor, v: Tensor, where: Stretches) -> Tensor:
     return torch.cat(parts)
 
 
+SHAPES = [  # heads, key heads, head_dim, lengths, window
+    (9, 3, 64, (5, 1, 100, 300, 37), None), (4, 1, 128, (300,), None), (2, 2, 80, (77, 130), None),
+    (4, 2, 16, (200, 0, 3), None), (4, 2, 64, (200, 300, 16), 50), (2, 1, 256, (90,), None),
+    (2, 2, 32, (48, 47, 49, 64, 31, 32, 33), 7), (2, 2, 64, (1,), None), (2, 1, 96, (600,), 130),
+]  # fmt: skip
+
+
 @attends
-@pytest.mark.parametrize(
-    ("heads", "kv_heads", "dim", "lengths", "window"),
-    [
-        (9, 3, 64, (5, 1, 100, 300, 37), None), (4, 1, 128, (300,), None), (2, 2, 80, (77, 130), None),
-        (4, 2, 16, (200, 0, 3), None), (4, 2, 64, (200, 300, 16), 50), (2, 1, 256, (90,), None),
-        (2, 2, 32, (48, 47, 49, 64, 31, 32, 33), 7), (2, 2, 64, (1,), None), (2, 1, 96, (600,), 130),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("heads", "kv_heads", "dim", "lengths", "window"), SHAPES)
 def test_attention_and_its_gradients(heads: int, kv_heads: int, dim: int, lengths: Any, window: int | None) -> None:
     n, where = sum(lengths), Stretches(lengths, window)
     q, k, v, d_out = drawn(*((n, h, dim) for h in (heads, kv_heads, kv_heads, heads)), dtype=torch.bfloat16)
@@ -165,6 +170,27 @@ def test_attention_and_its_gradients(heads: int, kv_heads: int, dim: int, length
     found = [out, *tuning.attend_back(d_out.detach(), *given, out, sums, where)]
     for a, b in zip(found, [expected, *slopes], strict=True):
         near(a, b, 0.004)
+
+
+@attends
+@pytest.mark.skipif(not shutil.which("gcc"), reason="no gcc")
+def test_attention_by_tiles_is_right_wherever_tiles_are(tmp_path: Path) -> None:
+    """The kernel compiled as for AMX, with its tiles modelled in C."""
+    here = Path(__file__)
+    compiler = tmp_path / "cc"
+    compiler.write_text(f'#!/bin/sh\nexec gcc -include {here.with_name("tiles_by_hand.h")} "$@"\n')
+    compiler.chmod(0o755)
+    code = (
+        "from tests.kernels.test_tuning import LIBRARY, SHAPES, test_attention_and_its_gradients as check\n"
+        "assert LIBRARY.brolly_tune_attends() == 32\n"
+        "for shape in SHAPES[2:5]:\n"
+        "    check(*shape)\n"
+    )
+    around = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "CC": str(compiler)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=here.parents[2], env=around, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @attends
