@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int | None:
     from brolly.train.tuning.merge import merge, rounding
 
     folder = merge(args.model, args.adapter, out=args.out, dtype=args.dtype, bits=args.bits)
-    if note := rounding(folder, args.adapter):
+    if args.adapter and (note := rounding(folder, args.adapter)):
         print(note, file=sys.stderr)
     print(folder)
     return 0

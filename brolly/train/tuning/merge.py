@@ -77,7 +77,7 @@ def rounding(folder: Path, adapter: Any = None) -> str:
             "differ a little from those seen in tuning; --bits 4 packs the sum."
         )
     kinds &= {"BF16", "F16"}
-    if not kinds or adapter is None:
+    if not kinds:
         return ""
     return (
         f"The sums are rounded to {', '.join(sorted(kinds))}, so answers can differ a little from those of base and "
