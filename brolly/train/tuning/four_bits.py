@@ -191,8 +191,8 @@ class Packing:
         n = math.prod(self.shape)
         runs = -(-n // RUN)
         expected = {
-            "": ("U8", (n // 2, 1)), ".absmax": ("U8", (runs,)), ".quant_map": ("F32", (16,)),
-            ".nested_absmax": ("F32", (-(-runs // RUNS),)), ".nested_quant_map": ("F32", (256,)), JSON: ("U8", (STATE,)),
+            "": ("U8", (n // 2, 1)), ".absmax": ("U8", (runs,)), ".quant_map": ("F32", (16,)), JSON: ("U8", (STATE,)),
+            ".nested_absmax": ("F32", (-(-runs // RUNS),)), ".nested_quant_map": ("F32", (256,)),
         }  # fmt: skip
         return [(name + part, word, shape, partial(self.data, part)) for part, (word, shape) in expected.items()]
 
