@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from brolly import hub, models
 from brolly.checkpoint import Mapped, read_header
+from brolly.checkpoint.nf4 import is_nf4
 from brolly.errors import OptionError, RecipeError
 from brolly.families.peft import Pair, read_lora
 from brolly.fill import COMPUTE, check_base, view
@@ -67,8 +68,9 @@ def added(old: Tensor, pair: Pair, mapped: Mapped) -> Tensor:
 
 def rounding(folder: Path, adapter: Any = None) -> str:
     """What was lost by writing a merged model in few bits; "" where nothing was."""
-    kinds = {info.dtype for info in read_header(folder).tensors.values()}
-    if "NF4" in kinds:
+    header = read_header(folder)
+    kinds = {info.dtype for info in header.tensors.values()}
+    if is_nf4(header):
         return "The sums are packed to 4 bits, so answers differ a little from those of base and adapter."
     path = None if adapter is None else Path(hub.resolve(getattr(adapter, "path", adapter)))
     if path and learnt_beside(path):
