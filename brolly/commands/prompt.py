@@ -108,8 +108,7 @@ def show(args: argparse.Namespace) -> int:
     if row is not None:
         model = _model(args, prompt)
         text = prompt.show(model, _good(row), embedder=_embedder(args))
-        n = len(model.tokenizer.encode(text)) if prompt.kind == "write" else None
-        print(json.dumps({"prompt": prompt.id, "text": text, "tokens": n}, ensure_ascii=False) if args.json else text)
+        print(json.dumps({"prompt": prompt.id, "text": text}, ensure_ascii=False) if args.json else text)
         return 0
     table = prompt.table()
     if args.json:

@@ -43,6 +43,12 @@ def read_table(path: Path) -> dict[str, Any]:
         if unknown := said.keys() - words:
             where = f"[{table}]" if table else "it"
             raise RecipeError(f"{path}: {where} says {min(unknown)!r}; expected {', '.join(sorted(words))}.")
+    for table in ("variables", "options"):
+        if not isinstance(said := found.get(table, {}), dict):
+            raise RecipeError(f"{path}: {table} is {said!r:.60}; expected a table, [{table}].")
+    for table in ("examples", "history"):
+        if not isinstance(said := found.get(table, []), list) or not all(isinstance(one, dict) for one in said):
+            raise RecipeError(f"{path}: {table} is {said!r:.60}; expected tables, each [[{table}]].")
     if isinstance(name := found.get("answer", {}).get("schema"), str):
         found["answer"]["schema"] = _schema(path, name)
     return found

@@ -111,6 +111,11 @@ class Prompt:
     def _check_kind(self) -> None:
         from brolly.verbs import GenerateOptions, read_options
 
+        if not isinstance(self.options, Mapping) or not isinstance(self.tries, Mapping):
+            raise OptionError("options and tune are tables of names and values.")
+        texts, sets = self.tries.get("instructions", ()), self.tries.get("templates", ())
+        if not _texts(texts) or isinstance(sets, str) or not all(map(_texts, sets)):
+            raise OptionError("tune has instructions, a list of texts, and templates, a list of lists of them.")
         shapes = {"json_schema", "regex", "choice", "grammar"} & set(self.options)
         if shapes:
             raise OptionError(f"options say {min(shapes)}; the shape of the answer stands in `answer`.")
@@ -242,16 +247,10 @@ class Prompt:
 
     def show(self, model: Any, given: Any, *, embedder: Any = None) -> str:
         """The prompt of one row as the model reads it, for a person; cut markers show a ⁝ where they are cut."""
-        from brolly.adapt.prompt.quote import CUT
-        from brolly.adapt.prompt.run import Asking, chosen
+        from brolly.adapt.prompt.run import shown
 
-        model = _loaded(model)
-        if self.kind == "classify":
-            return "\n".join(t.replace("{}", c) for c in self.answer.choice for t in self.templates or model.templates)
-        row = self.values(given)
-        embedder = _loaded(embedder or (self.select.embed if self.select.by == "nearest" else None) or None)
-        (examples,) = chosen(self, [row], embedder)
-        return Asking(self, model).text(row, examples)[0].replace(CUT, "⁝")
+        embedder = embedder or (self.select.embed if self.select.by == "nearest" else None) or None
+        return shown(self, _loaded(model), given, _loaded(embedder))
 
     def tune(self, model: Any, dev: Iterable[Mapping[str, Any]], **how: Any) -> Any:
         """A new version, searched on one part of labelled rows and compared on the other; see `search.tune`."""
@@ -271,6 +270,10 @@ def _loaded(model: Any) -> Any:
 
         return load(model)
     return model
+
+
+def _texts(given: Any) -> bool:
+    return isinstance(given, (list, tuple)) and all(isinstance(one, str) for one in given)
 
 
 def batches(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:

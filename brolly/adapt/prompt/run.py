@@ -35,11 +35,8 @@ class Asking:
         if not self.chats and prompt.answer.free:
             heads = [title(prompt.answer.name), *(title(v.name) for v in prompt.variables)]
             own = self.options.get("stop", ())
-            self.options["stop"] = (
-                *([own] if isinstance(own, str) else own),
-                "\n\n",
-                *(f"\n{head}:" for head in heads),
-            )
+            ends = ["\n\n", *(f"\n{head}:" for head in heads)]
+            self.options["stop"] = (*([own] if isinstance(own, str) else own), *ends)
 
     def messages(self, row: Mapping[str, Any], examples: Sequence[Example]) -> tuple[list[dict[str, str]], Any]:
         """The turns with their data quoted, and which markers that broke."""
@@ -93,11 +90,16 @@ class Asking:
         return answer.read(text if self.chats or not answer.free else unfolded(text))
 
 
-def chosen(prompt: Prompt, rows: Sequence[Mapping[str, Any]], embedder: Any) -> list[list[Example]]:
-    """The examples of each row."""
-    if embedder is not None and prompt.select.by == "nearest":
-        return Nearest(prompt, embedder).choose(rows)
-    return [fixed(prompt, row) for row in rows]
+def shown(prompt: Prompt, model: Any, given: Any, embedder: Any) -> str:
+    """The prompt of one row, or the texts that pictures are compared with."""
+    if prompt.kind == "classify":
+        around = prompt.templates or model.templates
+        return "\n".join(text.replace("{}", label) for label in prompt.answer.choice for text in around)
+    row = prompt.values(given)
+    examples = fixed(prompt, row)
+    if prompt.select.by == "nearest" and embedder is not None:
+        (examples,) = Nearest(prompt, embedder).choose([row])
+    return Asking(prompt, model).text(row, examples)[0].replace(CUT, "⁝")
 
 
 def written(

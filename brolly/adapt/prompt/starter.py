@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from brolly.adapt.prompt.file import literal
+
 WRITE = '''# {name}: a prompt for any language model. Try it:
 #   brolly prompt show {file} --set ticket="The page is blank after I log in."
 #   brolly prompt run {file} --set ticket="The page is blank after I log in."
 #   brolly prompt run {file} tickets.jsonl -o answers.jsonl    rows like {{"ticket": "…"}}; CSV and Parquet too
 #   brolly prompt tune {file} labelled.jsonl --budget 200      rows like {{"ticket": "…", "label": "bug"}}
 
-name = "{name}"
+name = {quoted}
 version = 1
 model = "mini-llm"             # any model that writes; --model says another. mini-llm only shows that it works
 
@@ -62,7 +64,7 @@ CLASSIFY = """# {name}: what a picture shows, by a model that knows pictures and
 #   brolly prompt run {file} pictures.jsonl                    rows like {{"image": "photo.jpg"}}
 #   brolly prompt tune {file} labelled.jsonl --budget 200      rows like {{"image": "photo.jpg", "label": "cat"}}
 
-name = "{name}"
+name = {quoted}
 kind = "classify"
 version = 1
 model = "mini-clip"            # any CLIP or SigLIP; --model says another
@@ -86,4 +88,5 @@ KINDS = {"write": WRITE, "classify": CLASSIFY}
 
 def starter(kind: str, name: str, file: str) -> str:
     """A new prompt's file."""
-    return KINDS[kind].format(name=name, file=file)
+    shown = [text if text.isprintable() else "it" for text in (name, file)]
+    return KINDS[kind].format(name=shown[0], file=shown[1], quoted=literal(name))

@@ -14,7 +14,7 @@ from brolly import Prompt
 from brolly.adapt.prompt.cache import Cache, fingerprint
 from brolly.adapt.prompt.flow import WINDOW
 from brolly.adapt.prompt.select import Nearest
-from brolly.errors import Busy, OptionError
+from brolly.errors import BrollyError, Busy, OptionError
 from tests.adapt.prompt.models import Told
 
 ECHO = Prompt("Say it again.", input="[{text}]", variables={"text": {"type": "text", "bare": True}})
@@ -157,3 +157,29 @@ def test_rows_written_together_are_those_written_alone() -> None:
     prompt = Prompt("Tell a story.", options={"max_tokens": 16})
     rows = [f"A {animal} and a {thing}." for animal in ("fox", "hen", "cat") for thing in ("ball", "hat")]
     assert [one.value for one in prompt.map(model, rows)] == [prompt(model, row) for row in rows]
+
+
+def test_an_adapter_answers_and_is_remembered_apart(tmp_path: Path) -> None:
+    import json
+
+    import torch
+    from safetensors.torch import save_file
+
+    from brolly.loader import load
+
+    folder, name = tmp_path / "lora", "base_model.model.model.layers.5.mlp.down_proj"
+    folder.mkdir()
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 64, "target_modules": ["down_proj"], "task_type": "CAUSAL_LM"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    tensors = {f"{name}.lora_A.weight": torch.randn(4, 688), f"{name}.lora_B.weight": torch.randn(256, 4)}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    model, cache = load("mini-llm", device="cpu"), Cache(tmp_path / "answers.sqlite3")
+    prompt = Prompt("Tell a story.", options={"max_tokens": 8})
+    plain = prompt.map(model, ["A hen."], cache=cache)[0]
+    for given in (folder, SimpleNamespace(path=folder)):
+        adapted = prompt.map(model, ["A hen."], cache=cache, adapter=given)[0]
+        assert adapted.text != plain.text and adapted.error is None
+    assert not plain.cached and adapted.cached
+    with pytest.raises(BrollyError, match="nowhere"):
+        prompt.map(model, ["A hen."], adapter="nowhere")

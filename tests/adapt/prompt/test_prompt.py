@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from brolly import Prompt
 from brolly.adapt.prompt import Answer, Example, Select, Variable
 from brolly.adapt.prompt.file import literal, written
 from brolly.adapt.prompt.starter import KINDS, starter
-from brolly.errors import NotFound, OptionError, RecipeError, TemplateError
+from brolly.errors import BrollyError, NotFound, OptionError, RecipeError, TemplateError
 from tests.adapt.prompt import models
 
 
@@ -65,7 +65,7 @@ def values() -> st.SearchStrategy[Any]:
     return st.recursive(one, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3), max_leaves=8)  # fmt: skip # noqa: E501
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(values())
 def test_what_is_written_is_what_toml_reads(value: Any) -> None:
     assert tomllib.loads(f"x = {literal(value)}") == {"x": value}
@@ -74,9 +74,10 @@ def test_what_is_written_is_what_toml_reads(value: Any) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_new_file_is_a_prompt(kind: str, tmp_path: Path) -> None:
-    (tmp_path / "new.toml").write_text(starter(kind, "new", "new.toml"))
+    name = 'a "new"\n{one}'
+    (tmp_path / "new.toml").write_text(starter(kind, name, name))
     prompt = Prompt.load(tmp_path / "new.toml")
-    assert prompt.kind == kind and prompt.name == "new" and prompt.model and prompt.answer.choice
+    assert prompt.kind == kind and prompt.name == name and prompt.model and prompt.answer.choice
 
 
 @pytest.mark.parametrize(
@@ -103,6 +104,10 @@ def test_a_new_file_is_a_prompt(kind: str, tmp_path: Path) -> None:
         ("[answer]\nchoice = ['a']\n[[examples]]\ntext = 'a'\nanswer = 'b'", "no answer"),
         ("kind = 'classify'", "choice"),
         ("templates = ['{}']", "classify"),
+        ("[tune]\ninstructions = 'abc'", "a list of texts"),
+        ("[tune]\ntemplates = ['abc']", "a list of lists"),
+        ("variables = 3", "expected a table"),
+        ("examples = [3]", "expected tables"),
     ],
 )
 def test_a_wrong_file_is_told_with_its_name(text: str, says: str, tmp_path: Path) -> None:
@@ -110,6 +115,22 @@ def test_a_wrong_file_is_told_with_its_name(text: str, says: str, tmp_path: Path
     with pytest.raises(RecipeError, match=says) as error:
         Prompt.load(tmp_path / "p.toml")
     assert "p.toml" in str(error.value)
+
+
+KEYS = ["name", "kind", "model", "version", "instructions", "input", "templates", "variables", "answer", "examples",
+        "options", "select", "tune", "history", "choice", "schema", "regex", "type", "most", "by"]  # fmt: skip
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(table=st.dictionaries(st.sampled_from(KEYS), values() | st.dictionaries(st.sampled_from(KEYS), values(), max_size=3), max_size=4))  # fmt: skip # noqa: E501
+def test_a_file_of_anything_is_a_prompt_or_one_of_our_errors(table: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text(written(table), encoding="utf-8")
+    try:
+        prompt = Prompt.load(tmp_path / "p.toml")
+    except BrollyError:
+        return
+    prompt.save(tmp_path / "q.toml")
+    assert Prompt.load(tmp_path / "q.toml").hash == prompt.hash
 
 
 def test_a_file_that_is_not_there_is_told_how_to_make(tmp_path: Path) -> None:
