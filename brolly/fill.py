@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +15,10 @@ from brolly import models
 from brolly.card import Header, Recognised, TensorInfo
 from brolly.checkpoint import Mapped
 from brolly.checkpoint.names import rename
-from brolly.engine.adapters import Adapter, LowRank
+from brolly.engine.adapters import Adapter, LowRank, Rows
 from brolly.errors import CheckpointError, OptionError
-from brolly.families.peft import read_lora
+from brolly.families.heads import with_head
+from brolly.families.peft import Pair, read_lora
 from brolly.layers.linear import Linear
 from brolly.layers.quantized import NF4Linear, from_parts
 
@@ -146,7 +149,7 @@ def fill_adapter(folder: Path, base: Recognised, network: nn.Module) -> Adapter:
         for name, module in network.named_modules()
         if isinstance(module, nn.Linear) and name != "lm_head"  # `logits` reads the head's weight itself
     }
-    lora = read_lora(folder, base, linear)
+    lora = read_lora(folder, base, linear, table_shapes(network))
     check_base(lora.header, base)
     updates = {}
     with Mapped(lora.header) as mapped:
@@ -162,7 +165,79 @@ def fill_adapter(folder: Path, base: Recognised, network: nn.Module) -> Adapter:
                 raise CheckpointError(
                     f"{lora.header.path}: what it adds to {name!r} is not finite in {weight.dtype}; it is broken."
                 )
-    return Adapter(network, updates, folder)
+        rows = {}
+        for name, given in lora.rows.items():
+            own = view(mapped, given.info).to(weight.device, weight.dtype, copy=True)
+            rows[name] = placed(torch.tensor(given.ids, device=weight.device), own, table_shapes(network)[name][0])
+            if not bool(own.isfinite().all()):
+                raise CheckpointError(f"{lora.header.path}: its rows of {name!r} are not finite; it is broken.")
+    return Adapter(network, updates, folder, rows)
+
+
+@dataclass(eq=False)
+class Merged:
+    """A network with an adapter's numbers in it: what they do not change is shared with its base."""
+
+    folder: Path
+    base: Recognised  # with the config of a new head, where the adapter brings one
+    network: nn.Module
+    n_bytes: int  # that it holds of its own
+    model: Any = None  # of this network, once somebody wants it
+
+
+def merged(folder: Path, base: Recognised, network: nn.Module) -> Merged:
+    """An encoder with the LoRA of a folder in PEFT's layout, and its classifier. Raises NotFound, CheckpointError."""
+    linear = {n: (m.out_features, m.in_features) for n, m in network.named_modules() if isinstance(m, nn.Linear)}
+    lora = read_lora(folder, base, linear, heads=True)
+    check_base(lora.header, base)
+    headed = with_head(base, lora.labels) if lora.whole else None
+    own = {ours: lora.whole.get(theirs) for ours, theirs in headed.names.items()} if headed else {}
+    found, shared, n_bytes = headed.base if headed else base, dict(network.named_parameters()), 0
+    weight = max(shared.values(), key=lambda p: p.numel())
+    with torch.device("meta"):
+        copy = models.build(found.config)
+    with Mapped(lora.header) as mapped:
+        for name, expected in list(copy.named_parameters()):
+            pair = lora.pairs.get(name.removesuffix(".weight")) if name.endswith(".weight") else None
+            if name in own:
+                info = own[name]
+                if info is None or info.shape != tuple(expected.shape):
+                    told = info and info.shape
+                    raise CheckpointError(f"{lora.header.path}: {name} is {told}; expected {tuple(expected.shape)}.")
+                tensor = view(mapped, info).to(weight.device, weight.dtype, copy=True)
+            elif pair is not None:
+                tensor = added(shared[name].detach(), pair, mapped).to(weight.dtype)
+            else:
+                tensor = shared[name].detach()
+            if name in own or pair is not None:
+                n_bytes += tensor.nbytes
+                if not tensor.isfinite().all():
+                    raise CheckpointError(f"{lora.header.path}: {name} is not finite with it; it is broken.")
+            owner, _, leaf = name.rpartition(".")
+            copy.get_submodule(owner).register_parameter(leaf, nn.Parameter(tensor, requires_grad=False))
+    return Merged(folder, found, copy.eval(), n_bytes)
+
+
+def added(old: Tensor, pair: Pair, mapped: Mapped) -> Tensor:
+    """W + scale · B A in float32, each row of the length that DoRA learnt."""
+    a, b = (view(mapped, info).to(old.device, torch.float32) for info in (pair.a, pair.b))
+    new = old.float() + pair.scale * (b @ a)
+    if pair.magnitude is None:
+        return new
+    return new * (view(mapped, pair.magnitude).to(old.device, torch.float32) / new.norm(dim=1))[:, None]
+
+
+def placed(ids: Tensor, rows: Tensor, n_tokens: int) -> Rows:
+    """Rows, and where each token stands among them."""
+    place = torch.full((n_tokens,), -1, dtype=torch.int64, device=ids.device)
+    place[ids] = torch.arange(len(ids), device=ids.device)
+    return Rows(ids, rows, place)
+
+
+def table_shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    """A causal network's embedding and its own head, if it has one, by name: (V, C)."""
+    named = {name: m for name, m in network.named_modules() if name in ("model.embed_tokens", "wte", "lm_head")}
+    return {name: tuple(m.weight.shape) for name, m in named.items() if isinstance(m, (nn.Embedding, nn.Linear))}
 
 
 def weight_of(network: nn.Module, name: str) -> Tensor:

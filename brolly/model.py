@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from brolly.checkpoint import json_object
-from brolly.engine.adapters import Adapted, Adapter, applied
+from brolly.engine.adapters import Adapted, Adapter, Heard
 from brolly.engine.cache import Causal
 from brolly.engine.encode import accelerate
 from brolly.engine.engine import Engine, blocks_for, write_all
@@ -28,7 +28,7 @@ from brolly.engine.pages import Pages
 from brolly.engine.runner import Runner
 from brolly.errors import BrollyError, CheckpointError, NotFound, OptionError, TokenizerError, UnsupportedTask
 from brolly.families.whisper import alignment_heads
-from brolly.fill import fill_adapter
+from brolly.fill import Merged, fill_adapter, merged
 from brolly.identity import Card, examine
 from brolly.media.audio import AudioStream, open_audio
 from brolly.media.audio.mel import N_FRAMES
@@ -103,7 +103,7 @@ class Model:
         self._labels: dict[Any, Any] = {}
         self.engine_options: dict[str, Any] = {}  # of Engine, and n_bytes for its cache; set before a job
         self.adapters: dict[str, Path] = {}  # a LoRA's name → its folder in PEFT's layout; loaded when first used
-        self._adapted: dict[str, Adapter] = {}
+        self._adapted: dict[str, Adapter | Merged] = {}
         self._adapting, self._making = RLock(), RLock()
         self._by: str | None = None  # the adapter that answers where none is named
 
@@ -186,12 +186,12 @@ class Model:
         """
         return self.engine.submit(job, deliver)
 
-    def add_adapter(self, name: str, folder: str | Path) -> Adapter:
-        """Load a LoRA in PEFT's layout, for jobs that name it; one of that name is replaced.
+    def add_adapter(self, name: str, folder: str | Path) -> Any:
+        """Load a LoRA in PEFT's layout, for jobs that name it; one of that name is replaced. A network that writes
+        nothing gets a copy of what it changes, and `with_adapter` gives the model that has it.
 
-        Raises NotFound, CheckpointError, UnsupportedTask.
+        Raises NotFound, CheckpointError.
         """
-        self._require("generate")
         folder, family = Path(os.path.expanduser(folder)), self.card.recognised.family.name
         if os.path.isfile(folder):
             told = examine(folder).kind.sentence.removeprefix("No: ")
@@ -199,16 +199,16 @@ class Model:
                 f"{folder}: {told} A LoRA of a {family} is a folder with adapter_config.json, as PEFT's."
             )
         with self._adapting:
-            found = fill_adapter(folder, self.card.recognised, self.network)
+            given = folder, self.card.recognised, self.network
+            found: Adapter | Merged = fill_adapter(*given) if self._steps else merged(*given)
             self.adapters[name], self._adapted[name] = folder, found
         return found
 
     def with_adapter(self, adapter: Any) -> Model:
-        """The same model, its network and engine shared, whose verbs use an adapter where none is named.
+        """The same model, whose verbs use an adapter where none is named; what it does not change is shared.
 
         A brolly.verbs.Adapter, a folder in PEFT's layout or a name among `adapters`. Raises NotFound, CheckpointError.
         """
-        self._require("generate")
         if getattr(adapter, "kind", "") == "full":
             raise OptionError(
                 f"{adapter.path} is a whole model, not an adapter; load it: brolly.load({str(adapter.path)!r})."
@@ -216,9 +216,32 @@ class Model:
         name = str(getattr(adapter, "path", adapter))
         if name not in self.adapters or name in self._adapted:  # a folder may have been tuned anew
             self.add_adapter(name, self.adapters.get(name, Path(name)))
+        found = self.adapter(name)
+        if isinstance(found, Merged):
+            return self._whole_with(found)
         view: Model = copy(self)
         view.__dict__ |= {"_whole": self.__dict__.get("_whole", self), "_by": name}
         return view
+
+    def _whole_with(self, found: Merged) -> Model:
+        """The model of a network that has an adapter in it, made once."""
+        with self._adapting:
+            if found.model is None:
+                card = copy(self.card)
+                for section in ("verbs", "verbs_why"):
+                    card.__dict__.pop(section, None)
+                card.__dict__["recognised"] = found.base
+                found.model = Model(card, found.network, fused=self._blocks != "torch")
+                found.model.__dict__ |= {"adapters": self.adapters, "_adapted": self._adapted}
+                read = ("tokenizer", "preprocess", "prompts", "defaults")
+                found.model.__dict__ |= {part: self.__dict__[part] for part in read if part in self.__dict__}
+            made: Model = found.model
+            return made
+
+    @property
+    def _steps(self) -> bool:
+        """Whether it writes token by token, so that an adapter can be chosen by request."""
+        return "generate" in self.card.recognised.tasks
 
     def remove_adapter(self, name: str) -> None:
         """Forget a LoRA; what is being written with it is written to its end. Raises NotFound."""
@@ -226,7 +249,7 @@ class Model:
             raise NotFound(self._lacking(name))
         self._adapted.pop(name, None)
 
-    def adapter(self, name: str) -> Adapter:
+    def adapter(self, name: str) -> Any:
         """The LoRA of a name, loaded if it was not. Raises NotFound, CheckpointError."""
         if found := self._adapted.get(name):  # without waiting for another's load
             return found
@@ -260,8 +283,8 @@ class Model:
         texts = [self.tokenizer.token_text(i) for i in ids]
         network: Any = self.network
         name = self._named(adapter)
-        with applied([] if name is None else [(self.adapter(name), slice(None))]):
-            return score(network, Causal(network.config), ids, texts, network.config.context, self.device, top)
+        heard = network if name is None else Heard(network, self.adapter(name))
+        return score(heard, Causal(network.config), ids, texts, network.config.context, self.device, top)
 
     def embed(self, inputs: Any, **options: Unpack[Embed]) -> Embeddings:
         """A vector for each input of a list, or for one: a str is a text; a Path, bytes, a Pillow picture or an array

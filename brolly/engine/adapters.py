@@ -31,19 +31,38 @@ class LowRank(NamedTuple):
     gain: Tensor | None = None  # (C out): DoRA's magnitude over the length of each row of W + B A
 
 
+class Rows(NamedTuple):
+    """What some tokens' rows of an embedding or a head are instead."""
+
+    ids: Tensor  # (n)
+    rows: Tensor  # (n, C)
+    place: Tensor  # (V): where a token stands among them, -1 if it does not
+
+
 class Adapter:
     """What one LoRA adds to a network, by its modules' names."""
 
-    def __init__(self, network: nn.Module, updates: Mapping[str, LowRank], folder: Path | None = None) -> None:
-        self.updates, self.folder = dict(updates), folder
+    def __init__(
+        self, network: nn.Module, updates: Mapping[str, LowRank], folder: Path | None = None,
+        rows: Mapping[str, Rows] | None = None,
+    ) -> None:  # fmt: skip
+        self.updates, self.folder, self.rows = dict(updates), folder, dict(rows or {})
         for name in self.updates:
             module = network.get_submodule(name)
             if not any(isinstance(hook, Addition) for hook in module._forward_hooks.values()):
                 module.register_forward_hook(Addition(name))
+        for name in self.rows:
+            module = network.get_submodule(name)
+            hooked = any(isinstance(hook, Other) for hook in module._forward_hooks.values())
+            if isinstance(module, nn.Embedding) and not hooked:
+                module.register_forward_hook(Other(name))
+        head = getattr(network, "output", None)
+        self.head = next((rows for name, rows in self.rows.items() if network.get_submodule(name) is head), None)
 
     @property
     def n_bytes(self) -> int:
-        return sum(t.nbytes for update in self.updates.values() for t in update if t is not None)
+        parts = [*self.updates.values(), *self.rows.values()]
+        return sum(t.nbytes for part in parts for t in part if t is not None)
 
 
 Part = tuple[Adapter, slice]  # whose the tokens of a stretch of a pass are
@@ -89,6 +108,30 @@ class Addition:
             add_all(*zip(*small, strict=True))
 
 
+class Other:
+    """An embedding's hook: some tokens' rows are an adapter's."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, module: nn.Embedding, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        for adapter, where in _now.parts:
+            if (own := adapter.rows.get(self.name)) is not None:
+                place = own.place[inputs[0][:, where]]  # (B, T')
+                output[:, where] = torch.where((place >= 0)[..., None], own.rows[place.clamp(min=0)], output[:, where])
+
+
+def logits_of(network: Any, hidden: Tensor, whose: Sequence[Adapter | None]) -> Tensor:
+    """Logits (n, V) float32 of hidden states (n, C), each by its own adapter's head."""
+    logits: Tensor = network.logits(hidden).float()
+    for adapter in {id(a): a for a in whose if a is not None and a.head is not None}.values():
+        own = adapter.head
+        assert own is not None
+        which = [i for i, a in enumerate(whose) if a is adapter]
+        logits[torch.tensor(which)[:, None], own.ids] = F.linear(hidden[which], own.rows).float()
+    return logits
+
+
 def add_all(updates: Sequence[LowRank], xs: Sequence[Tensor], ys: Sequence[Tensor]) -> None:
     """y += B A x for several adapters by two products in all: each token by all A, and only its own's result kept."""
     sizes = tuple((x.shape[1], len(update.a)) for x, update in zip(xs, updates, strict=True))
@@ -122,5 +165,20 @@ class Adapted:
         cache.begin(positions)
         with applied([(self.adapter, slice(None))]):
             hidden = network(ids, positions, cache)
-        logits: Tensor = network.logits(hidden[:, -1]).float()
-        return logits
+        return logits_of(network, hidden[:, -1], [self.adapter] * len(hidden))
+
+
+class Heard:
+    """A network whose passes and logits are an adapter's, for who knows of none."""
+
+    def __init__(self, network: Any, adapter: Adapter) -> None:
+        self.network, self.adapter = network, adapter
+
+    def __call__(self, ids: Tensor, positions: Tensor, cache: Any) -> Tensor:
+        with applied([(self.adapter, slice(None))]):
+            found: Tensor = self.network(ids, positions, cache)
+        return found
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(n, C) → (n, V)."""
+        return logits_of(self.network, hidden, [self.adapter] * len(hidden))

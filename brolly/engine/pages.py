@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from brolly.engine.adapters import Adapter, applied
+from brolly.engine.adapters import Adapter, applied, logits_of
 from brolly.engine.cache import BLOCK, PagedCache, Row
 from brolly.engine.fuse import batched
 from brolly.engine.settle import HUGE, Settling, huge
@@ -129,8 +129,8 @@ class Pages:
                 parts.append((adapter, slice(start, end)))
         with applied(parts):
             hidden = self.network(ids, torch.tensor([places], device=self.device), self.cache)[0]
-        logits: Tensor = self.network.logits(hidden[[ends[i] for i, s in enumerate(given) if s.logits]]).float()
-        return logits
+        wanted = [i for i, s in enumerate(given) if s.logits]
+        return logits_of(self.network, hidden[[ends[i] for i in wanted]], [given[i].adapter for i in wanted])
 
 
 def zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -21,6 +21,7 @@ from brolly.checkpoint.bounded import shown
 from brolly.checkpoint.formats import read_file
 from brolly.checkpoint.names import rename, sources
 from brolly.errors import CheckpointError, NotFound
+from brolly.families.saved import saved
 
 SETTINGS = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -29,11 +30,11 @@ MOST_RANK = 2048
 MOST_MATCHES = 2**20  # patterns times modules
 # ".default" was an adapter's name
 NAME = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_(?:([AB])(?:\.\w+)?\.weight|(magnitude_vector)(?:\.\w+)?)")
+ROWS = re.compile(r"(?:base_model\.model\.)?(.+)\.token_adapter\.trainable_tokens_delta")
 # What changes the sums and is not done here; without these, a pair of matrices a module is all there is.
 REFUSED = {
     "modules_to_save": "whole modules beside the low-rank ones",
     "lora_bias": "biases of its own",
-    "trainable_token_indices": "tokens of its own",
     "target_parameters": "parameters that are no layer's",
     "layer_replication": "layers that stand several times",
     "alora_invocation_tokens": "activated LoRA, which begins in mid-text",
@@ -56,20 +57,36 @@ class Pair(NamedTuple):
     magnitude: TensorInfo | None = None  # (out,)
 
 
+class Rows(NamedTuple):
+    """Rows of an embedding or a head that stand in place of the base's."""
+
+    info: TensorInfo  # (n, C)
+    ids: tuple[int, ...]
+
+
 class Lora(NamedTuple):
-    """An adapter's file, and its pairs by the names of the network's modules."""
+    """An adapter's file, its pairs and its learnt rows by the names of the network's modules."""
 
     header: Header
     pairs: Mapping[str, Pair]
+    rows: Mapping[str, Rows] = {}
+    whole: Mapping[str, TensorInfo] = {}  # a classifier's, by transformers' names
+    labels: tuple[str, ...] = ()
 
 
-def read_lora(folder: Path, base: Recognised, linear: Mapping[str, tuple[int, int]]) -> Lora:
-    """The LoRA of a folder in PEFT's layout for a base whose linear modules have these shapes (out, in).
+def read_lora(
+    folder: Path, base: Recognised, linear: Mapping[str, tuple[int, int]],
+    tables: Mapping[str, tuple[int, ...]] | None = None, heads: bool = False,
+) -> Lora:  # fmt: skip
+    """The LoRA of a folder in PEFT's layout for a base whose linear modules have these shapes (out, in), and whose
+    embedding and head these (V, C), where rows of them may be replaced; `heads`: it may bring a classifier.
 
     Raises NotFound, CheckpointError: every tensor must be of use, and fit.
     """
-    config, header = settings(folder), weights(folder)
-    found = paired(header, folder, config)
+    config, header = settings(folder, heads), weights(folder)
+    whole, labels, header = saved(header, folder / SETTINGS, config)
+    rows, rest = learnt_rows(header, folder, config, base, tables or {})
+    found = paired(header._replace(tensors=rest), folder, config)
     for key in ("rank_pattern", "alpha_pattern"):
         if isinstance(config.get(key), dict) and len(config[key]) * len(found) > MOST_MATCHES:
             raise CheckpointError(f"{folder / SETTINGS}: {key} has {len(config[key]):,} patterns; expected a few.")
@@ -103,7 +120,44 @@ def read_lora(folder: Path, base: Recognised, linear: Mapping[str, tuple[int, in
                 f"{header.path}: {shown(length[0].name)} is {shown(length[0].shape)}; expected {(out,)}."
             )
         pairs[target] = Pair(a, b, alpha / (math.sqrt(rank) if config.get("use_rslora") else rank), *length)
-    return Lora(header, pairs)
+    return Lora(header, pairs, rows, whole, labels)
+
+
+def learnt_rows(
+    header: Header, folder: Path, config: Mapping[str, Any], base: Recognised, tables: Mapping[str, tuple[int, ...]]
+) -> tuple[dict[str, Rows], dict[str, TensorInfo]]:
+    """The tokens that an adapter has rows of its own for, by module, and the file's other tensors."""
+    asked = config.get("trainable_token_indices")
+    table = tuple(base.family.names(header._replace(config={}, metadata={})))
+    rows: dict[str, Rows] = {}
+    rest: dict[str, TensorInfo] = {}
+    for name, info in header.tensors.items():
+        told = ROWS.fullmatch(name)
+        if not told:
+            rest[name] = info
+            continue
+        target = rename([f"{told[1]}.weight"], table)[f"{told[1]}.weight"][0]
+        module = target[0].removesuffix(".weight") if len(target) == 1 else told[1]
+        ids = asked.get(told[1].rpartition(".")[2]) if isinstance(asked, dict) else asked
+        shape = tables.get(module)
+        if shape is None:
+            raise CheckpointError(
+                f"{header.path} has rows for {shown(told[1])}, and {base.header.path}, a {base.family.name}, has no "
+                "table of that name whose rows are replaced here; use it with its own base, or merge it with PEFT."
+            )
+        ids = ids if isinstance(ids, list) else []
+        fit = all(type(i) is int and 0 <= i < shape[0] for i in ids) and len(set(ids)) == len(ids) > 0
+        if not fit or info.shape != (len(ids), shape[1]) or info.dtype not in DTYPES:
+            raise CheckpointError(
+                f"{header.path}: {shown(name)} is {info.dtype} {shown(info.shape)} for the tokens {shown(ids)} of "
+                f"{folder / SETTINGS}; expected a row of {shape[1]} numbers for each of some of {shape[0]:,} tokens."
+            )
+        rows[module] = Rows(info, tuple(ids))
+    if asked and not rows:
+        raise CheckpointError(
+            f"{folder / SETTINGS}: trainable_token_indices names tokens, and {header.path} has no rows."
+        )
+    return rows, rest
 
 
 def peft_name(base: Recognised, module: str) -> str:
@@ -120,8 +174,11 @@ def peft_name(base: Recognised, module: str) -> str:
     return found.removesuffix(".weight")
 
 
-def settings(folder: Path) -> dict[str, Any]:
-    """adapter_config.json of a LoRA that is a pair of matrices a module. Raises NotFound, CheckpointError."""
+def settings(folder: Path, heads: bool = False) -> dict[str, Any]:
+    """adapter_config.json of a LoRA that is a pair of matrices a module; where `heads`, with a classifier beside them.
+
+    Raises NotFound, CheckpointError.
+    """
     path = folder / SETTINGS
     if not os.path.isfile(path):  # which says no where Path would raise
         what = "does not exist"
@@ -132,7 +189,7 @@ def settings(folder: Path) -> dict[str, Any]:
     if config.get("peft_type") != "LORA":
         raise CheckpointError(f"{path}: peft_type is {shown(config.get('peft_type'))}; LoRA alone is applied here.")
     for key, what in REFUSED.items():
-        if config.get(key):
+        if config.get(key) and not (heads and key == "modules_to_save"):
             raise CheckpointError(f"{path}: {key} asks for {what}, which is not done here; merge it into its base.")
     if config.get("bias", "none") not in ("none", None):
         raise CheckpointError(f"{path}: bias is {shown(config['bias'])}, and 'none' alone is applied here; merge it.")

@@ -19,6 +19,7 @@ from brolly.errors import CheckpointError, DiskFull
 from brolly.rows import RowFault
 
 FEW = 20  # faults that are kept
+CHUNK = 2**20  # tokens looked at together
 
 
 class Tokens(NamedTuple):
@@ -50,6 +51,16 @@ class Examples:
         ids, learnt, ends = self._stored
         part = slice(int(ends[i]), int(ends[i + 1]))
         return Tokens(ids[part], learnt[part])
+
+    def learnt_tokens(self) -> list[int]:
+        """Every token that is learnt somewhere, once."""
+        found: set[int] = set()
+        if self._stored is not None:
+            ids, learnt, _ = self._stored
+            for start in range(0, len(ids), CHUNK):
+                part = slice(start, start + CHUNK)
+                found.update(np.unique(ids[part][learnt[part]]).tolist())
+        return sorted(found)
 
     def where(self, i: int) -> str:
         """The place of an example's row, for people."""

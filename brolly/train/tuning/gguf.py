@@ -16,7 +16,7 @@ from brolly.checkpoint import Mapped
 from brolly.checkpoint.safetensors import write_whole
 from brolly.errors import CheckpointError, RecipeError
 from brolly.families.peft import read_lora
-from brolly.fill import check_base, view
+from brolly.fill import check_base, table_shapes, view
 from brolly.identity import examine
 
 ALIGNMENT, UINT32, FLOAT32, STRING, F32 = 32, 4, 6, 8, 0
@@ -41,8 +41,12 @@ def write_gguf(model: str | Path, adapter: Any, *, out: str | Path) -> Path:
     with torch.device("meta"):
         network = models.build(base.config)
     linear = {n: (m.out_features, m.in_features) for n, m in network.named_modules() if isinstance(m, nn.Linear)}
-    lora = read_lora(folder, base, linear)
+    lora = read_lora(folder, base, linear, table_shapes(network))
     check_base(lora.header, base)
+    if lora.rows:
+        raise CheckpointError(
+            f"{folder} has rows of its own for some tokens, which GGUF's adapters lack; merge it instead."
+        )
     tensors: list[tuple[str, Tensor]] = []
     alphas = set()
     with Mapped(lora.header) as mapped:

@@ -25,8 +25,10 @@ from brolly.hub import SMALL
 from brolly.train.export import as_bytes, write_whole
 from brolly.train.tuning import four_bits
 from brolly.train.tuning.lora import LoraLinear
+from brolly.train.tuning.words import LearntRows
 from brolly.verbs import Lora
 
+ROWS = "token_adapter.trainable_tokens_delta"
 SHARD = 5 * 10**9  # bytes of a file of a model that needs several
 OURS = ("config.json", "README.md", "*.index.json", SETTINGS, "generation_config.json", "recipe.toml", "run.json")
 TASKS = {"next-token": "CAUSAL_LM"}  # an objective's task by PEFT's word; PEFT needs none of the others
@@ -46,6 +48,13 @@ def write_adapter(folder: Path, card: Recognised, base: str, lora: Lora, network
         for part, tensor in parts.items():
             told = f"base_model.model.{names[module]}.{part}"
             rows.append((told, "F32", tuple(tensor.shape), partial(as_bytes, tensor.detach(), torch.float32)))
+    tokens = {}
+    for name, module in network.named_modules():
+        if isinstance(module, LearntRows):
+            told = peft_name(card, name)
+            tokens[told.rpartition(".")[2]] = module.ids.tolist()  # type: ignore[operator]
+            data = partial(as_bytes, module.rows.detach(), torch.float32)
+            rows.append((f"base_model.model.{told}.{ROWS}", "F32", tuple(module.rows.shape), data))
     ranks = {names[module]: len(layer.lora_A) for module, layer in layers.items()}
     alphas = {names[m]: round(layer.scale * (len(layer.lora_A) ** (0.5 if lora.rslora else 1)), 9)
               for m, layer in layers.items()}  # fmt: skip
@@ -59,6 +68,8 @@ def write_adapter(folder: Path, card: Recognised, base: str, lora: Lora, network
         "use_rslora": lora.rslora, "use_dora": lora.dora, "bias": "none", "fan_in_fan_out": "transpose" in ways,
         "init_lora_weights": True, "target_modules": endings(names, network),
     }  # fmt: skip
+    if tokens:
+        config["trainable_token_indices"] = tokens if len(tokens) > 1 else next(iter(tokens.values()))
     folder.mkdir(parents=True, exist_ok=True)
     write_safetensors(
         folder / WEIGHTS[0], rows, {"format": "pt", "brolly.base": base, "brolly.mark": fingerprint(card)}

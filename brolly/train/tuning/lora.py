@@ -20,7 +20,8 @@ from brolly.card import Recognised
 from brolly.checkpoint import Mapped
 from brolly.errors import CheckpointError, OptionError
 from brolly.families.peft import peft_name, read_lora, settings
-from brolly.fill import check_base, view
+from brolly.fill import check_base, table_shapes, view
+from brolly.train.tuning.words import LearntRows
 from brolly.verbs import Lora
 
 HEADS = ("lm_head", "proj_out", "head", "classifier", "score")  # read or trained whole, never adapted
@@ -110,7 +111,9 @@ def put_back(network: nn.Module, folder: Path, base: Recognised, lora: Lora) -> 
     """
     network.requires_grad_(False)
     linear = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
-    found = read_lora(folder, base, {name: (m.out_features, m.in_features) for name, m in linear.items()})
+    found = read_lora(
+        folder, base, {name: (m.out_features, m.in_features) for name, m in linear.items()}, table_shapes(network)
+    )
     check_base(found.header, base)
     said = settings(folder)
     rslora, dora = bool(said.get("use_rslora")), bool(said.get("use_dora"))
@@ -125,6 +128,9 @@ def put_back(network: nn.Module, folder: Path, base: Recognised, lora: Lora) -> 
             for parameter, info in parts:
                 parameter.data.copy_(view(mapped, info))
             network.set_submodule(name, put[name])
+        for name, rows in found.rows.items():
+            table = network.get_submodule(name)
+            network.set_submodule(name, LearntRows(table, torch.tensor(rows.ids), view(mapped, rows.info)))
     rank, scale = max(len(m.lora_A) for m in put.values()), next(iter(put.values())).scale
     alpha = scale * (rank**0.5 if rslora else rank)
     return replace(lora, rank=rank, alpha=abs(alpha) or None, rslora=rslora, dora=dora), put
@@ -133,5 +139,5 @@ def put_back(network: nn.Module, folder: Path, base: Recognised, lora: Lora) -> 
 def take_out(network: nn.Module) -> None:
     """Give a network its own layers back."""
     for name, module in list(network.named_modules()):
-        if isinstance(module, LoraLinear):
+        if isinstance(module, (LoraLinear, LearntRows)):
             network.set_submodule(name, module.base)

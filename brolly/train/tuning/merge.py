@@ -12,8 +12,8 @@ from brolly import hub, models
 from brolly.checkpoint import Mapped, read_header
 from brolly.checkpoint.nf4 import is_nf4
 from brolly.errors import OptionError, RecipeError
-from brolly.families.peft import Pair, read_lora
-from brolly.fill import COMPUTE, check_base, view
+from brolly.families.peft import read_lora
+from brolly.fill import COMPUTE, added, check_base, table_shapes, view
 from brolly.identity import examine
 from brolly.train.tuning.four_bits import learnt_beside
 from brolly.train.tuning.layout import copy_card, write_model
@@ -44,26 +44,21 @@ def merge(
     with torch.device("meta"):
         network = models.build(base.config)
     linear = {name: m for name, m in network.named_modules() if isinstance(m, nn.Linear)}
-    lora = read_lora(lora_folder, base, {name: (m.out_features, m.in_features) for name, m in linear.items()})
+    lora = read_lora(
+        lora_folder, base, {name: (m.out_features, m.in_features) for name, m in linear.items()}, table_shapes(network)
+    )
     check_base(lora.header, base)
     with Mapped(lora.header) as mapped:
 
         def changed(name: str, old: Tensor) -> Tensor | None:
+            if rows := lora.rows.get(name.removesuffix(".weight")):
+                return old.float().index_copy(0, torch.tensor(rows.ids), view(mapped, rows.info).float())
             pair = lora.pairs.get(name.removesuffix(".weight"))
             return None if pair is None or not name.endswith(".weight") else added(old, pair, mapped)
 
         write_model(folder, base, changed, dtype, bits)
     copy_card(Path(base.header.folder), lora_folder, folder)
     return folder
-
-
-def added(old: Tensor, pair: Pair, mapped: Mapped) -> Tensor:
-    """W + scale · B A in float32, each row of the length that DoRA learnt."""
-    a, b = view(mapped, pair.a).float(), view(mapped, pair.b).float()
-    new = old.float() + pair.scale * (b @ a)
-    if pair.magnitude is None:
-        return new
-    return new * (view(mapped, pair.magnitude).float() / new.norm(dim=1))[:, None]
 
 
 def rounding(folder: Path, adapter: Any = None) -> str:

@@ -11,6 +11,7 @@ from brolly.identity import Card
 from brolly.identity.compute import spoken
 from brolly.identity.rules import DISCLAIMER, Facts, eu_modifier, table
 from brolly.train.tuning.lora import LoraLinear
+from brolly.train.tuning.words import LearntRows
 from brolly.verbs import TuneOptions
 
 RULE = "eu-modifier"
@@ -92,6 +93,7 @@ def flop_of(network: nn.Module, n_tokens: float, checkpointing: bool) -> float:
             total += (6 if module.weight.requires_grad else 4) * module.weight.numel()
             total += 2 * module.weight.numel() * checkpointing
     head = getattr(network, "output", None)
+    head = head.base if isinstance(head, LearntRows) else head
     if isinstance(head, nn.Embedding):
         total += (6 if head.weight.requires_grad else 4) * head.weight.numel()
     return total * n_tokens

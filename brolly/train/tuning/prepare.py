@@ -27,6 +27,8 @@ from brolly.train.tuning.objectives import Advises, Example, Looks, Objective, S
 from brolly.train.tuning.plan import Plan, flop_of, licence_of, memory_of, rule_of
 from brolly.train.tuning.settings import learning_rate, step_size
 from brolly.train.tuning.state import checkpoints
+from brolly.train.tuning.words import MOST as MOST_ROWS
+from brolly.train.tuning.words import learn_rows, untaught
 from brolly.verbs import Lora, TuneOptions
 
 PART = 2048  # tokens computed together
@@ -120,6 +122,8 @@ def prepare(
     if not len(examples):
         first = f"; the first: {examples.faults[0]}" if examples.faults else ""
         raise RecipeError(f"{rows.source} has no row to learn from{first}.")
+    if lora is not None and not lora.targets and start is None and objective.name == "next-token":
+        teach(network, examples, student, notes)
     held = None
     if apart is not None or kept:
         held = Examples(of, objective, which, out / "examples" / "held")
@@ -130,6 +134,16 @@ def prepare(
     steps = asked.steps or max(1, math.ceil((asked.epochs or usual.epochs) * len(examples) / batch))
     lr = asked.lr if asked.lr is not None else usual.lr
     return Run(out, base, student, objective, lora, asked, examples, held, batch, steps, lr, rows, notes)
+
+
+def teach(network: nn.Module, examples: Examples, student: Model, notes: list[str]) -> None:
+    """Have the rows learnt of tokens that the base was never taught, where the examples want them written."""
+    output: Any = network.output
+    ids = untaught(output.weight, examples.learnt_tokens())
+    if 0 < len(ids) <= MOST_ROWS:
+        learn_rows(network, ids)
+        few = " ".join(repr(student.tokenizer.token_text(i)) for i in ids[:8]) + " …" * (len(ids) > 8)
+        notes.append(f"{len(ids)} tokens are new to the base, and learnt with it: {few}")
 
 
 def name_of(model: Any) -> str:
