@@ -9,6 +9,7 @@ import weakref
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from brolly.errors import MissingExtra, NotFound, RecipeError
@@ -41,6 +42,7 @@ class Parquet:
         self.names = class_names(self.file.schema_arrow.metadata or {})
         self.groups: dict[int, tuple[Any, list[int]]] = {}
         self.folder: str | None = None
+        self.spreading = Lock()
 
     def __len__(self) -> int:
         return self.first[-1]
@@ -51,8 +53,9 @@ class Parquet:
     def fields(self, i: int) -> Mapping[str, Any]:
         g = bisect_right(self.first, i) - 1
         try:
-            if g not in self.groups:
-                self.groups[g] = self._spread(g)
+            with self.spreading:
+                if g not in self.groups:
+                    self.groups[g] = self._spread(g)
             file, starts = self.groups[g]
             part = bisect_right(starts, i) - 1
             row = file.get_batch(part).slice(i - starts[part], 1).to_pylist()[0]

@@ -214,3 +214,26 @@ def test_the_fingerprint_is_that_of_the_bytes(tmp_path: Path) -> None:
     assert open_rows(tmp_path / "a.jsonl").fingerprint == hashlib.sha256(raw).hexdigest()
     one, two = ([{"text": "a", "more": struct.pack("d", x)}] for x in (1, 2))
     assert open_rows(one).fingerprint != open_rows(two).fingerprint == open_rows(two).fingerprint
+
+
+def test_what_does_not_fit_unpacked_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n' * 1000))
+    monkeypatch.setattr(store, "KEPT_FREE", 2**60)
+    with pytest.raises(RecipeError, match="does not fit unpacked .* set TMPDIR"):
+        open_rows(tmp_path / "a.jsonl.gz")
+
+
+def test_rows_are_read_by_many_threads(tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    table = pa.table({"text": [f"row {i}" for i in range(3000)]})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=1000)
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "row {i}"}}\n' for i in range(3000)))
+    numbers = random.Random(2).sample(range(3000), 600)
+    for name in ("a.parquet", "a.jsonl"):
+        rows = open_rows(tmp_path / name)
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(lambda i, rows=rows: rows[i].value.text, numbers)) == [f"row {i}" for i in numbers]

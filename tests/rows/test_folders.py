@@ -128,3 +128,12 @@ def test_saved_data_sets_are_read(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="has the splits train, test; name one"):
         open_rows(tmp_path / "two")
     assert len(open_rows(tmp_path / "two" / "train")) == 3
+
+
+def test_pictures_of_saved_data_sets_are_bytes(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    pixel = (Path(__file__).parents[2] / "examples" / "pictures" / "dog.png").read_bytes()
+    features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
+    data = {"image": [{"bytes": pixel, "path": None}], "text": ["a dog"]}
+    datasets.Dataset.from_dict(data, features).save_to_disk(str(tmp_path / "one"))
+    assert open_rows(tmp_path / "one")[0].value == Captioned(pixel, "a dog")
