@@ -166,7 +166,7 @@ def read_code(text: str) -> Document:
             begun = None
         if head:
             depth = len(head["indent"].expandtabs(4)) // 2 + 1
-            headings.enter(depth, f"{head['what']} {head['name']}")
+            headings.enter(depth, f"{head['what']} {head['name'].rstrip(':.')}")
         if line.strip():
             if begun is None:
                 begun, above = start, str(headings)
