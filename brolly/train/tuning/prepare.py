@@ -25,6 +25,7 @@ from brolly.train.tuning.four_bits import load_packed, refuse_whole
 from brolly.train.tuning.lora import put_back, put_in
 from brolly.train.tuning.objectives import Advises, Example, Looks, Objective, Samples, Usual, choose
 from brolly.train.tuning.plan import Plan, flop_of, licence_of, memory_of, rule_of
+from brolly.train.tuning.recompute import recompute
 from brolly.train.tuning.settings import learning_rate, step_size
 from brolly.train.tuning.state import checkpoints
 from brolly.train.tuning.words import MOST as MOST_ROWS
@@ -130,6 +131,8 @@ def prepare(
     usual = Usual(step_size(len(examples)), EPOCHS, learning_rate(network, lora))
     if isinstance(objective, Advises):
         usual = objective.usual(len(examples), lora is None)
+    if asked.checkpointing:
+        recompute(network)
     batch = min(asked.batch or usual.batch, len(examples))
     steps = asked.steps or max(1, math.ceil((asked.epochs or usual.epochs) * len(examples) / batch))
     lr = asked.lr if asked.lr is not None else usual.lr
