@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from brolly.kernels.tuning import entropy
 
 IGNORED = -100  # a target that is not trained on
-N_LOGITS = 2**23  # of a stretch: few beside a network, and enough rows for a product at full speed
+N_LOGITS, MOST = 2**24, 256  # of a stretch, and its tokens: few beside a network, enough for a product's full speed
 
 
 def token_losses(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
@@ -65,4 +65,4 @@ class _Losses(torch.autograd.Function):
 
 def _size(head: Tensor) -> int:
     """Tokens whose logits are in memory together."""
-    return max(N_LOGITS // len(head), 16)
+    return min(max(N_LOGITS // len(head), 16), MOST)
