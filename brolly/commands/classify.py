@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         missing = error
     model, errors = open_model(args), Errors()
     given_in = paths
-    if hasattr(model.network, "scores") and getattr(model.network.config, "labels", ()):
+    if hasattr(model.network, "scores") and getattr(model.network.config, "labels", None):
         every = inputs(args.inputs)
         paths, given_in = [one.name for one in every], [one.value() for one in every]
     elif missing:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from brolly.card import Header, Recognised, TensorInfo
+from brolly.card import Header, Recognised, Rename, TensorInfo
 from brolly.checkpoint import json_object
 from brolly.checkpoint.bounded import shown
 from brolly.checkpoint.formats import read_file
@@ -90,7 +90,7 @@ def read_lora(
     for key in ("rank_pattern", "alpha_pattern"):
         if isinstance(config.get(key), dict) and len(config[key]) * len(found) > MOST_MATCHES:
             raise CheckpointError(f"{folder / SETTINGS}: {key} has {len(config[key]):,} patterns; expected a few.")
-    table = tuple(base.family.names(header._replace(config={}, metadata={})))
+    table = naming(base, header)
     renamed = rename((f"{module}.weight" for module in found), table)
     about = f"{base.header.path}, a {base.family.name}"
     pairs: dict[str, Pair] = {}
@@ -123,12 +123,22 @@ def read_lora(
     return Lora(header, pairs, rows, whole, labels)
 
 
+def naming(base: Recognised, header: Header) -> tuple[Rename, ...]:
+    """An adapter's names to the network's: of what writes, Hugging Face's whatever the base's; else the base's own."""
+    bare = header._replace(config={}, metadata={})
+    kind = type(base.config).__name__
+    if kind in PREFIXES:
+        return tuple(base.family.names(bare))
+    own = tuple(base.family.names(base.header))
+    return own + tuple(base.family.names(bare)) if kind == "WhisperConfig" else own
+
+
 def learnt_rows(
     header: Header, folder: Path, config: Mapping[str, Any], base: Recognised, tables: Mapping[str, tuple[int, ...]]
 ) -> tuple[dict[str, Rows], dict[str, TensorInfo]]:
     """The tokens that an adapter has rows of its own for, by module, and the file's other tensors."""
     asked = config.get("trainable_token_indices")
-    table = tuple(base.family.names(header._replace(config={}, metadata={})))
+    table = naming(base, header)
     rows: dict[str, Rows] = {}
     rest: dict[str, TensorInfo] = {}
     for name, info in header.tensors.items():

@@ -79,6 +79,8 @@ def write_adapter(folder: Path, card: Recognised, base: str, lora: Lora, network
 
 def endings(names: Mapping[str, str], network: nn.Module) -> list[str]:
     """target_modules: the last words of some modules' names, where these name no other layer; else the whole names."""
+    if any(not told.endswith(name) for name, told in names.items()):  # nor are the last words ours
+        return sorted(names.values())
     last = {name.rpartition(".")[2] for name in names}
     linear = {name for name, module in network.named_modules() if isinstance(module, (nn.Linear, LoraLinear))}
     meant = {name for name in linear if name.rpartition(".")[2] in last}
