@@ -23,6 +23,7 @@ from brolly.serve.errors import Refused
 from brolly.serve.items import given_items, messages_of_items, options_of, tools_of_response, wants_logprobs
 from brolly.serve.provenance import provenance
 from brolly.serve.scribe import Scribe
+from brolly.serve.searching import Searched, Searching
 from brolly.serve.store import Stored
 from brolly.serve.streams import Pieces
 from brolly.serve.tell import reply, share
@@ -66,6 +67,8 @@ class Answering:
         self.task: asyncio.Task[None] | None = None
         self._more = asyncio.Event()
         self._stopped = False
+        self.searching = Searching.of(body, request)
+        self.searched: Searched | None = None
 
     @property
     def stored(self) -> Stored:
@@ -98,6 +101,8 @@ class Answering:
         messages = messages_of_items([*self.before, *self.items], speaks(model.tokenizer))
         if self.body.instructions:
             messages.insert(0, {"role": "system", "content": self.body.instructions})
+        if self.searched is not None:
+            self.searched.show(messages, model)
         if self.body.truncation != "auto":
             return self._ask(model, adapter, messages)
         # each point at which the conversation may begin, but for its instructions: never with a tool's answer
@@ -128,6 +133,10 @@ class Answering:
         if self.kept:
             await self.desk.store()  # before any work, if there is none
         try:
+            if self.searching is not None:  # before the model is held, as the embedder may need its room
+                if not self.items:
+                    await self.read()
+                self.searched = await self.searching.search([*self.before, *self.items])
             async with self.house.use(self.body.model, "chat", self.priority) as use:
                 origin = provenance(use)
                 self.headers.update(origin.headers)
@@ -142,7 +151,10 @@ class Answering:
                 reason, usage = "stop", Usage(len(job.prompt), 0)
                 async with Pieces(use.model, job) as pieces:
                     begun = True
-                    yield self._note([*([] if self.task else self.scribe.begin()), *self.scribe.start()])
+                    begun_events = [*([] if self.task else self.scribe.begin()), *self.scribe.start()]
+                    if self.searched is not None:
+                        begun_events += self.scribe.search(self.searched)
+                    yield self._note(begun_events)
                     async for batch in pieces.batches():
                         yield self._note([event for piece in batch for event in self.scribe.push(piece)])
                         reason = batch[-1].finish_reason or reason

@@ -12,7 +12,9 @@ from brolly.serve.errors import Refused
 from brolly.serve.wire.chat import Part, ToolChoice
 from brolly.serve.wire.responses import Item, ResponseRequest, ResponseTool
 
-PREFIX = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
+PREFIX = {
+    "message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs", "file_search_call": "fs",
+}  # fmt: skip
 ROLES = ("user", "assistant", "system", "developer")
 
 
@@ -59,6 +61,8 @@ def messages_of_items(items: Sequence[dict[str, Any]], knows: Callable[[str], bo
     thoughts = ""
     for item in items:
         kind = item["type"]
+        if kind == "file_search_call":  # what was found is shown anew, for the question that is asked now
+            continue
         if kind == "reasoning":
             said = item.get("content") or item.get("summary") or []
             thoughts += said if isinstance(said, str) else "".join(part.get("text", "") for part in said)
@@ -94,9 +98,14 @@ def tools_of_response(
     """Tools and the choice among them as chats have them. Raises Refused."""
     tools = []
     for at, tool in enumerate(given or ()):
+        if tool.type == "file_search":
+            if not tool.vector_store_ids:
+                raise Refused(f"tools[{at}] is a file_search without vector_store_ids.", param="tools")
+            continue
         if tool.type != "function" or not tool.name:
             raise Refused(
-                f"tools[{at}] is a {tool.type!r:.40}; only tools of the type 'function' are served.", param="tools"
+                f"tools[{at}] is a {tool.type!r:.40}; tools of the types 'function' and 'file_search' are served.",
+                param="tools",
             )
         function = tool.model_dump(include={"name", "description", "parameters", "strict"})
         tools.append({"type": "function", "function": {k: v for k, v in function.items() if v is not None}})

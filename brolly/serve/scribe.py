@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 from brolly.serve.errors import told
+from brolly.serve.searching import Searched
 from brolly.serve.streams import event
 from brolly.serve.tell import token_row
 from brolly.verbs import Piece, TokenLogprob, ToolDelta, Usage
@@ -18,6 +19,7 @@ class Scribe:
     def __init__(self, response: dict[str, Any], tokenizer: Any = None, logprobs: bool = False) -> None:
         self.response, self.tokenizer, self.logprobs = response, tokenizer, logprobs
         self.number = 0  # of the next event
+        self.searched: Searched | None = None  # what the answer may cite
         self._item: dict[str, Any] | None = None  # the one that grows; the last of the output
         self._call = -1  # the tool call's index, where that is one
 
@@ -37,17 +39,35 @@ class Scribe:
         if piece.reasoning:
             found += self._open("reasoning")
             found.append(self._text("reasoning_text", piece.reasoning))
-        if piece.text:
+        text = self.searched.checked.push(piece.text) if self.searched else piece.text
+        if text:
             found += self._open("message")
-            found.append(self._text("output_text", piece.text, piece.logprobs))
+            found.append(self._text("output_text", text, piece.logprobs))
         for delta in piece.calls:
             found += self._called(delta)
         return found
 
+    def search(self, searched: Searched) -> list[bytes]:
+        """Files were searched for it; `searched` is told as an item of the output."""
+        self.searched, item = searched, searched.item
+        at = len(self.response["output"])
+        self.response["output"].append(item)
+        place = {"output_index": at, "item_id": item["id"]}
+        found = [
+            self._event("output_item.added", output_index=at, item=item | {"status": "in_progress", "results": None})
+        ]
+        found += [
+            self._event(f"file_search_call.{what}", **place) for what in ("in_progress", "searching", "completed")
+        ]
+        return [*found, self._event("output_item.done", output_index=at, item=item)]
+
     def end(self, reason: str, usage: Usage) -> list[bytes]:
         """Nothing more will come."""
         cut, response = reason == "length", self.response
-        found = [] if self._item or response["output"] else self._open("message")
+        found: list[bytes] = []
+        if self.searched and (rest := self.searched.checked.finish()):
+            found += [*self._open("message"), self._text("output_text", rest)]
+        found += [] if self._item or response["output"] else self._open("message")
         found += self._close("incomplete" if cut else "completed")
         response["usage"] = {
             "input_tokens": usage.prompt_tokens,
@@ -143,6 +163,11 @@ class Scribe:
         else:
             part = item["content"][0]
             kind = part["type"]
+            if self.searched and kind == "output_text":
+                part["annotations"] = self.searched.annotations(part["text"])
+                for at, one in enumerate(part["annotations"]):
+                    said = {"content_index": 0, "annotation_index": at, "annotation": one}
+                    found.append(self._event("output_text.annotation.added", **place, **said))
             more = {"logprobs": part["logprobs"]} if kind == "output_text" else {}
             found.append(self._event(f"{kind}.done", **place, content_index=0, text=part["text"], **more))
             found.append(self._event("content_part.done", **place, content_index=0, part=part))

@@ -159,7 +159,12 @@ _TURNS: WeakKeyDictionary[Any, Turns] = WeakKeyDictionary()
 
 def turns(request: Request, model: Any) -> Turns:
     """The turns of a loaded model; they end with it."""
+    return turns_of(model, request.app.state.settings.waiting)
+
+
+def turns_of(model: Any, waiting: int) -> Turns:
+    """The same, for so many who may wait."""
     found = _TURNS.get(model)
     if found is None:
-        found = _TURNS[model] = Turns(request.app.state.settings.waiting)
+        found = _TURNS[model] = Turns(waiting)
     return found

@@ -76,7 +76,7 @@ def test_a_job_learns_and_its_adapter_is_served_also_after_a_restart(client: Any
 
 
 def test_bad_rows_fail_the_job_and_say_which(client: Any) -> None:
-    job = ended(client, make(client, ["not json", "{}"]).id)
+    job = ended(client, make(client, [{"prompt": "a", "completion": ""}]).id)
     assert job.status == "failed" and job.error.code == "invalid_training_file"
     assert "line 1" in job.error.message and str(Path.home()) not in job.error.message
 

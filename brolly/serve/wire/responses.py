@@ -8,6 +8,7 @@ from pydantic import Field
 
 from brolly.serve.wire.chat import Part, ToolChoice
 from brolly.serve.wire.common import Answer, Open, Strict, Words
+from brolly.serve.wire.vector_stores import Filter, Ranking
 
 
 class Item(Open):
@@ -22,6 +23,8 @@ class Item(Open):
     name: str | None = None
     arguments: str | None = None
     output: str | list[Part] | None = None
+    queries: list[str] | None = None
+    results: list[dict[str, Any]] | None = None
 
 
 class ResponseTool(Open):
@@ -30,6 +33,11 @@ class ResponseTool(Open):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
+    # of file_search
+    vector_store_ids: list[str] | None = Field(None, max_length=16)
+    max_num_results: int | None = Field(None, ge=1, le=50)
+    filters: Filter | None = None
+    ranking_options: Ranking | None = None
 
 
 class Format(Open):
@@ -122,6 +130,14 @@ class FunctionCallItem(Answer):
     status: Literal["in_progress", "completed", "incomplete"]
 
 
+class FileSearchItem(Answer):
+    type: Literal["file_search_call"]
+    id: str
+    queries: list[str]
+    status: Literal["in_progress", "searching", "completed", "incomplete", "failed"]
+    results: list[dict[str, Any]] | None
+
+
 class ReasoningText(Answer):
     type: Literal["reasoning_text"]
     text: str
@@ -160,7 +176,7 @@ class ResponseBody(Answer):
     incomplete_details: dict[str, str] | None
     instructions: str | None
     model: str
-    output: list[OutputMessage | FunctionCallItem | ReasoningItem]
+    output: list[OutputMessage | FunctionCallItem | ReasoningItem | FileSearchItem]
     previous_response_id: str | None
     conversation: dict[str, str] | None
     max_output_tokens: int | None

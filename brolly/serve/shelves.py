@@ -1,0 +1,312 @@
+"""Vector stores: folders of uploaded files with an index each, made by `brolly index` in a process of its own.
+
+A shelf is a folder: about.json as clients see it, its documents (documents/FILE-ID/name), and their index.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from fastapi import FastAPI
+
+from brolly.errors import NotFound, OptionError
+from brolly.serve.errors import Refused
+from brolly.serve.files import Files
+from brolly.serve.turns import Turns, turns_of
+
+log = logging.getLogger("brolly.serve")
+
+ABOUT, DOCUMENTS, INDEX = "about.json", "documents", "index"
+IDS = re.compile(r"vs_[0-9a-f]{32}")
+MOST_FILES = 10_000
+DAY = 86400
+
+
+@dataclass
+class Shelf:
+    """One vector store. `files` are its files as clients see them, by id; `names` what each is called."""
+
+    folder: Path
+    told: dict[str, Any]
+    owner: str
+    embedder: str
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    batches: dict[str, list[str]] = field(default_factory=dict)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def id(self) -> str:
+        return str(self.told["id"])
+
+    def counts(self, ids: Sequence[str] | None = None) -> dict[str, int]:
+        found = dict.fromkeys(("in_progress", "completed", "failed", "cancelled", "total"), 0)
+        for id in self.files if ids is None else ids:
+            if id in self.files:
+                found[self.files[id]["status"]] += 1
+                found["total"] += 1
+        return found
+
+    def body(self) -> dict[str, Any]:
+        """As clients see it."""
+        counts, expires = self.counts(), self.told["expires_after"]
+        at = self.told["last_active_at"] + expires["days"] * DAY if expires else None
+        status = "expired" if at and at < time.time() else "in_progress" if counts["in_progress"] else "completed"
+        used = sum(one["usage_bytes"] for one in self.files.values())
+        return self.told | {"file_counts": counts, "status": status, "usage_bytes": used, "expires_at": at}
+
+    def keep(self) -> None:
+        """Onto the disk, whole or as it was."""
+        about = {name: getattr(self, name) for name in ("told", "owner", "embedder", "files", "names", "batches")}
+        part = self.folder / f"{ABOUT}.part"
+        part.write_text(json.dumps(about), "utf-8")
+        os.replace(part, self.folder / ABOUT)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A stretch of a file that was found."""
+
+    file_id: str
+    filename: str
+    text: str
+    score: float  # the cosine of its vector and the question's, 0 to 1
+    attributes: dict[str, Any]
+    hit: Any
+
+
+class Shelves:
+    """The vector stores of one server. Its methods are called on the event loop."""
+
+    def __init__(self, folder: Path, app: FastAPI) -> None:
+        self.folder, self.app = folder, app
+        self.shelves: dict[str, Shelf] = {}
+
+    def open(self) -> None:
+        """Find the stores of earlier runs; what was not indexed yet goes on."""
+        for path in self.folder.glob(f"vs_*/{ABOUT}"):
+            with suppress(OSError, ValueError, TypeError, KeyError):
+                shelf = Shelf(path.parent, **json.loads(path.read_text("utf-8")))
+                self.shelves[shelf.id] = shelf
+                if shelf.counts()["in_progress"]:
+                    self._follow(shelf)
+
+    async def close(self) -> None:
+        """Stop what is being indexed; an index stays whole, and goes on with the next start."""
+        tasks = [shelf.task for shelf in self.shelves.values() if shelf.task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def create(self, told: dict[str, Any], owner: str, embedder: str | None) -> Shelf:
+        """An empty store. Raises Refused where nothing here embeds texts."""
+        id, now = f"vs_{uuid4().hex}", int(time.time())
+        head = {"id": id, "object": "vector_store", "created_at": now, "last_active_at": now}
+        shelf = Shelf(self.folder / id, head | told, owner, embedder or self._embedder())
+        (shelf.folder / DOCUMENTS).mkdir(parents=True, mode=0o700)
+        shelf.keep()
+        self.shelves[id] = shelf
+        return shelf
+
+    def find(self, id: str, owner: str) -> Shelf:
+        """A store of this owner's. Raises Refused."""
+        shelf = self.shelves.get(id)
+        if shelf is None or shelf.owner != owner:
+            raise Refused(f"Vector store with id '{id:.80}' not found.", 404, param="vector_store_id")
+        return shelf
+
+    def drop(self, shelf: Shelf) -> None:
+        """Forget a store and its documents; the files that were uploaded stay."""
+        if shelf.task:
+            shelf.task.cancel()
+        self.shelves.pop(shelf.id, None)
+        gone = self.folder / f".{shelf.id}"
+        with suppress(OSError):
+            os.rename(shelf.folder, gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+    async def add(self, shelf: Shelf, files: Files, ids: Sequence[str], attributes: Mapping[str, Any]) -> None:
+        """Put files onto a shelf; they can be found when they are indexed. Raises Refused."""
+        if len(shelf.files) + len(ids) > MOST_FILES:
+            raise Refused(f"A vector store holds {MOST_FILES:,} files at most.", param="file_ids")
+        found = [await asyncio.to_thread(files.get, id, shelf.owner) for id in ids]
+        for about in found:
+            id = about["id"]
+            name = re.sub(r"[^\w. -]", "_", about["filename"])[-120:].lstrip(".") or "file"
+            place = shelf.folder / DOCUMENTS / id
+            await asyncio.to_thread(_put, files.path(id, shelf.owner), place, name)
+            shelf.names[id] = name
+            shelf.files[id] = {
+                "id": id, "object": "vector_store.file", "created_at": int(time.time()), "last_error": None,
+                "status": "in_progress", "usage_bytes": about["bytes"], "vector_store_id": shelf.id,
+                "attributes": dict(attributes), "chunking_strategy": {"type": "other"},
+            }  # fmt: skip
+        await asyncio.to_thread(shelf.keep)
+        self._follow(shelf)
+
+    async def remove(self, shelf: Shelf, id: str) -> None:
+        """Take a file off a shelf. Raises Refused."""
+        self.file(shelf, id)
+        shelf.files.pop(id)
+        shelf.names.pop(id, None)
+        await asyncio.to_thread(shutil.rmtree, shelf.folder / DOCUMENTS / id, True)
+        await asyncio.to_thread(shelf.keep)
+        self._follow(shelf)
+
+    def file(self, shelf: Shelf, id: str) -> dict[str, Any]:
+        """A file of a shelf. Raises Refused."""
+        if id not in shelf.files:
+            raise Refused(f"No file found with id '{id:.80}' in vector store '{shelf.id}'.", 404, param="file_id")
+        return shelf.files[id]
+
+    async def search(
+        self, shelves: Sequence[Shelf], question: str, most: int, allows: Any = None, least: float = 0.0
+    ) -> list[Passage]:
+        """The likeliest passages of some stores, the best first; `allows` says of a file's attributes whether it may be
+        seen. Raises Refused, NotFound, OptionError."""
+        found: list[Passage] = []
+        for shelf in shelves:
+            shelf.told["last_active_at"] = int(time.time())
+            seen = [id for id, one in shelf.files.items() if allows is None or allows(one["attributes"])]
+            if not seen or not (shelf.folder / INDEX).is_dir():
+                continue
+            async with self.app.state.house.use(shelf.embedder, "embed") as use:
+                work = partial(_search, shelf, use.model, question, most, seen)
+                hits = await self._turns(use.model).run(work)
+            for hit in hits:
+                id = hit.name.partition("/")[0]
+                if id in shelf.files:
+                    score = min(max(hit.cosine or 0.0, 0.0), 1.0)
+                    attributes = shelf.files[id]["attributes"]
+                    found.append(Passage(id, shelf.names[id], hit.text, score, attributes, hit))
+        if len(shelves) > 1:
+            found.sort(key=lambda one: -one.score)
+        return [one for one in found if one.score >= least][:most]
+
+    def text(self, shelf: Shelf, id: str) -> str:
+        """What a file says, as it is indexed; in a thread. Raises MediaError."""
+        from brolly.adapt.retrieve.child import Reader
+        from brolly.adapt.retrieve.files import KIND_OF, Found, read
+
+        name = shelf.names[id]
+        path = shelf.folder / DOCUMENTS / id / name
+        with Reader() as reader:
+            found = Found(name, path, KIND_OF.get(path.suffix.lower(), "text"), path.stat().st_size, 0)
+            document = read(found, reader)
+        return document.text if document else ""
+
+    def _turns(self, model: Any) -> Turns:
+        return turns_of(model, self.app.state.settings.waiting)
+
+    def _embedder(self) -> str:
+        """Which of the models here embeds texts. Raises Refused."""
+        house = self.app.state.house
+        names = sorted(house.entries, key=lambda name: name != "mini-embed")
+        for name in names:
+            with suppress(Exception):
+                card = house.card(house.entries[name])
+                if "embed" in card.verbs and "classify" not in card.verbs:
+                    return str(name)
+        raise Refused("No model here embeds texts; serve one, such as mini-embed.", param="embedding_model")
+
+    def _follow(self, shelf: Shelf) -> None:
+        """Index what a shelf holds now, behind what is being indexed."""
+        before = shelf.task
+
+        async def work() -> None:
+            if before is not None:
+                await asyncio.gather(before, return_exceptions=True)
+            async with shelf.lock:
+                await self._index(shelf)
+
+        shelf.task = asyncio.create_task(work())
+
+    async def _index(self, shelf: Shelf) -> None:
+        waiting = [id for id, one in shelf.files.items() if one["status"] == "in_progress"]
+        error = ""
+        try:
+            entry, _ = self.app.state.house.find(shelf.embedder)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "brolly.serve.child", "index", str(shelf.folder / DOCUMENTS), "--embed",
+                str(entry.path), "--out", str(shelf.folder / INDEX), "--json", stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, start_new_session=True,
+            )  # fmt: skip
+            try:
+                _, said = await process.communicate()
+            except asyncio.CancelledError:
+                with suppress(ProcessLookupError):
+                    process.terminate()
+                await process.wait()
+                raise
+            done = process.returncode in (0, 1) or (process.returncode == 2 and (shelf.folder / INDEX).is_dir())
+            if not done:  # 1: some files could not be read; 2: none, which their faults tell
+                error = said.decode(errors="replace").strip().rpartition("\n")[2] or f"exit {process.returncode}"
+        except (NotFound, OSError) as fault:
+            error = str(fault)
+        faults = {} if error else await asyncio.to_thread(_faults, shelf)
+        if error:
+            log.error("%s could not be indexed: %s", shelf.id, error)
+        for id in waiting:
+            if (one := shelf.files.get(id)) is None:
+                continue
+            why = "it could not be indexed" if error else faults.get(f"{id}/{shelf.names[id]}")
+            code = "server_error" if error else "invalid_file"
+            one["status"] = "failed" if why else "completed"
+            one["last_error"] = {"code": code, "message": str(why).replace(str(shelf.folder), "")} if why else None
+        await asyncio.to_thread(shelf.keep)
+
+
+def _put(path: Path, place: Path, name: str) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        os.link(path, place / name)
+
+
+_OPENED = threading.Lock()
+
+
+def _search(shelf: Shelf, model: Any, question: str, most: int, ids: Sequence[str]) -> list[Any]:
+    """In the model's thread."""
+    from brolly.adapt.retrieve import Index
+    from brolly.adapt.retrieve.embedder import Embedder
+
+    with _OPENED:
+        embedder = model.__dict__.setdefault("as_embedder", None) or Embedder(model)
+        model.__dict__["as_embedder"] = embedder
+    with Index(shelf.folder / INDEX, embed=embedder) as index:
+        among = None if len(ids) == len(shelf.files) else {"folder": list(ids)}
+        try:
+            return index.search(question, top=most, filters=among)
+        except OptionError as error:
+            raise Refused(str(error), param="query") from None
+
+
+def _faults(shelf: Shelf) -> dict[str, str]:
+    """Why files could not be indexed, by names: those with a fault, and those that hold no text."""
+    from brolly.adapt.retrieve.sqlite import SqliteStore
+
+    store = SqliteStore(shelf.folder / INDEX, create=False)
+    try:
+        with store.reading() as now:
+            there = {known.name for known in now.documents()}
+            found = {name: said[2] for name, said in now.faults().items()}
+    finally:
+        store.close()
+    names = {f"{id}/{name}" for id, name in shelf.names.items()}
+    return {name: "it holds no text that could be read" for name in names - there} | found
