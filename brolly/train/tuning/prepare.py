@@ -261,8 +261,3 @@ def check_out(out: Path, resume: bool) -> None:
         raise RecipeError(f"{out} cannot be made ({error.strerror}); give another --out.") from None
 
 
-def make_optimizer(trained: Sequence[Tensor], asked: TuneOptions, lr: float) -> torch.optim.Optimizer:
-    """What moves the numbers. Raises OptionError."""
-    if asked.optimizer != "adamw":
-        raise OptionError(f"optimizer is {asked.optimizer!r}; adamw alone is here.")
-    return torch.optim.AdamW(trained, lr=lr, weight_decay=asked.weight_decay, fused=True)

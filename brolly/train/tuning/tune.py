@@ -20,8 +20,9 @@ from brolly.train.loop import barrier, join_world, leave_world
 from brolly.train.tuning.examples import Examples, drawn
 from brolly.train.tuning.finish import finish, finished, write
 from brolly.train.tuning.objectives import Example, Prepares, Samples
+from brolly.train.tuning.optimizers import make
 from brolly.train.tuning.plan import Plan
-from brolly.train.tuning.prepare import Run, check_out, cut, make_optimizer, planned, prepare
+from brolly.train.tuning.prepare import Run, check_out, cut, planned, prepare
 from brolly.train.tuning.recipe import read_recipe
 from brolly.train.tuning.report import Progress, Report
 from brolly.train.tuning.state import restore, save
@@ -89,7 +90,7 @@ def train(run: Run, plan: Plan, resume: bool, progress: Progress | None, report_
     """The loop: a step is a function of the checkpoint before it and its number."""
     world, rank = join_world()
     objective, asked, trained = run.objective, run.asked, run.trained
-    optimizer = make_optimizer(list(trained.values()), asked, run.lr)
+    optimizer = make(list(trained.values()), asked, run.lr, run.out)
     if isinstance(objective, Prepares):
         for some in (run.examples, run.held):
             if some:
