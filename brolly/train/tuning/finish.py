@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import resource
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from brolly.checkpoint import json_object
 from brolly.errors import CheckpointError
+from brolly.families.heads import Headed
 from brolly.identity.compute import spoken
 from brolly.train.export import plot, write_whole
 from brolly.train.tuning.examples import full
@@ -41,18 +43,20 @@ def finish(run: Run, plan: Plan, measures: Mapping[str, float], seconds: float) 
         write_whole(run.out / RUN, json.dumps(said, indent=1) + "\n")
     except OSError as error:
         raise full(error, run.out) from None
-    forget(run.out, 0)
+    tidy(run.out)
     return Adapter(run.out, run.base, kind, run.steps, dict(measures))
 
 
 def write(run: Run, measures: Mapping[str, float]) -> None:
     """The numbers themselves, and how to write with them."""
     recognised = run.student.card.recognised
+    head: Headed | None = getattr(run.objective, "head", None)  # a new classifier
     if run.lora is None:
         learnt: dict[str, Tensor] = {name: p.detach() for name, p in run.network.named_parameters()}
-        write_model(run.out, recognised, lambda name, _: learnt.get(name), None)
+        whole = (head, run.network) if head else None
+        write_model(run.out, recognised, lambda name, _: learnt.get(name), None, head=whole)
     else:
-        write_adapter(run.out, recognised, run.base, run.lora, run.network, run.objective.name)
+        write_adapter(run.out, recognised, run.base, run.lora, run.network, run.objective.name, head)
     if run.rows.shape in ("completion", "chat") and "generate" in recognised.tasks:
         defaults = run.student.defaults if run.lora is None else {}
         sampling = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
@@ -66,11 +70,20 @@ def write(run: Run, measures: Mapping[str, float]) -> None:
         write_whole(run.out / "generation_config.json", json.dumps(said, indent=1) + "\n")
 
 
+def tidy(out: Path) -> None:
+    """Delete what only an unfinished run needs, and what a killed one left half written."""
+    forget(out, 0)
+    shutil.rmtree(out / "examples", ignore_errors=True)
+    for part in out.glob("*.part"):
+        part.unlink(missing_ok=True)
+
+
 def finished(out: Path) -> Adapter | None:
     """The result of a run that came to its end. Raises CheckpointError."""
     path = out / RUN
     if not path.is_file():
         return None
+    tidy(out)
     said = json_object(path)
     base, kind, steps, measures = (said.get(key) for key in ("base", "kind", "steps", "measures"))
     if (

@@ -45,6 +45,7 @@ class Plan:
     base_flop: float | None
     licence: str
     rule: str
+    path: str
     notes: tuple[str, ...]
 
     def event(self) -> dict[str, Any]:
@@ -62,7 +63,7 @@ class Plan:
             f"steps      {self.steps:,} of {self.batch:,} examples ({self.epochs:g} epochs), learning rate {self.lr:g}",
             f"memory     about {size(self.memory)}",
             f"time       about {duration(self.seconds)}, by one timed step",
-            f"compute    {spoken(self.flop)} FLOP",
+            f"compute    {spoken(self.flop)} FLOP ({self.path})",
             f"licence    {self.licence}",
             f"EU AI Act  {self.rule}",
             *(f"note       {note}" for note in self.notes),

@@ -25,6 +25,7 @@ from brolly.train.tuning.four_bits import load_packed, refuse_whole
 from brolly.train.tuning.lora import put_back, put_in
 from brolly.train.tuning.objectives import Advises, Example, Looks, Objective, Samples, Usual, choose
 from brolly.train.tuning.plan import Plan, flop_of, licence_of, memory_of, rule_of
+from brolly.train.tuning.quick import quicken
 from brolly.train.tuning.recompute import recompute
 from brolly.train.tuning.settings import learning_rate, step_size
 from brolly.train.tuning.state import checkpoints
@@ -35,7 +36,7 @@ from brolly.verbs import Lora, TuneOptions
 PART = 2048  # tokens computed together
 EPOCHS = 3.0
 FEW = 40  # rows below which none is held out: each would be missed
-OWN = ("log.jsonl", "loss.svg", "recipe.toml", "examples", "events.out.tfevents.*", "step-*", ".*.part", ".examples")
+OWN = ("log.jsonl", "loss.svg", "recipe.toml", "examples", "events.out.tfevents.*", "step-*", "*.part")
 
 
 @dataclass
@@ -55,6 +56,7 @@ class Run:
     lr: float
     rows: Any
     notes: list[str]
+    path: str  # how the blocks are computed, in words
 
     @property
     def network(self) -> nn.Module:
@@ -136,7 +138,8 @@ def prepare(
     batch = min(asked.batch or usual.batch, len(examples))
     steps = asked.steps or max(1, math.ceil((asked.epochs or usual.epochs) * len(examples) / batch))
     lr = asked.lr if asked.lr is not None else usual.lr
-    return Run(out, base, student, objective, lora, asked, examples, held, batch, steps, lr, rows, notes)
+    path = quicken(network, asked.checkpointing) if lora is not None else "torch: all weights train"
+    return Run(out, base, student, objective, lora, asked, examples, held, batch, steps, lr, rows, notes, path)
 
 
 def teach(network: nn.Module, examples: Examples, student: Model, notes: list[str]) -> None:
@@ -197,7 +200,7 @@ def planned(run: Run, resumed: bool) -> Plan:
         total=sum(p.numel() for p in parameters) - (trained if run.lora else 0),
         memory=memory_of(run.network, part, asked),
         seconds=seconds_of(run, each * drawn_in_all), flop=flop, base_flop=base_flop, licence=licence_of(student.card),
-        rule=rule, notes=tuple(notes),
+        rule=rule, path=run.path, notes=tuple(notes),
     )  # fmt: skip
 
 
@@ -251,7 +254,7 @@ def check_out(out: Path, resume: bool) -> None:
         raise RecipeError(f"{out} holds an earlier run; go on with --resume, or give another --out.")
     if (out / "run.json").is_file():
         raise RecipeError(f"{out} holds a finished tuning; give another --out.")
-    if foreign:
+    if foreign and not (resume and (out / "log.jsonl").is_file()):  # a kill may leave any of what a run writes last
         raise RecipeError(
             f"{out} holds other things ({', '.join(sorted(foreign)[:3])}); give a folder that is not there yet."
         )

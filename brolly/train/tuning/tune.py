@@ -35,9 +35,7 @@ class Stopped(KeyboardInterrupt):
     """Somebody asked for an end; the run was saved after `step` steps."""
 
     def __init__(self, out: Path, step: int, steps: int) -> None:
-        super().__init__(
-            f"stopped and saved after step {step:,} of {steps:,}; go on with --resume and the same --out {out}."
-        )
+        super().__init__(f"stopped and saved after step {step:,} of {steps:,}; go on with --resume and --out {out}.")
         self.step = step
 
 
