@@ -178,7 +178,7 @@ def answer(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     from brolly.adapt.prompt.prompt import Prompt
-    from brolly.adapt.prompt.score import cases_of, difference, interval, measure_of, scored, verdict
+    from brolly.adapt.prompt.score import cases_of, difference, interval, measure_of, scored, told, verdict
     from brolly.progress import bar
 
     prompt = _prompt(args)
@@ -212,7 +212,7 @@ def evaluate(args: argparse.Namespace) -> int:
         return 0
     width = max(len(p.id) for p in prompts)
     for one, score, n in zip(prompts, found, failed, strict=True):
-        print(f"{one.id:{width}}  {name} {score}" + (f", {n} failed" if n else ""))
+        print(f"{one.id:{width}}  {name} {told(score)}" + (f", {n} failed" if n else ""))
     if gap:
         print(f"{'difference':{width}}  {gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}): {verdict(gap)}")
     return 0
@@ -220,6 +220,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
 def tune(args: argparse.Namespace) -> int:
     from brolly.adapt.prompt.report import SAYS, markdown, picture
+    from brolly.adapt.prompt.score import told
     from brolly.checkpoint.safetensors import write_whole
     from brolly.progress import bar
 
@@ -247,9 +248,9 @@ def tune(args: argparse.Namespace) -> int:
                 **found.table(), "budget": found.budget}  # fmt: skip
         print(json.dumps(said, ensure_ascii=False))
         return 0
-    print(f"version {prompt.version}   {found.measure} {found.before}")
+    print(f"version {prompt.version}   {found.measure} {told(found.before)}")
     if changed:
-        print(f"version {found.prompt.version}   {found.measure} {found.after}")
+        print(f"version {found.prompt.version}   {found.measure} {told(found.after)}")
         print(f"difference  {d.value:+.3f} ({d.low:+.3f} to {d.high:+.3f})")
     print(f"{SAYS[found.verdict]}; {found.calls} answers")
     print(f"{f'{out}, ' if changed else ''}{report}, {drawn}")

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from brolly.adapt.prompt.score import FEW, Interval
+from brolly.adapt.prompt.score import FEW
 from brolly.adapt.prompt.search import Tuned
+from brolly.measure.intervals import Measured
 
 MOST = 24  # candidates shown
 SAYS = {
@@ -53,13 +54,13 @@ def _shown(tuned: Tuned) -> Sequence[Any]:
     return tuned.tried[:MOST]
 
 
-def _said(score: Interval) -> str:
+def _said(score: Measured) -> str:
     if score.n < FEW:
         return f"{score.value:.3f}" if score.n else "not tried"
     return f"{score.value:.3f} ({_span(score)})"
 
 
-def _span(score: Interval) -> str:
+def _span(score: Measured) -> str:
     return f"{score.low:.3f} to {score.high:.3f}"
 
 

@@ -1,4 +1,4 @@
-"""How right answers are: measures of one answer, and what a mean and a difference of means may be by the bootstrap."""
+"""How right answers are: measures of one answer, their mean on rows, and what a difference of means allows to say."""
 
 from __future__ import annotations
 
@@ -8,59 +8,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from brolly.adapt.prompt.shapes import plain_of
 from brolly.errors import OptionError
+from brolly.measure.intervals import Difference, Measured, Ratio, differences, measured
 
 if TYPE_CHECKING:
     from brolly.adapt.prompt.prompt import Prompt, Result
 
 Measure = Callable[[Any, Any], float]
-DRAWS = 10_000
 FEW = 10  # rows below which a resampled interval is too narrow to say anything by
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A mean and where it lies in 95 of 100 draws of as many rows (percentile bootstrap, Efron 1979)."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f}, {self.n} rows)"
+def interval(scores: Sequence[float], seed: int = 0) -> Measured:
+    """The mean of scores and its 95 % interval."""
+    if not scores:
+        return Measured("score", 0.0, 0.0, 0.0, 0)
+    return measured([Ratio("score", "score")], [{"score": float(one)} for one in scores], seed)[0]
 
 
-def interval(scores: Sequence[float], seed: int = 0) -> Interval:
-    """Of the mean of scores."""
-    found = np.asarray(scores, np.float64)
-    if not len(found):
-        return Interval(0.0, 0.0, 0.0, 0)
-    draws = np.random.default_rng(seed)
-    size = max(1, min(DRAWS, 2**22 // len(found)))  # rows drawn at a time: bounds memory
-    parts = [
-        found[draws.integers(0, len(found), (min(size, DRAWS - at), len(found)))].mean(1)
-        for at in range(0, DRAWS, size)
-    ]
-    means = np.concatenate(parts)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Interval(float(found.mean()), float(low), float(high), len(found))
+def difference(after: Sequence[float], before: Sequence[float], seed: int = 0) -> Difference:
+    """Of the means, row by row: what makes a row hard for both does not count."""
+    a, b = ([{"score": float(one)} for one in some] for some in (before, after))
+    return differences([Ratio("score", "score")], a, b, seed)[0]
 
 
-def difference(after: Sequence[float], before: Sequence[float], seed: int = 0) -> Interval:
-    """Of the mean of after - before, row by row: what makes a row hard for both does not count."""
-    assert len(after) == len(before)
-    return interval([a - b for a, b in zip(after, before, strict=True)], seed)
+def told(found: Measured) -> str:
+    """A mean and its interval in a line."""
+    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f}, {found.n} rows)"
 
 
-def verdict(found: Interval) -> str:
+def verdict(found: Difference) -> str:
     """What a difference allows one to say: better or worse only where the interval leaves zero out."""
     if found.n < FEW:
         return "too few rows to tell"
-    return "better" if found.low > 0 else "worse" if found.high < 0 else "no difference shown"
+    return {"b": "better", "a": "worse"}.get(found.better, "no difference shown")
 
 
 def exact(expected: Any, got: Any) -> float:

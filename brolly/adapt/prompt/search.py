@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from brolly.adapt.prompt.score import Case, Interval, cases_of, difference, interval, measure_of, scored, verdict
+from brolly.adapt.prompt.score import Case, cases_of, difference, interval, measure_of, scored, verdict
 from brolly.adapt.prompt.select import same
 from brolly.errors import OptionError
+from brolly.measure.intervals import Difference, Measured
 
 if TYPE_CHECKING:
     from brolly.adapt.prompt.prompt import Example, Prompt
@@ -28,7 +29,7 @@ class Tried:
 
     prompt: Prompt
     what: str
-    score: Interval
+    score: Measured
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class Tuned:
     prompt: Prompt
     base: Prompt
     tried: tuple[Tried, ...]
-    before: Interval
-    after: Interval
-    difference: Interval
+    before: Measured
+    after: Measured
+    difference: Difference
     verdict: str  # better, worse, no difference shown, too few rows to tell, nothing better found
     measure: str
     calls: int
