@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from brolly import hub
-from brolly.errors import OptionError, RecipeError
+from brolly.errors import RecipeError
 from brolly.fill import fingerprint, native_bf16
 from brolly.kernels.pages import keep_memory
 from brolly.loader import load
