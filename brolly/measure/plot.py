@@ -37,7 +37,7 @@ def picture(reports: Sequence[Report], found: Sequence[Difference] = ()) -> str:
             if part in (0, 4):
                 out.append(
                     f'<text x="{x:.1f}" y="{y + 24:.1f}" text-anchor="middle" font-size="10" fill="#888888">'
-                    f"{top * part / 4:.6g}</text>"
+                    f"{top * part / 4:,.10g}</text>"
                 )
         for n, one in each:
             at = y + 10 * (n - (len(each) - 1) / 2)

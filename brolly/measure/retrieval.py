@@ -18,7 +18,7 @@ from brolly.measure.report import Record
 from brolly.rows import Captioned, Pair, Row
 from brolly.verbs import Embeddings
 
-RECALL, TOP, BLOCK = (1, 5, 10), 10, 256  # how many are looked at; nDCG's depth; queries compared at a time
+RECALL, TOP = (1, 5, 10), 10  # how many are looked at; nDCG's depth
 MOST = 2**24  # similarities held at a time
 SHOWN = 200  # letters of a text in a record
 
@@ -54,46 +54,37 @@ class Finding:
     statistics = finding()
 
     def __init__(self, model: Any, rows: Iterable[Row]) -> None:
-        self.model, self.notes = model, list[str]()
+        self.model = model
         self.documents: dict[str, int] = {}
         self.right: dict[str, dict[int, None]] = {}
+        self.told: dict[int, str] = {}  # the first row of each query speaks for it
         for row in rows:
             assert isinstance(row.value, Pair)
+            if row.value.query not in self.right:
+                self.told[row.number] = row.value.query
             own = self.right.setdefault(row.value.query, {})
             for text in (row.value.positive, *row.value.also):
                 own[self.documents.setdefault(text, len(self.documents))] = None
             for text in row.value.negatives:
                 self.documents.setdefault(text, len(self.documents))
-        self.notes.append(f"{len(self.right):,} queries, each among {len(self.documents):,} texts")
+        self.notes = [f"{len(self.right):,} queries, each among {len(self.documents):,} texts"]
 
     def records(self, rows: Iterator[Row]) -> Iterator[Record]:
-        texts = list(self.documents)
+        asked = [row for row in rows if row.number in self.told]
+        texts, queries = list(self.documents), [self.told[row.number] for row in asked]
+        if not asked:
+            return
         corpus, lost = vectors(self.model, texts, role="document")
-        seen: set[str] = set()
-
-        def found(batch: Sequence[tuple[Row, str]]) -> Iterator[Record]:
-            asked, errors = vectors(self.model, [query for _, query in batch], role="query")
-            for (row, query), similar in zip(batch, similarities(self.model, asked, corpus, lost), strict=True):
-                error = errors.get(query) or next((lost[texts[i]] for i in self.right[query] if texts[i] in lost), "")
-                if error:
-                    yield Record(row.number, row.where, error=error)
-                    continue
-                places = ranks(similar, list(self.right[query]))
-                best = texts[int(similar.argmax())]
-                yield Record(row.number, row.where, row.value.positive[:SHOWN], best[:SHOWN], scores_of(places))  # type: ignore[union-attr]
-
-        batch: list[tuple[Row, str]] = []
-        for row in rows:
-            query = row.value.query  # type: ignore[union-attr]
-            if query in seen:
-                continue
-            seen.add(query)
-            batch.append((row, query))
-            if len(batch) * len(texts) >= MOST or len(batch) == BLOCK:
-                yield from found(batch)
-                batch = []
-        if batch:
-            yield from found(batch)
+        vectors_of, unread = vectors(self.model, queries, role="query")
+        right = [list(self.right[query]) for query in queries]
+        for row, query, own, (places, best) in zip(
+            asked, queries, right, placed(self.model, vectors_of, corpus, right, texts, lost), strict=True
+        ):
+            error = unread.get(query) or next((lost[texts[i]] for i in own if texts[i] in lost), "")
+            if error:
+                yield Record(row.number, row.where, error=error)
+            else:
+                yield Record(row.number, row.where, texts[own[0]][:SHOWN], texts[best][:SHOWN], scores_of(places))
 
 
 class Captioning:
@@ -102,44 +93,63 @@ class Captioning:
     statistics = (*finding("image→text "), *finding("text→image "))
 
     def __init__(self, model: Any, rows: Iterable[Row]) -> None:
-        self.model, self.notes = model, list[str]()
-        self.pictures: dict[Any, tuple[int, Any]] = {}
+        self.model = model
+        self.pictures: dict[Any, int] = {}
+        self.images: list[Any] = []
         self.captions: dict[str, int] = {}
-        self.texts_of: dict[int, dict[int, None]] = {}
-        self.pictures_of: dict[int, dict[int, None]] = {}
+        self.texts_of: list[dict[int, None]] = []
+        self.images_of: list[dict[int, None]] = []
+        self.told: dict[int, tuple[bool, bool]] = {}  # of a row, whether it is the first with its picture, its caption
         for row in rows:
             assert isinstance(row.value, Captioned)
-            image, text = self._picture(row.value.image), self.captions.setdefault(row.value.text, len(self.captions))
-            self.texts_of.setdefault(image, {})[text] = None
-            self.pictures_of.setdefault(text, {})[image] = None
-        self.notes.append(f"{len(self.pictures):,} pictures and {len(self.captions):,} captions, each among all")
-
-    def _picture(self, image: Any) -> int:
-        key = hashlib.sha256(image).digest() if isinstance(image, bytes) else image
-        return self.pictures.setdefault(key, (len(self.pictures), image))[0]
+            key, text = key_of(row.value.image), row.value.text
+            self.told[row.number] = key not in self.pictures, text not in self.captions
+            if key not in self.pictures:
+                self.pictures[key] = len(self.images)
+                self.images.append(row.value.image)
+                self.texts_of.append({})
+            if text not in self.captions:
+                self.captions[text] = len(self.captions)
+                self.images_of.append({})
+            self.texts_of[self.pictures[key]][self.captions[text]] = None
+            self.images_of[self.captions[text]][self.pictures[key]] = None
+        self.notes = [f"{len(self.images):,} pictures and {len(self.captions):,} captions, each among all"]
 
     def records(self, rows: Iterator[Row]) -> Iterator[Record]:
-        images, lost = vectors(self.model, [image for _, image in self.pictures.values()])
-        texts, unread = vectors(self.model, list(self.captions))
-        names, told = list(self.captions), set[tuple[str, int]]()
+        texts, keys = list(self.captions), list(self.pictures)
+        images, lost = vectors(self.model, self.images)
+        words, unread = vectors(self.model, texts)
+        to_texts, to_images = ([list(own) for own in each] for each in (self.texts_of, self.images_of))
+        by_image = list(placed(self.model, images, words, to_texts, texts, unread))
+        by_text = list(placed(self.model, words, images, to_images, keys, lost))
         for row in rows:
             value: Any = row.value
-            image, text = self._picture(value.image), self.captions[value.text]
-            scores: dict[str, float] = {}
-            answer = ""
+            first_image, first_text = self.told[row.number]
             if error := lost.get(key_of(value.image)) or unread.get(value.text, ""):
                 yield Record(row.number, row.where, error=error)
-                continue
-            if ("image", image) not in told:
-                similar = next(similarities(self.model, only(images, image), texts, unread))
-                scores |= scores_of(ranks(similar, list(self.texts_of[image])), "image→text ")
-                answer = names[int(similar.argmax())]
-            if ("text", text) not in told:
-                similar = next(similarities(self.model, only(texts, text), images, lost))
-                scores |= scores_of(ranks(similar, list(self.pictures_of[text])), "text→image ")
-            told |= {("image", image), ("text", text)}
-            if scores:
-                yield Record(row.number, row.where, value.text[:SHOWN], answer[:SHOWN], scores)
+            elif first_image or first_text:
+                places, best = by_image[self.pictures[key_of(value.image)]]
+                scores = scores_of(places, "image→text ") if first_image else {}
+                if first_text:
+                    scores |= scores_of(by_text[self.captions[value.text]][0], "text→image ")
+                yield Record(row.number, row.where, value.text[:SHOWN], texts[best][:SHOWN], scores)
+
+
+def placed(
+    model: Any, asked: Embeddings, corpus: Embeddings, right: Sequence[Sequence[int]], names: Sequence[Any],
+    lost: Mapping[Any, str],
+) -> Iterator[tuple[list[int], int]]:  # fmt: skip
+    """Of each query the places at which its right ones stand in the corpus, and which stands first.
+
+    What has no vector is less like than all others.
+    """
+    gone = np.array([name in lost for name in names])
+    size = max(1, MOST // max(len(names), 1))
+    for start in range(0, len(right), size):
+        block = Embeddings(asked.vectors[start : start + size], asked.kinds[start : start + size])
+        for similar, own in zip(model.similarity(block, corpus), right[start : start + size], strict=True):
+            similar = np.where(gone, -np.inf, similar)
+            yield ranks(similar, own), int(similar.argmax())
 
 
 def key_of(given: Any) -> Any:
@@ -163,20 +173,6 @@ def vectors(model: Any, inputs: Sequence[Any], role: str | None = None) -> tuple
     found = [np.zeros_like(some) if vector is None else vector for vector in found]
     stacked: Any = np.stack(found) if some.ndim == 1 else found
     return Embeddings(stacked, ("",) * len(found)), errors
-
-
-def only(embeddings: Embeddings, i: int) -> Embeddings:
-    """One of them."""
-    return Embeddings(embeddings.vectors[i : i + 1], ("",))
-
-
-def similarities(model: Any, asked: Embeddings, corpus: Embeddings, lost: Mapping[Any, str]) -> Iterator[Any]:
-    """Of each query the cosines with the corpus (N,); a document without a vector has the lowest there is."""
-    found = model.similarity(asked, corpus)
-    if lost:
-        norms = np.array([np.abs(vector).max() for vector in corpus.vectors])
-        found = np.where(norms > 0, found, -np.inf)
-    yield from found
 
 
 class Reranking:

@@ -22,7 +22,7 @@ from brolly.rows.values import (
     said,
 )
 
-WIDTH, LABEL, MOST_FAULTS = 100, 12, 10
+WIDTH, LABEL, MOST_FAULTS, FAULT = 100, 12, 10, 400  # columns; faults told, and letters of one
 
 
 def preview(rows: Rows, most: int = 3) -> str:
@@ -39,7 +39,7 @@ def preview(rows: Rows, most: int = 3) -> str:
     lines.append(_line("good", f"{len(rows) - n_bad:,}"))
     if n_bad:
         lines.append(_line("bad", f"{n_bad:,}"))
-        lines += [_line("", str(fault)) for fault in rows.faults[:MOST_FAULTS]]
+        lines += [f"  {'':{LABEL}}  {clean(str(fault)[:FAULT])}" for fault in rows.faults[:MOST_FAULTS]]
         if n_bad > MOST_FAULTS:
             lines.append(_line("", f"and {n_bad - MOST_FAULTS:,} more"))
     for row, _ in zip(rows, range(most), strict=False):

@@ -125,7 +125,9 @@ def object_of(raw: bytes, where: str) -> Mapping[str, Any]:
         raise RowFault(where, "is not text in UTF-8") from None
     except RecursionError:
         raise RowFault(where, "is nested too deep") from None
-    except ValueError as error:
+    except json.JSONDecodeError as error:
+        raise RowFault(where, f"is not JSON ({error.msg.removesuffix(' at')} at character {error.pos + 1:,})") from None
+    except ValueError as error:  # a number of too many digits
         raise RowFault(where, f"is not JSON ({str(error)[:80]})") from None
     if not isinstance(found, dict):
         raise RowFault(where, f"holds {article(found)}, not an object of columns")

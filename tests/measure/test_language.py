@@ -77,6 +77,26 @@ def test_a_conversation_is_told_of_by_its_answers_alone(model: Any) -> None:
     assert total.logprob == pytest.approx(sum(likelihood.continuation(*p).logprob for p in parts), rel=1e-6)
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Once upon a", "completion": " time."}, {"prompt": "Once up", "completion": "on a time."},
+        {"messages": ASKED}, {"messages": [*ASKED, *ASKED]}, {"messages": [ASKED[0], {**ASKED[1], "weight": 0}, *ASKED]},
+    ],
+)  # fmt: skip
+def test_what_is_told_of_is_what_tuning_learns(model: Any, row: dict[str, Any]) -> None:
+    from brolly.rows import open_rows
+    from brolly.train.tuning.objectives.next_token import NextToken
+    from brolly.verbs import TuneOptions
+
+    one = open_rows([row])[0]
+    example = NextToken(model, TuneOptions()).example(one)
+    learnt = [i for i, taught in zip(example.ids, example.learnt, strict=True) if taught]
+    likelihood = Likelihood(model)
+    parts = [likelihood.completion(one.value)] if "prompt" in row else likelihood.answers(one.value)  # type: ignore[arg-type]
+    assert [i for _, after, _ in parts for i in after] == learnt
+
+
 def test_answers_are_those_of_generate_and_scored(model: Any, tmp_path: Path) -> None:
     prompts = ["Once upon a time", "The fox", "One day, Tom"]
     rows: list[Any] = []

@@ -75,6 +75,18 @@ def test_finding_is_measured_as_by_sentence_transformers() -> None:
     assert found["nDCG@10"] == pytest.approx(wanted["ndcg@k"][10])
 
 
+def test_a_query_counts_once_also_when_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = [{"query": f"q{i % 2}", "positive": f"p{i}"} for i in range(4)]
+    rows = open_rows(data)
+    judge = Finding(Space(), rows)
+    assert [record.row for record in judge.records(iter(rows))] == [0, 1]
+    assert [record.row for record in judge.records(rows.only([1, 2, 3]))] == [1]
+    pictures = open_rows([{"image": f"{i // 2}".encode(), "text": f"c{i % 2}"} for i in range(4)])
+    captioning = Captioning(Space(), pictures)
+    assert [len(record.scores) for record in captioning.records(iter(pictures))] == [10, 5, 5]
+    assert [record.row for record in captioning.records(pictures.only([1, 2, 3]))] == [1, 2]
+
+
 def test_equal_likeness_keeps_the_order_and_lost_texts_are_told() -> None:
     assert ranks(np.array([0.5, 0.9, 0.5, 0.5]), [2]) == [3] and ranks(np.array([0.5, 0.5]), [0, 1]) == [1, 2]
     rows = open_rows(
