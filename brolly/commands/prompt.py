@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from brolly.commands.flags import MODEL, add_loading, open_model
-from brolly.commands.inputs import Errors
 from brolly.errors import DiskFull, OptionError
 
 EXAMPLES = """examples:
@@ -24,6 +23,7 @@ EXAMPLES = """examples:
 rows: .jsonl, .json, .csv, .tsv, .parquet, also packed as .gz, .xz, .zst; - for JSONL on standard input
 exit code: 0 done, 1 some rows failed (they are listed, the others are done), 2 nothing could be done
 """
+KINDS = 10  # of errors that are told as they come
 FILE = "a prompt's TOML file; `brolly prompt new FILE` writes one"
 
 
@@ -132,7 +132,7 @@ def answer(args: argparse.Namespace) -> int:
     total, rows = _given(args)
     by = " ".join([prompt.id, args.model or prompt.model, *([f"+ {args.adapter}"] if args.adapter else [])])
     file, done, bad = _opened(out, args.resume, by, rows) if out else (None, 0, 0)
-    model, errors = _model(args, prompt), Errors()
+    model, failures = _model(args, prompt), Failures()
     n_good = n_cached = 0
     told: list[dict[str, Any]] = []
     kept: list[Any] = []  # inputs of rows that are being answered, in order
@@ -146,7 +146,7 @@ def answer(args: argparse.Namespace) -> int:
                 if result.error is not None:
                     if total == 1 and not out:
                         raise result.error
-                    errors.add(f"row {number}", result.error)
+                    failures.add(f"row {number}", result.error)
                 if file:
                     _write(file, row)
                 elif args.json:
@@ -157,23 +157,23 @@ def answer(args: argparse.Namespace) -> int:
                 progress.update(1)
     except KeyboardInterrupt:
         if out:
-            print(f"\nbrolly: interrupted; {out} holds {done + n_good + len(errors.rows):,} rows. Go on with --resume.", file=sys.stderr)  # fmt: skip # noqa: E501
+            print(f"\nbrolly: interrupted; {out} holds {done + n_good + failures.n:,} rows. Go on with --resume.", file=sys.stderr)  # fmt: skip # noqa: E501
         raise
     finally:
         if file:
             file.close()
     counts = {
-        "rows": done + n_good + len(errors.rows),
+        "rows": done + n_good + failures.n,
         "resumed": done,
         "cached": n_cached,
-        "failed": bad + len(errors.rows),
+        "failed": bad + failures.n,
     }
     if args.json:
         said: dict[str, Any] = {"prompt": prompt.id, "by": by, **counts}
         print(json.dumps(said if out else {**said, "data": told}, ensure_ascii=False))
     elif out:
         print(f"{out}: {counts['rows']:,} rows, {n_cached:,} of them answered before, {counts['failed']:,} failed")
-    return errors.close(n_good + done)
+    return failures.close(n_good + done)
 
 
 def evaluate(args: argparse.Namespace) -> int:
@@ -255,6 +255,28 @@ def tune(args: argparse.Namespace) -> int:
     print(f"{SAYS[found.verdict]}; {found.calls} answers")
     print(f"{f'{out}, ' if changed else ''}{report}, {drawn}")
     return 0
+
+
+class Failures:
+    """Rows that failed while the others went on: the first kinds are told at once, all are counted at the end."""
+
+    def __init__(self) -> None:
+        self.n, self._told = 0, set[str]()
+
+    def add(self, name: str, error: Exception) -> None:
+        self.n += 1
+        if str(error) not in self._told and len(self._told) <= KINDS:
+            from tqdm import tqdm
+
+            last = len(self._told) == KINDS
+            self._told.add(str(error))
+            tqdm.write(f"brolly: {'more rows failed' if last else f'{name}: {error}'}", file=sys.stderr)
+
+    def close(self, n_done: int) -> int:
+        """The exit code: 0, or 1 where some failed, or 2 where all did."""
+        if self.n and n_done + self.n > 1:
+            print(f"brolly: {self.n:,} of {n_done + self.n:,} rows failed.", file=sys.stderr)
+        return (1 if n_done else 2) if self.n else 0
 
 
 # What verbs share -----------------------------------------------------------------------------------------------------

@@ -61,9 +61,11 @@ def test_a_bad_row_is_listed_and_the_others_are_done(capsys: pytest.CaptureFixtu
     found = lines("out.jsonl")
     assert ["name" in row for row in found] == [True, False, False, True] and found[3]["input"]["id"] == 7
     assert "in.jsonl, line 2" in found[1]["error"] and "story is missing" in found[2]["error"]
-    assert "2 of 4 inputs failed" in capsys.readouterr().err
-    write("in.jsonl", [{"x": 1}])
+    assert "2 of 4 rows failed" in capsys.readouterr().err
+    write("in.jsonl", [{"story": ["x", n]} for n in range(40)])
     assert brolly("run", "p.toml", "in.jsonl", "-o", "none.jsonl") == 2
+    told = capsys.readouterr().err
+    assert told.count("expected a text") == 10 and "more rows failed" in told and "40 of 40 rows failed" in told
 
 
 def test_csv_and_standard_input_are_rows(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
