@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from brolly.commands.flags import MODEL, add_loading, add_options, given, open_model
+from brolly.commands.flags import MODEL, add_adapter, add_loading, add_options, given, open_model
 from brolly.commands.inputs import Errors, images_in, inputs, lines_of
 from brolly.errors import NotFound, OptionError
 
@@ -37,6 +37,7 @@ def flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--templates", metavar="FILE", help="texts around a label, one a line: a photo of a {}.")
     command.add_argument("--json", action="store_true", help="print one object: model, data of input and labels")
     add_options(command, ClassifyOptions)
+    add_adapter(command)
     add_loading(command)
 
 

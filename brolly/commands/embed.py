@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from brolly.commands.flags import MODEL, add_loading, add_options, given, open_model
+from brolly.commands.flags import MODEL, add_adapter, add_loading, add_options, given, open_model
 from brolly.commands.inputs import Errors, Input, inputs
 from brolly.errors import BrollyError, MissingExtra, OptionError
 
@@ -42,6 +42,7 @@ def flags(command: argparse.ArgumentParser) -> None:
     kind.add_argument("--text", dest="kind", action="store_const", const="text", help="every input is itself a text")
     kind.add_argument("--image", dest="kind", action="store_const", const="image", help="every input is an image")
     add_options(command, EmbedOptions)
+    add_adapter(command)
     add_loading(command)
 
 

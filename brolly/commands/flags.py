@@ -21,8 +21,12 @@ def add_loading(command: argparse.ArgumentParser) -> None:
     command.add_argument("-v", "--verbose", action="store_true", help="say which device, dtype and speed")
 
 
+def add_adapter(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--adapter", metavar="LORA", help="a LoRA of the model, in PEFT's layout: a folder, org/name")
+
+
 def open_model(args: argparse.Namespace) -> Any:
-    """The model that was named, downloaded where it is not here."""
+    """The model that was named, downloaded where it is not here; with its adapter, where it writes nothing."""
     from pathlib import Path
 
     from brolly import hub
@@ -33,6 +37,8 @@ def open_model(args: argparse.Namespace) -> Any:
     here = Path(args.model).expanduser().exists() or args.model in hub.minis() or hub.looks_local(args.model)
     path = hub.resolve(args.model) if here else hub.pull(args.model, quiet=not sys.stderr.isatty())
     model = load(path, device=args.device, dtype=args.dtype)
+    if getattr(args, "adapter", None) and "generate" not in model.card.recognised.tasks:
+        model = model.with_adapter(adapter_folder(args))
     if args.verbose:
         print(model, file=sys.stderr)
         print(model.describe(), file=sys.stderr)

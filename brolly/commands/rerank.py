@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from brolly.commands.flags import MODEL, add_loading, add_options, given, open_model
+from brolly.commands.flags import MODEL, add_adapter, add_loading, add_options, given, open_model
 from brolly.commands.inputs import Input, inputs, lines_of
 from brolly.errors import OptionError
 
@@ -33,6 +33,7 @@ def flags(command: argparse.ArgumentParser) -> None:
         "--json", action="store_true", help='print {"model", "query", "data": [{"index", "document"…}]}'
     )
     add_options(command, RerankOptions)
+    add_adapter(command)
     add_loading(command)
 
 

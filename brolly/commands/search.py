@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from brolly.commands.flags import MODEL, add_loading, open_model
+from brolly.commands.flags import MODEL, add_adapter, add_loading, open_model
 from brolly.commands.inputs import Errors, files_in
 from brolly.errors import BrollyError, NotFound, OptionError, UnsupportedTask
 
@@ -38,6 +38,7 @@ def flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--html", metavar="FILE", help="write the best as a page with thumbnails")
     command.add_argument("--json", action="store_true", help="print one object: model, query, data of path and score")
     command.add_argument("--batch-size", type=int, default=32, metavar="N", help="images computed together")
+    add_adapter(command)
     add_loading(command)
 
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from brolly.commands.flags import MODEL, add_loading, add_options, given, open_model
+from brolly.commands.flags import MODEL, add_adapter, add_loading, add_options, given, open_model
 from brolly.commands.inputs import Errors, files_in
 from brolly.errors import BrollyError, DiskFull, OptionError
 
@@ -49,6 +49,7 @@ def flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", metavar="PATH", help="a file to write, or a folder: a file for each sound")
     command.add_argument("--highlight", action="store_true", help="srt and vtt: underline each word as it is spoken")
     add_options(command, TranscribeOptions)
+    add_adapter(command)
     add_loading(command)
 
 

@@ -120,7 +120,7 @@ class Head(nn.Module):
         self.out = Linear(dim, len(config.labels))
 
     def forward(self, x: Tensor, spans: Spans) -> Tensor:
-        x = pooled(x, spans, (self.config.mode,))
+        x = pooled(x, spans, (self.config.mode,)).to(self.out.weight.dtype)  # a new one learns in float32
         if self.config.act:
             x = DENSE_ACTS[self.config.act](self.dense(x))
         return self.out(self.norm(x) if self.config.norm else x)

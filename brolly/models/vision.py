@@ -24,8 +24,9 @@ class ImageEncoder(nn.Module):
 
     def classify(self, pixels: Pictures) -> Tensor:
         """Each picture's logits for the labels it was trained on: (B, L)."""
+        dtype = self.classifier.weight.dtype  # a new one learns in float32
         if not self.config.with_mean:
-            return self.classifier(self.vision_model(pixels))
+            return self.classifier(self.vision_model(pixels).to(dtype))
         x, spans = self.vision_model.tokens(pixels)
         means = self.vision_model.mean(x, spans)
-        return self.classifier(torch.cat([x[spans.at([0] * len(spans.lengths))], means], dim=-1))
+        return self.classifier(torch.cat([x[spans.at([0] * len(spans.lengths))], means], dim=-1).to(dtype))

@@ -19,11 +19,12 @@ from brolly.card import Recognised, TensorInfo
 from brolly.checkpoint import Mapped, write_safetensors
 from brolly.checkpoint.names import rename
 from brolly.errors import CheckpointError
+from brolly.families.heads import Headed
 from brolly.families.peft import SETTINGS, WEIGHTS, peft_name
 from brolly.fill import DTYPES, fingerprint, shared_out, view
 from brolly.hub import SMALL
 from brolly.train.export import as_bytes, write_whole
-from brolly.train.tuning import four_bits
+from brolly.train.tuning import four_bits, heads
 from brolly.train.tuning.lora import LoraLinear
 from brolly.train.tuning.words import LearntRows
 from brolly.verbs import Lora
@@ -36,10 +37,17 @@ Row = tuple[str, str, tuple[int, ...], Callable[[], Any]]
 Changed = Callable[[str, Tensor], Tensor | None]
 
 
-def write_adapter(folder: Path, card: Recognised, base: str, lora: Lora, network: nn.Module, objective: str) -> None:
-    """A network's LoRA as PEFT writes it; the file says of which numbers it is. Raises DiskFull, CheckpointError."""
+def write_adapter(
+    folder: Path, card: Recognised, base: str, lora: Lora, network: nn.Module, objective: str,
+    head: Headed | None = None,
+) -> None:  # fmt: skip
+    """A network's LoRA as PEFT writes it, and its new classifier; the file says of which numbers it is.
+
+    Raises DiskFull, CheckpointError.
+    """
     layers = {name: module for name, module in network.named_modules() if isinstance(module, LoraLinear)}
     names = {module: peft_name(card, module) for module in layers}
+    names = {module: head.theirs(name) for module, name in names.items()} if head else names
     rows: list[Row] = []
     for module, layer in layers.items():
         parts = {"lora_A.weight": layer.lora_A, "lora_B.weight": layer.lora_B}
@@ -70,10 +78,13 @@ def write_adapter(folder: Path, card: Recognised, base: str, lora: Lora, network
     }  # fmt: skip
     if tokens:
         config["trainable_token_indices"] = tokens if len(tokens) > 1 else next(iter(tokens.values()))
+    marks = {"format": "pt", "brolly.base": base, "brolly.mark": fingerprint(card)}
+    if head:
+        rows += heads.whole_rows(head, network, "base_model.model.")
+        config |= heads.settings(head)
+        marks |= heads.metadata(head)
     folder.mkdir(parents=True, exist_ok=True)
-    write_safetensors(
-        folder / WEIGHTS[0], rows, {"format": "pt", "brolly.base": base, "brolly.mark": fingerprint(card)}
-    )
+    write_safetensors(folder / WEIGHTS[0], rows, marks)
     write_whole(folder / SETTINGS, json.dumps(config, indent=1) + "\n")
 
 
@@ -88,7 +99,8 @@ def endings(names: Mapping[str, str], network: nn.Module) -> list[str]:
 
 
 def write_model(
-    folder: Path, card: Recognised, changed: Changed, dtype: str | None, bits: int | None = None
+    folder: Path, card: Recognised, changed: Changed, dtype: str | None, bits: int | None = None,
+    head: tuple[Headed, nn.Module] | None = None,
 ) -> None:  # fmt: skip
     """A whole model in its base's layout: tensors that `changed(name, old)` gives anew, by the network's names, and the
     others as they are; `dtype` makes all of another, `bits` packs the blocks (4), and a base in 4 bits is unpacked
@@ -103,8 +115,9 @@ def write_model(
         with torch.device("meta"):
             expected: dict[str, Tensor] = dict(models.build(card.config).named_parameters())
         rows: list[Row] = []
+        renamed = rename(header.tensors, card.family.names(header))
         packed = four_bits.Written(card, mapped, changed, dtype, bits)
-        for source, (targets, how) in rename(header.tensors, card.family.names(header)).items():
+        for source, (targets, how) in renamed.items():
             if not targets:
                 continue  # a head that is the embedding, an old buffer
             info = header.tensors[source]
@@ -116,12 +129,22 @@ def write_model(
             shapes = [expected[target].shape for target in targets]
             rows.append((source, word, info.shape, partial(data_of, mapped, info, parts, shapes, how, word, changed)))
         folder.mkdir(parents=True, exist_ok=True)
+        if head:
+            rows = heads.of_body(rows, {name: targets for name, (targets, _) in renamed.items()}, head[0])
+            rows += heads.whole_rows(*head)
+        elif "sentence_transformers" in header.config:
+            rows = heads.write_modules(Path(header.folder), folder, rows)
         write_shards(folder, rows)
     config = packed.config(header.config)
+    config.pop("sentence_transformers", None)  # what other files say
+    if head:
+        config |= head[0].config
     if dtype:
         config = {k: v for k, v in config.items() if k != "torch_dtype"} | {"dtype": dtype}
     write_whole(folder / "config.json", json.dumps(config, indent=1, ensure_ascii=False) + "\n")
     copy_neighbours(Path(header.folder), folder)
+    for name in heads.SENTENCES if head else ():
+        (folder / name).unlink(missing_ok=True)  # it embeds no more
 
 
 WORDS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}

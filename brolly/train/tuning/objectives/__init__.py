@@ -112,7 +112,7 @@ def choose(model: Any, shape: str, options: Any) -> Objective:
         from brolly.train.tuning.objectives.next_token import NextToken
 
         return NextToken(model, options)
-    if asked in (None, "contrastive", "speech"):
+    if asked in (None, "contrastive", "speech", "labels"):
         from brolly.train.tuning.objectives.kinds import of_kind
 
         if found := of_kind(model, shape, options):

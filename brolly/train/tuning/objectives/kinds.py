@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from brolly.configs import ImageEncoderConfig, TextEncoderConfig
 from brolly.train.tuning.objectives import Objective
 from brolly.verbs import TuneOptions
 
@@ -16,6 +17,10 @@ def of_kind(model: Any, shape: str, options: TuneOptions) -> Objective | None:
         from brolly.train.tuning.objectives.contrastive import Captions
 
         return Captions(model, options)
+    if shape == "label" and isinstance(config, (ImageEncoderConfig, TextEncoderConfig)):
+        from brolly.train.tuning.objectives.labels import Labels
+
+        return Labels(model, options)
     if shape == "pair" and getattr(config, "pool", None) is not None and hasattr(network, "texts"):
         from brolly.train.tuning.objectives.contrastive import Answers
 
