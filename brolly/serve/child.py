@@ -1,26 +1,16 @@
-"""A command in a process that ends with the server that started it."""
+"""brolly's command line in a process of its own, which ends with the server that started it."""
 
 from __future__ import annotations
 
-import ctypes
+import asyncio
 import os
-import signal
 import sys
-
-PR_SET_PDEATHSIG = 1
-
-
-def main() -> int:
-    """Run brolly's command line; on Linux SIGTERM comes when whoever started it is gone, however it went."""
-    parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            return 1
-    from brolly.cli import main as run
-
-    return run(sys.argv[1:])
+from typing import Any
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+async def started(*words: str, **pipes: Any) -> asyncio.subprocess.Process:
+    """`brolly` with these words, in a session of its own, without standard input. Raises OSError."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "brolly", *words, stdin=asyncio.subprocess.DEVNULL, start_new_session=True,
+        env=os.environ | {"BROLLY_SERVER": str(os.getpid())}, **pipes,
+    )  # fmt: skip

@@ -11,7 +11,6 @@ import logging
 import os
 import re
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from uuid import uuid4
 from fastapi import FastAPI
 
 from brolly.errors import NotFound, OptionError
+from brolly.serve.child import started
 from brolly.serve.errors import Refused
 from brolly.serve.files import Files
 from brolly.serve.turns import Turns, turns_of
@@ -242,11 +242,16 @@ class Shelves:
         error = ""
         try:
             entry, _ = self.app.state.house.find(shelf.embedder)
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "brolly.serve.child", "index", str(shelf.folder / DOCUMENTS), "--embed",
-                str(entry.path), "--out", str(shelf.folder / INDEX), "--json", stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, start_new_session=True,
-            )  # fmt: skip
+            words = (
+                "index",
+                str(shelf.folder / DOCUMENTS),
+                "--embed",
+                str(entry.path),
+                "--out",
+                str(shelf.folder / INDEX),
+            )
+            quiet, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
+            process = await started("index", *places, "--json", stdout=quiet, stderr=pipe)
             try:
                 _, said = await process.communicate()
             except asyncio.CancelledError:

@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from typing import Any
 from uuid import uuid4
 
 from brolly.errors import Busy, NotFound
+from brolly.serve.child import started
 from brolly.serve.errors import Refused
 from brolly.serve.house import House
 
@@ -173,11 +173,8 @@ class Jobs:
             self._set(job, "validating_files")
             again = ["--resume"] if (job.folder / OUT).exists() else []
             try:
-                job.process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", "brolly.serve.child", "tune", *job.command, *again,
-                    stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-                    start_new_session=True, limit=LINE,
-                )  # fmt: skip
+                pipe = asyncio.subprocess.PIPE
+                job.process = await started("tune", *job.command, *again, stdout=pipe, stderr=pipe, limit=LINE)
                 await self._follow(job, job.process)
             except OSError as error:
                 self._failed(job, f"its process could not be started ({error.strerror})", "server_error")
