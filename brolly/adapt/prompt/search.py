@@ -113,6 +113,8 @@ def tune(
     left = budget - 2 * len(held)
     if left < 2 * FIRST:
         raise OptionError(f"a budget of {budget} leaves {max(left, 0)} calls to search with; give {4 * FIRST} or more.")
+    if not 0 <= propose <= left // 4:
+        raise OptionError(f"propose is {propose}; expected 0 to {left // 4}, a quarter of the calls to search with.")
     how = {"embedder": embedder, "cache": cache} | ({"adapter": adapter} if adapter is not None else {})
     bench = Bench(model, function, left, how, told=told)
     draws = random.Random(seed)

@@ -140,7 +140,7 @@ def test_nearest_examples_are_tuned_by_what_there_is_to_choose_from() -> None:
     ("change", "says"),
     [
         ({"budget": 10}, "leaves"), ({"rows": ROWS[:5]}, "8 at least"), ({"examples": 0}, "nothing to try"),
-        ({"share": 0.95}, "between 0.1 and 0.9"), ({"rows": [ROWS[0]] * 20}, "all alike"),
+        ({"propose": 60}, "0 to 35"), ({"share": 0.95}, "between 0.1 and 0.9"), ({"rows": [ROWS[0]] * 20}, "all alike"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_tuned_is_told(change: dict[str, Any], says: str) -> None:
