@@ -20,6 +20,8 @@ from brolly.layers.transformer import Spans
 from brolly.rows import Captioned, Labelled, Pair, Row, RowFault, Rows
 from brolly.tasks.embed import encoded, fitted
 from brolly.tasks.late import late_of, longest
+from brolly.train.tuning.objectives import Usual
+from brolly.train.tuning.objectives.kinds import usual
 from brolly.train.tuning.objectives.pictures import Album, source_of
 from brolly.train.tuning.objectives.sides import Side, at_once, backward, distinct
 from brolly.verbs import TuneOptions
@@ -69,7 +71,11 @@ class Answers:
         if late_of(config) is not None:
             raise RecipeError(f"{model.card.header.path} keeps a vector a token, which is not tuned here yet.")
         stack = getattr(config, "stack", None) or config.llama
-        self.most = options.part or at_once(stack)
+        self.most, self.width = options.part or at_once(stack), stack.dim
+
+    def usual(self, n_examples: int, full: bool) -> Usual:
+        """A step of many: they are each other's contrast."""
+        return usual(n_examples, 64 if n_examples >= 256 else 32, 100, self.width, full)
 
     def example(self, row: Row) -> Near:
         pair = row.value
@@ -162,6 +168,11 @@ class Captions:
     def look(self, rows: Rows, numbers: Sequence[int]) -> None:
         """Decode the pictures in threads, once."""
         self.album.look(source_of(row) for row in rows.only(numbers))
+
+    def usual(self, n_examples: int, full: bool) -> Usual:
+        """A step of many: they are each other's contrast."""
+        width = self.network.config.vision.stack.dim
+        return usual(n_examples, 64 if n_examples >= 256 else 32, 120, width, full)
 
     def example(self, row: Row) -> Shown:
         source = source_of(row)

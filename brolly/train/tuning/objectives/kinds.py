@@ -5,8 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from brolly.configs import ImageEncoderConfig, TextEncoderConfig
-from brolly.train.tuning.objectives import Objective
+from brolly.train.tuning.objectives import Objective, Usual
 from brolly.verbs import TuneOptions
+
+
+def usual(n_examples: int, batch: int, steps: int, width: int, full: bool) -> Usual:
+    """At least three epochs, and so many steps, at a rate for a network of so many channels: wide ones want less.
+
+    docs/tune-kinds.md tells how the rates were found.
+    """
+    batch = min(batch, n_examples)
+    lr = 1e-4 * 192 / width if full else 1e-3 * (192 / width) ** 0.65
+    return Usual(batch, max(3.0, steps * batch / n_examples), float(f"{lr:.2g}"))
 
 
 def of_kind(model: Any, shape: str, options: TuneOptions) -> Objective | None:

@@ -22,6 +22,7 @@ from brolly.models import build
 from brolly.rows import Labelled, Row, RowFault, Rows
 from brolly.train.tuning.objectives import Usual, by_parts
 from brolly.train.tuning.objectives.contrastive import read
+from brolly.train.tuning.objectives.kinds import usual
 from brolly.train.tuning.objectives.pictures import Album, source_of
 from brolly.verbs import TuneOptions
 
@@ -85,8 +86,9 @@ class Labels:
         getattr(network, part).to(torch.float32).requires_grad_(True)
 
     def usual(self, n_examples: int, full: bool) -> Usual:
-        batch = 8 if n_examples < 1000 else 16
-        return Usual(batch, max(3.0, 100 * batch / n_examples), 1e-4 if full else 1e-3)
+        config = self.network.config
+        width = config.stack.dim if self.reads else config.vision.stack.dim
+        return usual(n_examples, 8 if n_examples < 1000 else 16, 100, width, full)
 
     def example(self, row: Row) -> Judged:
         value = row.value

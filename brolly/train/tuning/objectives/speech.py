@@ -21,7 +21,8 @@ from brolly.media.audio.mel import HOP, N_FRAMES, RATE, WINDOW, log_mel
 from brolly.media.image import ahead
 from brolly.rows import Row, RowFault, Rows, Spoken
 from brolly.train.tuning.entropy import IGNORED, token_losses
-from brolly.train.tuning.objectives import by_parts
+from brolly.train.tuning.objectives import Usual, by_parts
+from brolly.train.tuning.objectives.kinds import usual
 from brolly.train.tuning.objectives.pictures import key
 from brolly.verbs import TuneOptions
 
@@ -50,6 +51,9 @@ class Speech:
         """Make the frames of all sounds in threads, once; what is wrong with one is told when it is an example."""
         for _ in ahead(self.frames, (row.value.audio for row in rows.only(numbers) if isinstance(row.value, Spoken))):
             pass
+
+    def usual(self, n_examples: int, full: bool) -> Usual:
+        return usual(n_examples, 8, 60, self.config.dim, full)
 
     def example(self, row: Row) -> Said:
         spoken = row.value
