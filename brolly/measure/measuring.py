@@ -120,6 +120,10 @@ def choose(
     """The judge for what a model can do and what rows hold. Raises UnsupportedTask, OptionError."""
     verbs, shape = model.card.recognised.tasks, rows.shape
     pictures = shape == "label" and not isinstance(first(good()).value.input, str)  # type: ignore[union-attr]
+    if shape == "label" and "classify" in verbs and (pictures or hasattr(model.network, "scores")):
+        from brolly.measure.perception import Labelling
+
+        return Labelling(model, good(), templates)
     if "score" in verbs and shape in ("text", "completion", "chat"):
         from brolly.measure.language import Writing
 
@@ -144,10 +148,6 @@ def choose(
         from brolly.measure.retrieval import Captioning
 
         return Captioning(model, good())
-    if "classify" in verbs and pictures:
-        from brolly.measure.perception import Labelling
-
-        return Labelling(model, good(), templates)
     if "transcribe" in verbs and shape == "speech":
         from brolly.measure.perception import Hearing
 

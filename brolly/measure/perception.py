@@ -1,4 +1,4 @@
-"""Pictures by their labels, sounds by what is said in them."""
+"""Pictures and texts by their labels, sounds by what is said in them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BATCH = 256
 
 
 class Labelling:
-    """Pictures and labels: zero-shot among the labels of all rows, or by the classifier that a network has."""
+    """Labels of pictures and texts: by the classifier that a network has, or zero-shot among those of all rows."""
 
     statistics: tuple[Statistic, ...] = (Ratio("accuracy", "exact"), MacroF1())
 

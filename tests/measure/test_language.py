@@ -81,7 +81,8 @@ def test_a_conversation_is_told_of_by_its_answers_alone(model: Any) -> None:
     "row",
     [
         {"prompt": "Once upon a", "completion": " time."}, {"prompt": "Once up", "completion": "on a time."},
-        {"messages": ASKED}, {"messages": [*ASKED, *ASKED]}, {"messages": [ASKED[0], {**ASKED[1], "weight": 0}, *ASKED]},
+        {"messages": ASKED}, {"messages": [*ASKED, *ASKED]},
+        {"messages": [ASKED[0], {**ASKED[1], "weight": 0}, *ASKED]},
     ],
 )  # fmt: skip
 def test_what_is_told_of_is_what_tuning_learns(model: Any, row: dict[str, Any]) -> None:

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 import brolly
-from brolly.errors import MediaError
+from brolly.errors import MediaError, OptionError
 from brolly.measure import evaluate
 from brolly.measure.intervals import measured
 from brolly.measure.perception import Hearing
 from brolly.measure.retrieval import Captioning, Finding, Reranking, ranks
 from brolly.rows import open_rows
 from brolly.tasks.embed import similarities
-from brolly.verbs import Embedding, Ranked
+from brolly.verbs import Classification, Embedding, Ranked
 
 PICTURES = Path(__file__).parents[2] / "examples" / "pictures"
 RANDOM = np.random.default_rng(11)
@@ -140,6 +140,25 @@ def test_pictures_of_a_folder_a_label_are_told_apart(tmp_path: Path) -> None:
     assert len(paths) == 4 and report["accuracy"].value == np.mean([t == s for t, s in zip(true, said, strict=True)])
     assert report["macro F1"].value == pytest.approx(f1_score(true, said, average="macro"))
     assert report.n_failed == 1 and "z.png" in report.errors[0] and "zero-shot" in report.notes[0]
+
+
+def test_texts_are_told_apart_by_a_classifier_of_their_own() -> None:
+    def classify(texts: Any, labels: Any, templates: Any = None, top: int | None = None) -> Any:
+        assert labels is None and templates is None and top == 1
+        for text in texts:
+            label = "good" if "fine" in text else "bad"
+            yield MediaError("broken") if text == "x" else Classification((label,), (1.0,), (0.0,))
+
+    network = SimpleNamespace(scores=None, config=SimpleNamespace(labels=("good", "bad", "none")))
+    family = SimpleNamespace(tasks=("classify", "embed"), family=SimpleNamespace(name="Bert"))
+    card = SimpleNamespace(recognised=family, header=SimpleNamespace(path="some/model", n_params=1))
+    model: Any = SimpleNamespace(network=network, card=card, stream_classify=classify)
+    rows = [{"text": text, "label": "good"} for text in ("fine", "so fine", "well", "x")]
+    report = evaluate(model, rows)
+    assert report["accuracy"].value == pytest.approx(2 / 3) and report.n_failed == 1
+    assert report.notes == ("3 labels, the model's own classifier",)
+    with pytest.raises(OptionError, match="are none of the model's 3"):
+        evaluate(model, [{"text": "fine", "label": "LABEL_0"}])
 
 
 def test_hearing_is_measured_in_words_and_letters() -> None:
