@@ -51,7 +51,7 @@ def test_the_kernel_steps_as_torch(dtype: torch.dtype, monkeypatch: pytest.Monke
     monkeypatch.setattr(adam8, "step", lambda *_: False)
     walk(second, by_torch, 3)
     for p, q in zip(by_kernel, by_torch, strict=True):
-        torch.testing.assert_close(p, q, rtol=2e-2 if dtype == torch.bfloat16 else 2e-3, atol=1e-4)
+        torch.testing.assert_close(p, q, rtol=2e-3, atol=4e-3 if dtype == torch.bfloat16 else 1e-4)
         for name in ("mean", "square"):
             a, b = first.state[p][name], second.state[q][name]
             if a.dtype == torch.uint8:
@@ -73,6 +73,25 @@ def test_8_bits_move_as_adamw_does() -> None:
         apart = float((p - q).norm() / (q - start).norm())
         assert apart < 0.15 and (p.numel() >= optimizers.LEAST or apart < 1e-6), apart
         assert float((p - start).abs().max()) < 1.3 * float((q - start).abs().max())
+
+
+def test_8_bits_move_as_bitsandbytes_do() -> None:
+    """Rows of whole blocks of 256, as it has them; AdamW in 32 bits is as far from either, or further."""
+    bnb: Any = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    torch.manual_seed(1)
+    start = torch.randn(24, 1024) * 0.1
+    ours, theirs, whole = (nn.Parameter(start.clone()) for _ in range(3))
+    kinds = [AdamW8bit([ours], 1e-3, 0.01), bnb.optim.AdamW8bit([theirs], lr=1e-3, weight_decay=0.01),
+             torch.optim.AdamW([whole], lr=1e-3, weight_decay=0.01)]  # fmt: skip
+    for _ in range(20):
+        grad = torch.randn_like(start) * (torch.rand_like(start) + 0.05) * 1e-2
+        for p in (ours, theirs, whole):
+            p.grad = grad.clone()
+        for optimizer in kinds:
+            optimizer.step()
+    moved = float((whole - start).norm())
+    assert float((ours - theirs).norm()) < 0.02 * moved, float((ours - theirs).norm()) / moved
+    assert float((ours - whole).norm()) < 0.08 * moved, float((ours - whole).norm()) / moved
 
 
 def test_a_tiny_second_moment_takes_no_huge_step() -> None:
