@@ -6,9 +6,11 @@ a step is Σ losses / Σ weights over all its examples, however they are cut int
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from brolly.errors import RecipeError
@@ -90,14 +92,18 @@ class Samples(Protocol):
         ...
 
 
+class Idle(list[Example]):
+    """A part that counts nothing: it keeps processes in step that have fewer parts than others."""
+
+
 def by_parts(loss: Callable[[Sequence[Example]], Tensor], parts: Sequence[Sequence[Example]], total: float) -> Tensor:
     """`backward` of an objective whose examples do not see each other: part by part."""
-    found = []
+    found = [torch.zeros(())]
     for part in parts:
-        one = loss(part) / total
+        one = loss(part) / (math.inf if isinstance(part, Idle) else total)
         one.backward()
         found.append(one.detach().float())
-    return sum(found[1:], found[0])
+    return sum(found[2:], found[1]) if parts else found[0]
 
 
 def choose(model: Any, shape: str, options: Any) -> Objective:
