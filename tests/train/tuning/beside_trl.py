@@ -19,10 +19,10 @@ from brolly.verbs import Lora, TuneOptions
 needs_trl = pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="TRL is not installed")
 
 
-def student() -> Any:
-    """mini-llm in float32 with a LoRA whose every number is drawn, and what its reference was: the same without."""
-    model = brolly.load("mini-llm", dtype="float32", fused=False)
-    layers = put_in(model.network, Lora(rank=4, alpha=8))
+def student(dtype: str = "float32", **lora: Any) -> Any:
+    """mini-llm with a LoRA whose every number is drawn, and its layers."""
+    model = brolly.load("mini-llm", dtype=dtype, fused=False)
+    layers = put_in(model.network, Lora(rank=4, alpha=8, **lora))
     torch.manual_seed(0)
     for layer in layers.values():
         torch.nn.init.normal_(layer.lora_A, std=0.05)

@@ -17,6 +17,7 @@ from brolly.train.tuning.lora import switched_off
 from brolly.train.tuning.objectives import choose
 from brolly.train.tuning.objectives.grpo import Answered, advantages, divergence, surrogate
 from brolly.train.tuning.objectives.rewards import judged, reward_of
+from brolly.train.tuning.objectives.sampling import loras, merged
 from brolly.verbs import Lora, TuneOptions
 from tests.train.tuning.beside_trl import check_gradients, needs_trl, student, trl_trainer
 
@@ -93,8 +94,9 @@ def test_advantages_and_clipping_are_what_the_papers_say() -> None:
     assert torch.all(divergence(torch.tensor([-1.0, -2.0]), torch.tensor([-1.0, -3.0])) >= 0)
 
 
-def test_answers_are_the_networks_own_with_its_lora_as_it_is_now() -> None:
-    model, layers = student()
+@pytest.mark.parametrize(("dtype", "within"), [("float32", 0.2), ("bfloat16", 0.6)])
+def test_answers_are_the_networks_own_with_its_lora_as_it_is_now(dtype: str, within: float) -> None:
+    model, layers = student(dtype)
     objective = objective_of(model, temperature=0.01)  # all but certain to take the likeliest
     before = objective.write(asked(objective), 2, "0")
     for layer in layers.values():
@@ -107,9 +109,21 @@ def test_answers_are_the_networks_own_with_its_lora_as_it_is_now() -> None:
                 hidden = model.network(ids, torch.arange(ids.shape[1])[None], Causal(model.network.config))
                 logits = model.network.logits(hidden[0, len(prompt.ids) - 1 : -1])
             chosen = logits.gather(1, torch.tensor(one.tokens)[:, None])[:, 0]
-            assert torch.all(logits.amax(1) - chosen < 0.2)  # less likely ones have exp(-20) at this temperature
+            assert torch.all(logits.amax(1) - chosen < within)  # less likely ones have exp(-20) at this temperature
             assert model.tokenizer.decode(one.tokens) == one.text
     assert before != after
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_a_merged_network_says_what_the_trained_one_says(dora: bool) -> None:
+    model, _ = student(dora=dora)
+    plain = merged(model.network, loras(model.network))
+    ids, places = torch.arange(100, 140)[None], torch.arange(40)[None]
+    with torch.no_grad():
+        ours, theirs = (one(ids, places, Causal(one.config)) for one in (plain, model.network))
+    assert torch.allclose(ours, theirs, atol=1e-4)
+    model.network.model.norm = torch.nn.Sequential(model.network.model.norm)
+    assert merged(model.network, loras(model.network)) is None
 
 
 def test_an_answers_end_is_learnt_and_the_same_seed_writes_the_same() -> None:

@@ -8,26 +8,21 @@ step (Yu et al. 2025); "dr-grpo" divides by the most tokens and not by the devia
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import count
-from queue import SimpleQueue
 from random import Random
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from brolly.engine.engine import Engine, blocks_for
 from brolly.engine.job import Job
-from brolly.engine.pages import Pages
 from brolly.errors import BrollyError, OptionError
 from brolly.rows import Completion, Prompted, Row, RowFault
 from brolly.train.tuning.examples import Tokens
 from brolly.train.tuning.lora import LoraLinear, switched_off
 from brolly.train.tuning.objectives.answers import Answers, at_rest, cut
 from brolly.train.tuning.objectives.rewards import judged, reward_of
-from brolly.verbs import GenerateOptions, Piece, TuneOptions
-
-AT_ONCE = 128  # answers written together
+from brolly.train.tuning.objectives.sampling import Written, written
+from brolly.verbs import GenerateOptions, TuneOptions
 
 
 def advantages(rewards: Tensor, scaled: bool = True) -> Tensor:
@@ -64,14 +59,6 @@ class Answered(NamedTuple):
     advantage: float
     old: Tensor | None = None
     reference: Tensor | None = None
-
-
-class Written(NamedTuple):
-    """An answer as it was written; `tokens` with the one that ended it."""
-
-    text: str
-    tokens: list[int]
-    ended: bool
 
 
 class Rewarded:
@@ -158,7 +145,6 @@ class Rewarded:
 
     def write(self, batch: Sequence[Asked], n: int, turn: str) -> list[list[Written]]:
         """`n` answers to each prompt by the network as it is now, from its own distribution, in our engine."""
-        network, tokenizer, config = self.model.network, self.model.tokenizer, self.model.network.config
         jobs = []
         for one in batch:
             seed = Random(f"{self.options.seed}/{turn}/{one.number}").getrandbits(62)
@@ -167,18 +153,8 @@ class Rewarded:
                 max_tokens=self.options.max_tokens, seed=seed, logprobs=0,
             )  # fmt: skip
             jobs.append(Job(one.ids, options, after=one.ids, n=n))
-        pages = Pages(network, blocks_for(self.context, Pages.block_bytes(network), self.model.device))
-        window = None if None in config.windows else max(config.windows)
-        ticks = count()
-        engine = Engine(
-            pages, tokenizer, context=self.context, stop_ids=self.model.stop_ids, window=window, queue=len(jobs) + 1,
-            most=AT_ONCE, least=64, clock=lambda: next(ticks) * 1e-3,
-        )  # fmt: skip
-        try:
-            with at_rest(network):
-                return write(engine, jobs)
-        finally:
-            engine.close()
+        with at_rest(self.model.network):
+            return written(self.model, jobs, self.context)
 
     @torch.no_grad()
     def said(self, answers: Sequence[Answered]) -> list[Tensor]:
@@ -244,25 +220,3 @@ def place_in_world() -> tuple[int, int]:
 def length(answer: Answered) -> int:
     """Tokens of an answer, without its prompt's."""
     return sum(answer.tokens.learnt)
-
-
-def write(engine: Engine, jobs: Sequence[Job]) -> list[list[Written]]:
-    """All answers to some jobs, in order. Raises what ended any of them."""
-    heard: SimpleQueue[tuple[int, Piece | BaseException]] = SimpleQueue()
-    for k, job in enumerate(jobs):
-        engine.submit(job, lambda piece, k=k: heard.put((k, piece)))  # type: ignore[misc]
-    pieces: list[list[list[Piece]]] = [[[] for _ in range(job.n)] for job in jobs]
-    left = sum(job.n for job in jobs)
-    while left:
-        k, piece = heard.get()
-        if isinstance(piece, BaseException):
-            raise piece
-        pieces[k][piece.index].append(piece)
-        left -= piece.finish_reason is not None
-    return [[gathered(one) for one in answers] for answers in pieces]
-
-
-def gathered(pieces: Sequence[Piece]) -> Written:
-    end = pieces[-1].end
-    tokens = [token for piece in pieces for token in piece.tokens] + ([] if end is None else [end.token])
-    return Written("".join(piece.text for piece in pieces), tokens, end is not None)
