@@ -1,8 +1,8 @@
 """AdamW (Loshchilov and Hutter 2019) whose two moments take little memory: in 8 bits each, or somewhere else.
 
 In 8 bits (Dettmers et al. 2021) up to 256 numbers of a row share their largest magnitude, and each becomes the nearest
-of 256 levels. A second moment above 0 never becomes 0, which would make its step huge. Parameters of fewer than 4096
-numbers keep theirs whole. n numbers of a block, R rows, B blocks of each.
+of 256 levels. A second moment above 0 never becomes 0, which would make its step huge. Vectors and parameters of
+fewer than 4096 numbers keep theirs whole. n numbers of a block, R rows, B blocks of each.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def bytes_of(parameters: Sequence[Tensor], optimizer: str) -> int:
     if optimizer == "adamw":
         return 8 * sum(p.numel() for p in parameters)
     return sum(
-        8 * p.numel() if p.numel() < LEAST else 2 * (p.numel() + 4 * prod(blocks_of(p))) for p in parameters
+        8 * p.numel() if whole_moments(p) else 2 * (p.numel() + 4 * prod(blocks_of(p))) for p in parameters
     )  # fmt: skip
 
 
@@ -71,7 +71,7 @@ class AdamW8bit(torch.optim.Optimizer):
             if not state:
                 state["step"] = torch.zeros(())
                 for name in ("mean", "square"):
-                    if p.numel() < LEAST:
+                    if whole_moments(p):
                         state[name] = torch.zeros_like(p)
                     else:
                         state[name] = torch.full_like(p, zero_of(name), dtype=torch.uint8)
@@ -83,10 +83,14 @@ class AdamW8bit(torch.optim.Optimizer):
                 eighth(p, state, group)
 
 
+def whole_moments(p: Tensor) -> bool:
+    return p.numel() < LEAST or p.dim() < 2
+
+
 def learnt(optimizer: torch.optim.Optimizer) -> Iterator[tuple[dict[str, Any], Tensor]]:
     for group in optimizer.param_groups:
         for p in group["params"]:
-            if p.grad is not None and p.numel():
+            if p.grad is not None:
                 yield group, p
 
 
@@ -102,8 +106,7 @@ def whole(p: Tensor, mean: Tensor, square: Tensor, step: Tensor, group: dict[str
 
 def blocks_of(p: Tensor) -> tuple[int, int]:
     """Rows, and blocks of each."""
-    rows = p.shape[0] if p.dim() > 1 else 1
-    return rows, -(-(p.numel() // max(rows, 1)) // BLOCK)
+    return p.shape[0], -(-(p.numel() // max(p.shape[0], 1)) // BLOCK)
 
 
 def eighth(p: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
