@@ -408,6 +408,7 @@ class TuneOptions:
     train_on: str = option("answers", "answers: the completions or the assistant's turns alone; all: every token")
     packing: bool = option(True, "examples in a row without padding")
     checkpointing: bool = option(False, "keep less and compute twice: slower, in less memory")
+    shard: bool = option(False, "processes share the network, for what does not fit into one (done by itself then)")
     held_out: float = option(0.05, "share kept for evaluation, never trained on; 0 keeps none", low=0, high=0.9)
     eval_every: int | None = option(None, "steps between evaluations (default: ten in a run)", low=1)
     save_every: int | None = option(None, "steps between checkpoints (default: by time)", low=1)

@@ -54,8 +54,10 @@ def write(run: Run, measures: Mapping[str, float]) -> None:
     if run.lora is None:
         learnt: dict[str, Tensor] = {name: p.detach() for name, p in run.network.named_parameters()}
         whole = (head, run.network) if head else None
-        write_model(run.out, recognised, lambda name, _: learnt.get(name), None, head=whole)
+        write_model(run.out, recognised, lambda name, _: (run.learning.parameter(name) if run.learning else learnt.get(name)), None, head=whole)
     else:
+        if run.learning:
+            run.learning.put_together()
         write_adapter(run.out, recognised, run.base, run.lora, run.network, run.objective.name, head)
     if run.rows.shape in ("completion", "chat") and "generate" in recognised.tasks:
         defaults = run.student.defaults if run.lora is None else {}

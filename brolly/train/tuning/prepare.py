@@ -28,6 +28,7 @@ from brolly.train.tuning.plan import Plan, flop_of, licence_of, memory_of, rule_
 from brolly.train.tuning.quick import quicken
 from brolly.train.tuning.recompute import recompute
 from brolly.train.tuning.settings import learning_rate, step_size
+from brolly.train.tuning.shared import Learning, own_device, own_folder
 from brolly.train.tuning.state import checkpoints
 from brolly.train.tuning.words import MOST as MOST_ROWS
 from brolly.train.tuning.words import learn_rows, untaught
@@ -36,7 +37,7 @@ from brolly.verbs import Lora, TuneOptions
 PART = 2048  # tokens computed together
 EPOCHS = 3.0
 FEW = 40  # rows below which none is held out: each would be missed
-OWN = ("log.jsonl", "loss.svg", "recipe.toml", "examples", "events.out.tfevents.*", "step-*", "*.part")
+OWN = ("log.jsonl", "loss.svg", "recipe.toml", "examples*", "events.out.tfevents.*", "step-*", "*.part")
 
 
 @dataclass
@@ -57,6 +58,8 @@ class Run:
     rows: Any
     notes: list[str]
     path: str  # how the blocks are computed, in words
+
+    learning: Learning | None = None  # once processes have met
 
     @property
     def network(self) -> nn.Module:
@@ -101,9 +104,10 @@ def prepare(
     rows = open_rows(data, shape=shape, columns=columns)
     base = name_of(model)
     if lora and lora.bits:
-        student = load_packed(base, device=device, dtype=dtype)
+        student = load_packed(base, device=own_device(device), dtype=dtype)
     else:
-        student = load(base, device=device, dtype=dtype or ("float32" if lora is None else None), fused=False)
+        place = "cpu" if asked.shard else own_device(device)  # each process takes its share from there
+        student = load(base, device=place, dtype=dtype or ("float32" if lora is None else None), fused=False)
     torch.manual_seed(asked.seed)
     network = student.network
     if lora is None:
@@ -121,7 +125,7 @@ def prepare(
     if isinstance(objective, Looks):
         objective.look(rows, numbers)
         objective.look(of, which)
-    examples = Examples(rows, objective, numbers, out / "examples")
+    examples = Examples(rows, objective, numbers, out / own_folder("examples"))
     if not len(examples):
         first = f"; the first: {examples.faults[0]}" if examples.faults else ""
         raise RecipeError(f"{rows.source} has no row to learn from{first}.")
@@ -129,7 +133,7 @@ def prepare(
         teach(network, examples, student, notes)
     held = None
     if apart is not None or kept:
-        held = Examples(of, objective, which, out / "examples" / "held")
+        held = Examples(of, objective, which, out / own_folder("examples") / "held")
     usual = Usual(step_size(len(examples)), EPOCHS, learning_rate(network, lora))
     if isinstance(objective, Advises):
         usual = objective.usual(len(examples), lora is None)

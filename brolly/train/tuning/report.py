@@ -74,6 +74,13 @@ class Report:
                 continue
 
 
+class Silence:
+    """The report of a process that is not the first."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
+
+
 def sink(name: str, out: Path, settings: Mapping[str, Any]) -> Sink:
     """A service that keeps runs. Raises OptionError, MissingExtra."""
     try:

@@ -19,6 +19,7 @@ from brolly.errors import CheckpointError
 from brolly.fill import DTYPES
 from brolly.train.export import as_bytes
 from brolly.train.tuning.examples import full
+from brolly.train.tuning.shared import Learning
 
 WORDS = {kind: word for word, kind in DTYPES.items()}
 
@@ -36,15 +37,28 @@ def tensors_of(parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimize
     return found
 
 
-def save(out: Path, step: int, parameters: Mapping[str, Tensor], optimizer: Any, made_by: Mapping[str, Any]) -> None:
-    """Write a checkpoint after `step` steps, then delete all but the last two. Raises DiskFull, CheckpointError."""
+def save(
+    out: Path, step: int, parameters: Mapping[str, Tensor], optimizer: Any, made_by: Mapping[str, Any],
+    learning: Learning | None = None,
+) -> None:  # fmt: skip
+    """Write a checkpoint after `step` steps, then delete all but the last two. Raises DiskFull, CheckpointError.
+
+    Where `learning` is shared by processes, its first one leads, and each tensor is whole.
+    """
+
+    def shape(name: str, tensor: Tensor) -> tuple[int, ...]:
+        return learning.shape(name, tensor) if learning else tuple(tensor.shape)
+
+    def data(name: str, tensor: Tensor) -> bytearray:
+        return as_bytes(learning.whole(name, tensor) if learning else tensor, tensor.dtype)
+
     final = out / f"step-{step:08d}"
     part = out / f".{final.name}.part"
     shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir(parents=True)
         rows = [
-            (name, WORDS[t.dtype], tuple(t.shape), partial(as_bytes, t, t.dtype))
+            (name, WORDS[t.dtype], shape(name, t), partial(data, name, t))
             for name, t in tensors_of(parameters, optimizer).items()
         ]
         write_safetensors(part / "state.safetensors", rows)
@@ -70,7 +84,10 @@ def forget(out: Path, keep: int) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def restore(out: Path, parameters: Mapping[str, Tensor], optimizer: Any, made_by: Mapping[str, Any]) -> int:
+def restore(
+    out: Path, parameters: Mapping[str, Tensor], optimizer: Any, made_by: Mapping[str, Any],
+    learning: Learning | None = None,
+) -> int:  # fmt: skip
     """Take up the last checkpoint, where there is one; the number of steps behind it. Raises CheckpointError."""
     found = checkpoints(out)
     if not found:
@@ -88,14 +105,16 @@ def restore(out: Path, parameters: Mapping[str, Tensor], optimizer: Any, made_by
     begin(optimizer)
     header, expected = read_header(found[-1] / "state.safetensors"), tensors_of(parameters, optimizer)
     stored = {name: (info.dtype, tuple(info.shape)) for name, info in header.tensors.items()}
-    if stored != {name: (WORDS[t.dtype], tuple(t.shape)) for name, t in expected.items()}:
+    if stored != {
+        name: (WORDS[t.dtype], learning.shape(name, t) if learning else tuple(t.shape)) for name, t in expected.items()
+    }:
         raise CheckpointError(f"{found[-1]} does not fit this model and optimiser; give another --out.")
     with Mapped(header) as mapped:
         for name, tensor in expected.items():
             info = header.tensors[name]
             if tensor.numel():
-                numbers = torch.frombuffer(bytearray(mapped.buffer(info)), dtype=tensor.dtype)
-                tensor.copy_(numbers.view(tensor.shape))
+                numbers = torch.frombuffer(bytearray(mapped.buffer(info)), dtype=tensor.dtype).view(info.shape)
+                tensor.copy_(learning.rows(name, numbers) if learning else numbers)
     return step
 
 

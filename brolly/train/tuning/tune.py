@@ -9,14 +9,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from brolly.errors import OptionError, RecipeError
-from brolly.train.loop import barrier, join_world, leave_world
 from brolly.train.tuning.examples import Examples, drawn
 from brolly.train.tuning.finish import finish, finished, write
 from brolly.train.tuning.objectives import Example, Prepares, Samples
@@ -24,8 +23,9 @@ from brolly.train.tuning.optimizers import make
 from brolly.train.tuning.plan import Plan
 from brolly.train.tuning.prepare import Run, check_out, cut, planned, prepare
 from brolly.train.tuning.recipe import read_recipe
-from brolly.train.tuning.report import Progress, Report
-from brolly.train.tuning.state import restore, save
+from brolly.train.tuning.report import Progress, Report, Silence
+from brolly.train.tuning.shared import World, joined, meet
+from brolly.train.tuning.state import restore, save, tensors_of
 from brolly.verbs import Adapter, Lora, TuneOptions, read_options
 
 SAVE_EVERY = 300.0  # seconds
@@ -74,28 +74,34 @@ def tune(
     check_out(folder, resume)
     run = prepare(given.pop("model"), given.pop("data"), folder, lora, asked, **given)
     try:
-        plan = planned(run, resume)
-        if progress:
-            progress(plan.event())
-        if approve and not approve(plan):
-            raise RecipeError("nothing was trained.")
-        return train(run, plan, resume, progress, report_to)
+        with joined() as world:
+            meet(run, world)
+            plan = planned(run, resume)
+            if progress and world.first:
+                progress(plan.event())
+            if not world.told(not approve or bool(approve(plan))):
+                raise RecipeError("nothing was trained.")
+            return train(run, plan, resume, progress, report_to, world)
     finally:
         run.close()
 
 
-def train(run: Run, plan: Plan, resume: bool, progress: Progress | None, report_to: Sequence[str]) -> Adapter:
+def train(
+    run: Run, plan: Plan, resume: bool, progress: Progress | None, report_to: Sequence[str], world: World
+) -> Adapter:  # fmt: skip
     """The loop: a step is a function of the checkpoint before it and its number."""
-    world, rank = join_world()
-    objective, asked, trained = run.objective, run.asked, run.trained
-    optimizer = make(list(trained.values()), asked, run.lr, run.out)
+    objective, asked, learning = run.objective, run.asked, run.learning
+    assert learning is not None
+    optimizer = make(list(learning.moved.values()), asked, run.lr, run.out)
     if isinstance(objective, Prepares):
         for some in (run.examples, run.held):
             if some:
                 with run.computing():
                     objective.prepare(some.rows, some.numbers)
-    begun = restore(run.out, trained, optimizer, run.made_by) if resume else 0
-    report = Report(run.out, begun, progress if rank == 0 else None, report_to, {"base": run.base, **vars(asked)})
+    begun = restore(run.out, learning.moved, optimizer, run.made_by, learning) if resume else 0
+    report: Any = Silence()
+    if world.first:
+        report = Report(run.out, begun, progress, report_to, {"base": run.base, **vars(asked)})
     measures: dict[str, float] = {}
     saved, began = time.monotonic(), time.monotonic()
     try:
@@ -113,13 +119,13 @@ def train(run: Run, plan: Plan, resume: bool, progress: Progress | None, report_
                     batch = objective.sample(batch, step)
                 total = sum(map(objective.weight, batch))
                 with run.computing():
-                    loss = objective.backward(cut(batch[rank::world], objective, asked), total)
-                loss = share(trained, loss, world)
-                norm = float(nn.utils.clip_grad_norm_(trained.values(), asked.clip))
+                    parts = cut(batch[world.rank :: world.size], objective, asked)
+                    loss = learning.backward(objective, parts, batch[0], total)
+                norm = learning.clip(asked.clip)
                 if not (math.isfinite(float(loss)) and math.isfinite(norm)):
                     raise broken(run, step, float(loss), norm, places, batch, measures)
                 optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+                learning.forget()
                 done = step + 1
                 more = objective.noted if isinstance(objective, Samples) else {}
                 report.step(done, run.steps, float(loss), norm, lr, sum(map(objective.size, batch)), more)
@@ -127,20 +133,22 @@ def train(run: Run, plan: Plan, resume: bool, progress: Progress | None, report_
                     measures = evaluate(run, run.held)
                     report.held(done, measures)
                 due = time.monotonic() - saved > SAVE_EVERY if asked.save_every is None else not done % asked.save_every
-                if rank == 0 and done < run.steps and (due or stop):
-                    save(run.out, done, trained, optimizer, run.made_by)
+                stopped, due = world.sums([len(stop), due and world.first], learning.device)
+                if done < run.steps and (due or stopped):
+                    there, rest = tensors_of(learning.moved, optimizer), (optimizer, run.made_by, learning)
+                    learning.lead(there, partial(save, run.out, done, learning.moved, *rest))
                     report.say({"event": "saved", "step": done})
                     saved = time.monotonic()
-                if stop and done < run.steps:
+                if stopped and done < run.steps:
                     raise Stopped(run.out, done, run.steps)
-        barrier(world)
         measures = measures or {"loss": float(loss)}
-        adapter = finish(run, plan, measures, time.monotonic() - began)
+        work = partial(finish, run, plan, measures, time.monotonic() - began)
+        written = learning.lead(tensors_of(learning.moved, optimizer), work)
+        adapter = written or Adapter(run.out, run.base, plan.kind, run.steps, measures)
         report.say({"event": "done", "path": str(adapter.path), "steps": run.steps, **measures})
         return adapter
     finally:
         report.close()
-        leave_world(world)
 
 
 def pace(step: int, steps: int, asked: TuneOptions) -> float:
@@ -150,14 +158,6 @@ def pace(step: int, steps: int, asked: TuneOptions) -> float:
         return (step + 1) / (warmup + 1)
     at = (step - warmup) / max(steps - warmup, 1)
     return {"constant": 1.0, "linear": 1 - at, "cosine": 0.5 * (1 + math.cos(math.pi * at))}[asked.schedule]
-
-
-def share(trained: Mapping[str, Tensor], loss: Tensor, world: int) -> Tensor:
-    """Sum gradients and loss over the processes, each of which had its own examples."""
-    if world > 1:
-        for tensor in [p.grad for p in trained.values() if p.grad is not None] + [loss]:
-            torch.distributed.all_reduce(tensor)
-    return loss
 
 
 @torch.no_grad()
@@ -191,8 +191,12 @@ def broken(
             guilty.append(run.examples.where(i))
     rows = guilty or [run.examples.where(i) for i in places]
     kept = ""
-    if step and all(bool(p.isfinite().all()) for p in run.trained.values()):
-        write(replace(run, out=run.out / "before"), measures)
+    learning = run.learning
+    assert learning is not None
+    (spoilt,) = learning.world.sums([sum(not p.isfinite().all() for p in learning.moved.values())], learning.device)
+    if step and not spoilt:
+        there = {f"network.{name}": p for name, p in learning.moved.items()}
+        learning.lead(there, partial(write, replace(run, out=run.out / "before"), measures))
         kept = f" What was learnt until then is in {run.out / 'before'}."
     what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's length is {norm}"
     few = ", ".join(rows[:3]) + f" and {len(rows) - 3} more" * (len(rows) > 3)
