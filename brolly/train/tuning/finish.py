@@ -52,9 +52,9 @@ def write(run: Run, measures: Mapping[str, float]) -> None:
     recognised = run.student.card.recognised
     head: Headed | None = getattr(run.objective, "head", None)  # a new classifier
     if run.lora is None:
-        learnt: dict[str, Tensor] = {name: p.detach() for name, p in run.network.named_parameters()}
+        learnt = run.learning.parameter if run.learning else run.trained.get
         whole = (head, run.network) if head else None
-        write_model(run.out, recognised, lambda name, _: (run.learning.parameter(name) if run.learning else learnt.get(name)), None, head=whole)
+        write_model(run.out, recognised, lambda name, _: learnt(name), None, head=whole)
     else:
         if run.learning:
             run.learning.put_together()

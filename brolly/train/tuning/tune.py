@@ -144,7 +144,8 @@ def train(
         measures = measures or {"loss": float(loss)}
         work = partial(finish, run, plan, measures, time.monotonic() - began)
         written = learning.lead(tensors_of(learning.moved, optimizer), work)
-        adapter = written or Adapter(run.out, run.base, plan.kind, run.steps, measures)
+        kind = "full" if run.lora is None else "lora"
+        adapter = written or Adapter(run.out, run.base, kind, run.steps, measures)
         report.say({"event": "done", "path": str(adapter.path), "steps": run.steps, **measures})
         return adapter
     finally:
