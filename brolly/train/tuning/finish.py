@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from brolly.checkpoint import json_object
 from brolly.errors import CheckpointError
 from brolly.families.heads import Headed
@@ -34,7 +32,7 @@ def finish(run: Run, plan: Plan, measures: Mapping[str, float], seconds: float) 
     kind = "full" if run.lora is None else "lora"
     try:
         write(run, measures)
-        given = {"model": run.base, "data": run.rows.source, "out": str(run.out.resolve())}
+        given = {"model": run.base, "out": str(run.out.resolve()), **run.given}
         write_whole(run.out / "recipe.toml", write_recipe(given, run.lora, run.asked))
         write_whole(run.out / "README.md", card(run, plan, measures, seconds))
         plot(run.out / "log.jsonl", run.out / "loss.svg", run.out.name)

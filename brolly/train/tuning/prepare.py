@@ -58,6 +58,7 @@ class Run:
     rows: Any
     notes: list[str]
     path: str  # how the blocks are computed, in words
+    given: Mapping[str, Any]  # what a recipe says beside the options
 
     learning: Learning | None = None  # once processes have met
 
@@ -142,8 +143,10 @@ def prepare(
     batch = min(asked.batch or usual.batch, len(examples))
     steps = asked.steps or max(1, math.ceil((asked.epochs or usual.epochs) * len(examples) / batch))
     lr = asked.lr if asked.lr is not None else usual.lr
+    given = {"data": placed(data), "eval": placed(eval), "start": placed(getattr(start, "path", start)),
+             "device": device, "dtype": dtype, "shape": shape, "columns": columns}  # fmt: skip
     path = quicken(network, asked.checkpointing) if lora is not None else "torch: all weights train"
-    return Run(out, base, student, objective, lora, asked, examples, held, batch, steps, lr, rows, notes, path)
+    return Run(out, base, student, objective, lora, asked, examples, held, batch, steps, lr, rows, notes, path, given)
 
 
 def teach(network: nn.Module, examples: Examples, student: Model, notes: list[str]) -> None:
@@ -154,6 +157,14 @@ def teach(network: nn.Module, examples: Examples, student: Model, notes: list[st
         learn_rows(network, ids)
         few = " ".join(repr(student.tokenizer.token_text(i)) for i in ids[:8]) + " …" * (len(ids) > 8)
         notes.append(f"{len(ids)} tokens are new to the base, and learnt with it: {few}")
+
+
+def placed(given: Any) -> str | None:
+    """A file or a folder by its whole path, another name as it is; rows in memory have none."""
+    if not isinstance(given, (str, Path)):
+        return None
+    path = Path(given).expanduser()
+    return str(path.resolve()) if path.exists() else str(given)
 
 
 def name_of(model: Any) -> str:
@@ -266,5 +277,3 @@ def check_out(out: Path, resume: bool) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RecipeError(f"{out} cannot be made ({error.strerror}); give another --out.") from None
-
-
