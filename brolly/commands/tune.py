@@ -153,6 +153,7 @@ class Bar:
                     self.bar = progress.bar(event["steps"], "step", quiet=self.quiet)
                     self.bar.update(event["step"] - 1)
                 said = f"loss {event['loss']:.3f}, {event['tokens_per_s']:,} tokens/s"
+                said += f", reward {event['reward']:.3f}" if "reward" in event else ""
                 self.bar.set_postfix_str(said, refresh=False)
                 self.bar.update(1)
                 if self.quiet and not event["step"] % max(event["steps"] // 10, 1):

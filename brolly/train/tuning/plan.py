@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any
 
 from torch import nn
@@ -54,15 +55,19 @@ class Plan:
     def __str__(self) -> str:
         """One screen."""
         share = f"{self.trained / self.total:.2%}"
+        # where answers are compared or judged, an example counts once
+        learnt = f", {self.learnt:,.0f} of them learnt" if self.learnt > self.examples else ""
+        known = isfinite(self.seconds)
+        time = f"about {duration(self.seconds)}, by one timed step" if known else "as long as what is written"
         lines = [
             f"model      {self.model}: {self.total:,} parameters; learnt: {self.trained:,} ({share}), {self.kind}",
             f"objective  {self.objective}",
             f"examples   {self.examples:,} to learn, {self.held:,} held out for evaluation",
-            f"tokens     {self.tokens:,} read an epoch, {self.learnt:,.0f} of them learnt; the longest example has "
+            f"tokens     {self.tokens:,} read an epoch{learnt}; the longest example has "
             f"{self.longest:,}" + (f", the context {self.context:,}" if self.context else ""),
             f"steps      {self.steps:,} of {self.batch:,} examples ({self.epochs:g} epochs), learning rate {self.lr:g}",
             f"memory     about {size(self.memory)}",
-            f"time       about {duration(self.seconds)}, by one timed step",
+            f"time       {time}",
             f"compute    {spoken(self.flop)} FLOP ({self.path})",
             f"licence    {self.licence}",
             f"EU AI Act  {self.rule}",
