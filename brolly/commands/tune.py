@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import shlex
 import sys
 from typing import Any
@@ -18,6 +19,7 @@ EXAMPLES = """examples:
   brolly tune org/name chats.jsonl -o out --eval held.jsonl --rank 32 --lr 2e-4
   brolly tune org/name data.parquet -o out --full
   brolly tune --recipe out/recipe.toml -o again
+  brolly tune … --processes 2                     or torchrun --nproc_per_node 2 -m brolly tune …
   brolly tune … --resume                          the same command, after ^C or a crash
 
 rows: .jsonl, .json, .csv, .tsv, .parquet, folders, hf-dataset:org/name:split; docs/tune.md tells the shapes
@@ -39,6 +41,7 @@ def flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--from", dest="start", metavar="ADAPTER", help="go on from an adapter in PEFT's layout")
     command.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     command.add_argument("-y", "--yes", action="store_true", help="begin without asking")
+    command.add_argument("--processes", type=int, metavar="N", help="of this computer; or start this by torchrun")
     command.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     command.add_argument("--shape", help="the rows' shape, where looking at them does not tell: chat, completion …")
     command.add_argument(
@@ -56,6 +59,12 @@ def run(args: argparse.Namespace) -> int | None:
     from brolly.errors import BrollyError
     from brolly.verbs import Lora, TuneOptions
 
+    if args.processes is not None and args.processes < 1:
+        raise OptionError(f"--processes is {args.processes}; expected 1 or more.")
+    if (args.processes or 1) > 1 and "WORLD_SIZE" not in os.environ:
+        from brolly.train.tuning.launch import again, launch
+
+        return launch(args.processes, again())
     if len(args.models) > 2:
         raise OptionError(f"{len(args.models)} names were given; expected a model and its data.")
     model, data = [*args.models, None, None][:2]
@@ -65,6 +74,8 @@ def run(args: argparse.Namespace) -> int | None:
     if args.full and chosen:
         raise OptionError(f"--full learns all numbers, and --{next(iter(chosen)).replace('_', '-')} is a LoRA's.")
     show: Any = Lines() if args.json else Bar(quiet=not sys.stderr.isatty())
+    if not first():
+        show = Other()
     try:
         from brolly.train.tuning import tune
 
@@ -85,9 +96,12 @@ def run(args: argparse.Namespace) -> int | None:
         if args.json:
             show.failed(str(error))
             return 2
+        if not first():  # which tells the same, or tells what it was
+            show.failed(str(error))
+            return 2
         raise
     show.close()
-    if not args.json:
+    if not args.json and first():
         finished(adapter)
     return 0
 
@@ -100,7 +114,7 @@ def approve(args: argparse.Namespace, plan: Any) -> bool:
     """Whether to begin: a person at a terminal is asked, if it takes more than a few minutes."""
     if args.dry_run:
         raise NothingToDo
-    if args.yes or args.json or not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+    if args.yes or args.json or not first() or not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
         return True
     if math.isfinite(plan.seconds) and plan.seconds < 300:
         return True
@@ -116,6 +130,24 @@ def columns(given: list[str] | None) -> dict[str, str] | None:
     if wrong:
         raise OptionError(f"--column {wrong[0]!r} says no role; expected ROLE=NAME, such as prompt=question.")
     return dict(one.split("=", 1) for one in given)
+
+
+def first() -> bool:
+    """Whether this is the only process, or the first of many."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+class Other:
+    """What a process shows that is not the first: nothing but why it failed."""
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Nothing: the first process tells it."""
+
+    def failed(self, message: str) -> None:
+        print(f"brolly: process {os.environ.get('RANK')}: {message}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class Lines:

@@ -133,8 +133,8 @@ def train(
                     measures = evaluate(run, run.held)
                     report.held(done, measures)
                 due = time.monotonic() - saved > SAVE_EVERY if asked.save_every is None else not done % asked.save_every
-                stopped, due = world.sums([len(stop), due and world.first], learning.device)
-                if done < run.steps and (due or stopped):
+                stopped, saving = world.sums([len(stop), due and world.first], learning.device)
+                if done < run.steps and (saving or stopped):
                     there, rest = tensors_of(learning.moved, optimizer), (optimizer, run.made_by, learning)
                     learning.lead(there, partial(save, run.out, done, learning.moved, *rest))
                     report.say({"event": "saved", "step": done})
