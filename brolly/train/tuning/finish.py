@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import resource
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from brolly.identity.compute import spoken
 from brolly.train.export import plot, write_whole
 from brolly.train.tuning.examples import full
 from brolly.train.tuning.layout import write_adapter, write_model
-from brolly.train.tuning.plan import Plan, duration, size
+from brolly.train.tuning.plan import Plan, duration, peak, size
 from brolly.train.tuning.prepare import Run
 from brolly.train.tuning.recipe import write_recipe
 from brolly.train.tuning.state import forget
@@ -138,9 +136,3 @@ def hub_name(run: Run) -> str | None:
     """The base's name where others would find it."""
     named = run.student.card.subject.name or run.base
     return named if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", named) else Path(named).name
-
-
-def peak() -> int:
-    """Bytes of memory that this process held at most."""
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return held if sys.platform == "darwin" else held * 1024

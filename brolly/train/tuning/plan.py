@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any
@@ -116,6 +118,12 @@ def memory_of(network: nn.Module, part: int, asked: TuneOptions) -> int:
     width = max((p.element_size() for p in parameters if p.dim() > 1), default=4)
     each = layers * (2 * dim if asked.checkpointing else 16 * dim + 6 * wide) * width
     return held + 12 * trained + part * each + 3 * 4 * min(part, 512) * vocab
+
+
+def peak() -> int:
+    """Bytes of memory that this process held at most."""
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return held if sys.platform == "darwin" else held * 1024
 
 
 def licence_of(card: Card) -> str:

@@ -24,7 +24,7 @@ from brolly.train.tuning.examples import Examples, drawn
 from brolly.train.tuning.four_bits import load_packed, refuse_whole
 from brolly.train.tuning.lora import put_back, put_in
 from brolly.train.tuning.objectives import Advises, Example, Looks, Objective, Samples, Usual, choose
-from brolly.train.tuning.plan import Plan, flop_of, licence_of, memory_of, rule_of
+from brolly.train.tuning.plan import Plan, flop_of, licence_of, memory_of, peak, rule_of
 from brolly.train.tuning.quick import quicken
 from brolly.train.tuning.recompute import recompute
 from brolly.train.tuning.settings import learning_rate, step_size
@@ -192,6 +192,7 @@ def planned(run: Run, resumed: bool) -> Plan:
     tokens, drawn_in_all = sum(examples.sizes), run.steps * run.batch
     each = tokens / len(examples)
     part = min(asked.part or PART, round(run.batch * each) or 1)
+    seconds = seconds_of(run, each * drawn_in_all)
     parameters = list(run.network.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)
     flop = flop_of(run.network, each * drawn_in_all, asked.checkpointing)
@@ -213,8 +214,8 @@ def planned(run: Run, resumed: bool) -> Plan:
         bad=examples.n_bad, longest=max(examples.sizes), context=context,
         epochs=round(drawn_in_all / len(examples), 2), steps=run.steps, batch=run.batch, lr=run.lr, trained=trained,
         total=sum(p.numel() for p in parameters) - (trained if run.lora else 0),
-        memory=memory_of(run.network, part, asked),
-        seconds=seconds_of(run, each * drawn_in_all), flop=flop, base_flop=base_flop, licence=licence_of(student.card),
+        memory=memory_of(run.network, part, asked) if student.device.type != "cpu" else peak() + 8 * trained,
+        seconds=seconds, flop=flop, base_flop=base_flop, licence=licence_of(student.card),
         rule=rule, path=run.path, notes=tuple(notes),
     )  # fmt: skip
 

@@ -160,6 +160,25 @@ def masked(data: bytes) -> bytes:
     return ((crc >> 15 | crc << 17) + 0xA282EAD8 & 0xFFFFFFFF).to_bytes(4, "little")
 
 
+def test_services_get_the_numbers_too(base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of a service's name gets a run and a row a step; one that is not installed is an extra."""
+    import sys
+    from types import SimpleNamespace
+
+    from brolly.errors import MissingExtra
+
+    told: list[Any] = []
+    service = SimpleNamespace(
+        init=lambda **how: told.append(how), log=lambda row, step: told.append((step, row["train/loss"]))
+    )
+    monkeypatch.setitem(sys.modules, "trackio", service)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    tune(base, data, out=tmp_path / "out", report_to=["trackio"], lora=Lora(rank=1), **QUICK)
+    assert told[0]["name"] == "out" and [step for step, _ in told[1:]] == [1, 2, 3]
+    with pytest.raises(MissingExtra, match=r"brolly\[wandb\]"):
+        tune(base, data, out=tmp_path / "two", report_to=["wandb"], lora=Lora(rank=1), **QUICK)
+
+
 def test_accumulated_equals_a_large_batch(base: Path, data: Path, tmp_path: Path) -> None:
     """A step's examples in one part, and cut into parts of a few tokens."""
     from safetensors.torch import load_file
