@@ -124,7 +124,8 @@ def choose(model: Any, shape: str, options: Any) -> Objective:
         if found := of_kind(model, shape, options):
             return found
     verbs = ", ".join(model.card.recognised.tasks)
-    raise RecipeError(f"{model.card.header.path} ({verbs}) cannot be tuned on rows of the shape {shape!r}.")
+    how = f" by the objective {asked!r}" if asked else ""
+    raise RecipeError(f"{model.card.header.path} ({verbs}) cannot be tuned on rows of the shape {shape!r}{how}.")
 
 
 def by_judgement(model: Any, shape: str, options: Any) -> Objective | None:
