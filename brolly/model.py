@@ -216,6 +216,10 @@ class Model:
         name = str(getattr(adapter, "path", adapter))
         if name not in self.adapters or name in self._adapted:  # a folder may have been tuned anew
             self.add_adapter(name, self.adapters.get(name, Path(name)))
+        return self.adapted(name)
+
+    def adapted(self, name: str) -> Model:
+        """The same by one of `adapters`, loaded if it was not. Raises NotFound, CheckpointError."""
         found = self.adapter(name)
         if isinstance(found, Merged):
             return self._whole_with(found)

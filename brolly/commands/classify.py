@@ -7,7 +7,7 @@ import json
 import sys
 from typing import Any
 
-from brolly.commands.flags import MODEL, add_adapter, add_loading, add_options, given, open_model
+from brolly.commands.flags import MODEL, add_adapter, add_loading, add_options, given, open_adapted
 from brolly.commands.inputs import Errors, images_in, inputs, lines_of
 from brolly.errors import NotFound, OptionError
 
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         paths = images_in(args.inputs)
     except NotFound as error:  # perhaps it is a text
         missing = error
-    model, errors = open_model(args), Errors()
+    model, errors = open_adapted(args), Errors()
     given_in = paths
     if hasattr(model.network, "scores") and getattr(model.network.config, "labels", None):
         every = inputs(args.inputs)

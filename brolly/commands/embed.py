@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from brolly.commands.flags import MODEL, add_adapter, add_loading, add_options, given, open_model
+from brolly.commands.flags import MODEL, add_adapter, add_loading, add_options, given, open_adapted
 from brolly.commands.inputs import Errors, Input, inputs
 from brolly.errors import BrollyError, MissingExtra, OptionError
 
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.inputs and (sys.stdin is None or sys.stdin.isatty()):
         raise OptionError('there is nothing to embed; give a file or a text: brolly embed MODEL "a dog".')
     found = inputs(args.inputs or ["-"], args.kind)
-    model, errors = open_model(args), Errors()
+    model, errors = open_adapted(args), Errors()
     rows: dict[int, Any] = {}
     try:
         _embed(model, found, options, rows, errors)

@@ -26,7 +26,7 @@ def add_adapter(command: argparse.ArgumentParser) -> None:
 
 
 def open_model(args: argparse.Namespace) -> Any:
-    """The model that was named, downloaded where it is not here; with its adapter, where it writes nothing."""
+    """The model that was named, downloaded where it is not here."""
     from pathlib import Path
 
     from brolly import hub
@@ -37,12 +37,16 @@ def open_model(args: argparse.Namespace) -> Any:
     here = Path(args.model).expanduser().exists() or args.model in hub.minis() or hub.looks_local(args.model)
     path = hub.resolve(args.model) if here else hub.pull(args.model, quiet=not sys.stderr.isatty())
     model = load(path, device=args.device, dtype=args.dtype)
-    if getattr(args, "adapter", None) and "generate" not in model.card.recognised.tasks:
-        model = model.with_adapter(adapter_folder(args))
     if args.verbose:
         print(model, file=sys.stderr)
         print(model.describe(), file=sys.stderr)
     return model
+
+
+def open_adapted(args: argparse.Namespace) -> Any:
+    """The same with the adapter that was named, if one was."""
+    model = open_model(args)
+    return model.with_adapter(adapter_folder(args)) if args.adapter else model
 
 
 def adapter_folder(args: argparse.Namespace) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from brolly.commands.flags import MODEL, add_adapter, add_loading, add_options, given, open_model
+from brolly.commands.flags import MODEL, add_adapter, add_loading, add_options, given, open_adapted
 from brolly.commands.inputs import Input, inputs, lines_of
 from brolly.errors import OptionError
 
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     if picture := next((one.name for one in found if one.kind == "image"), None):
         raise OptionError(f"{picture} is a picture; documents are texts.")
     texts = [str(one.value()) for one in found]
-    ranked = open_model(args).rerank(args.query, texts, **options)
+    ranked = open_adapted(args).rerank(args.query, texts, **options)
     rows = [{"index": r.index, "document": found[r.index].name, "score": r.score} for r in ranked]
     if args.json:
         print(json.dumps({"model": args.model, "query": args.query, "data": rows}, ensure_ascii=False))

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from brolly.commands.flags import MODEL, add_adapter, add_loading, open_model
+from brolly.commands.flags import MODEL, add_adapter, add_loading, open_adapted
 from brolly.commands.inputs import Errors, files_in
 from brolly.errors import BrollyError, NotFound, OptionError, UnsupportedTask
 
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     if not paths:
         raise OptionError(f"{folder} holds no pictures; expected some in it or in folders within it.")
     asked = _file(args.query)
-    model, errors = open_model(args), Errors()
+    model, errors = open_adapted(args), Errors()
     if not hasattr(model.network, "images"):
         raise UnsupportedTask(f"{args.model} reads texts alone; searching pictures wants a model that sees.")
     query = model.embed(asked or args.query).vectors[0]  # what is wrong with it is told before a folder is read

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from brolly.commands.flags import MODEL, add_adapter, add_loading, add_options, given, open_model
+from brolly.commands.flags import MODEL, add_adapter, add_loading, add_options, given, open_adapted
 from brolly.commands.inputs import Errors, files_in
 from brolly.errors import BrollyError, DiskFull, OptionError
 
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     options = given(args, TranscribeOptions)
     names = {MICROPHONE: Path("microphone")} if args.mic else sounds(args.inputs)
     form, places = outputs(args, names)
-    model, errors = open_model(args), Errors()
+    model, errors = open_adapted(args), Errors()
     for name in names:
         if form == "txt" and len(names) > 1 and not places[name]:
             print(f"{clean(name)}:", flush=True)

@@ -116,7 +116,7 @@ class House:
         entry, adapter = self.find(name)
         card = await self.read(entry)
         verbs = card.verbs or card.recognised.tasks  # no verbs: the second tells why
-        if verb and verb not in verbs:
+        if verb and verb not in verbs and (adapter is None or "generate" in verbs):  # one may bring a classifier
             raise UnsupportedTask(f"{entry.name} can {', '.join(verbs)}; it cannot {verb}.")
         if (account := current.get()) is not None:
             account.uses(entry.name, verb)
@@ -124,8 +124,14 @@ class House:
         try:
             if keep_alive is not None:
                 entry.share.keep_alive = keep_alive
-            if adapter is not None and adapter not in entry.adapted:
-                await self._adapt(entry, model, adapter)
+            if adapter is not None:
+                if adapter not in entry.adapted:
+                    await self._adapt(entry, model, adapter)
+                if not self._steps(model):
+                    model = model.adapted(adapter)
+                    if verb and verb not in model.card.verbs:
+                        can = ", ".join(model.card.verbs)
+                        raise UnsupportedTask(f"{entry.name} with {adapter} can {can}; it cannot {verb}.")
             yield Use(name, entry, model, adapter)
         finally:
             del model  # a frame that lives on would keep its memory
@@ -178,10 +184,11 @@ class House:
 
         memory.keep_imports()
         model: Any = load(entry.path, device=self.settings.device, dtype=self.settings.dtype)
+        model.adapters = entry.adapters
         if "generate" in model.card.verbs:
             settings = self.settings
             asked = {"n_bytes": cache, "queue": settings.waiting, "prefixes": settings.prefix_cache}
-            model.engine_options, model.adapters = asked, entry.adapters
+            model.engine_options = asked
             engine = model.engine  # made here and once, kernels compiled: not by whichever request comes first
             if self.watch is not None:
                 engine.observe = self.watch(entry.name)
@@ -222,7 +229,8 @@ class House:
         for entry in list(self.entries.values()):
             entry.fault = await asyncio.to_thread(read, entry)
             if entry.card and "generate" not in entry.card.verbs:
-                entry.adapters.clear()  # one that did not say its base was given to all
+                for name in entry.unsure:  # one that did not say its base was given to all
+                    entry.adapters.pop(name, None)
             if entry.fault and not entry.asked and not entry.share.uses:
                 log.info("%s is not served: %s", entry.name, entry.fault)
                 del self.entries[entry.name]
@@ -275,11 +283,17 @@ class House:
     async def _adapt(self, entry: Entry, model: Any, name: str) -> None:
         """Load an adapter at its first use, and count it to its model; where that is too much, idle models go."""
         found = await asyncio.to_thread(model.adapter, name)
+        if not self._steps(model):
+            await asyncio.to_thread(model.adapted, name)
         if name not in entry.adapted:
             entry.adapted[name] = found.n_bytes
             entry.share.n_bytes += found.n_bytes
             log.info("%s:%s is loaded: %s", entry.name, name, memory.in_words(found.n_bytes))
             self.sweep()
+
+    def _steps(self, model: Any) -> bool:
+        """Whether a model takes an adapter request by request; of others there is one model with and one without."""
+        return "generate" in model.card.verbs
 
     def drop_adapter(self, entry: Entry, name: str) -> None:
         """Serve an adapter no more; answers that are written with it are written to their end."""

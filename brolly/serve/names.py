@@ -32,6 +32,7 @@ class Entry:
     asked: bool = False  # by name, not found in the cache
     aliases: list[str] = field(default_factory=list)
     adapters: dict[str, Path] = field(default_factory=dict)  # a LoRA's name → its folder, in PEFT's layout
+    unsure: set[str] = field(default_factory=set)  # adapters that do not say whose they are
     adapted: dict[str, int] = field(default_factory=dict)  # those that are loaded → their bytes
     created: int = 0  # seconds since 1970
     card: Card | None = None
@@ -123,7 +124,10 @@ def adopt(found: Mapping[str, Entry], name: str, folder: Path) -> tuple[list[Ent
         bases = [model for model in found.values() if said == str(model.path)]
         with suppress(NotFound):  # it was trained on a copy of another name; which one fits is told when it is loaded
             bases = bases or ([find(found.values(), said)] if isinstance(said, str) else [])
-        bases = bases or list(found.values())
+        if not bases:
+            bases = list(found.values())
+            for model in bases:
+                model.unsure.add(short)
     for model in bases:
         if short in model.adapters:
             raise OptionError(f"{model.name} has two adapters called {short!r}; rename one.")

@@ -38,8 +38,13 @@ async def load_lora_adapter(body: LoadAdapter, request: Request) -> Response:
     base = body.lora_name.rpartition(":")[0]
     entries = [inside.find(base)[0]] if base else [entry for entry in inside.entries.values() if not entry.fault]
     cards = [(entry, await inside.read(entry)) for entry in entries]
-    able = {entry.name: entry for entry, card in cards if "generate" in card.verbs}
+    able = {entry.name: entry for entry, card in cards if card.verbs}
     found, short = await asyncio.to_thread(adopt, able, body.lora_name, folder)
+    if len(found) > 1:  # one that does not say whose it is belongs to what writes
+        writes = {entry.name for entry, card in cards if "generate" in card.verbs}
+        for entry in [entry for entry in found if entry.name not in writes]:
+            inside.drop_adapter(entry, short)
+            found.remove(entry)
     if len(found) != 1:
         for entry in found:
             inside.drop_adapter(entry, short)
@@ -49,7 +54,7 @@ async def load_lora_adapter(body: LoadAdapter, request: Request) -> Response:
             param="lora_name",
         )
     try:
-        async with inside.use(f"{found[0].name}:{short}", "generate"):
+        async with inside.use(f"{found[0].name}:{short}"):
             pass
     except BaseException as error:
         inside.drop_adapter(found[0], short)
