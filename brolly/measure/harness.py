@@ -8,7 +8,7 @@ from typing import Any
 
 from brolly.engine.engine import write_all
 from brolly.errors import BrollyError, MissingExtra, OptionError
-from brolly.measure.likelihood import Likelihood
+from brolly.measure.likelihood import Likelihood, Part
 from brolly.measure.report import columns, number
 from brolly.tasks.generate import gather
 
@@ -24,6 +24,11 @@ def offered(model: Any, options: Mapping[str, Any] | None = None) -> Any:
     except ImportError:
         raise MissingExtra("speaking lm-evaluation-harness", "harness") from None
     likelihood, given = Likelihood(model), dict(options or {})
+
+    def fitting(before: Sequence[int], after: Sequence[int]) -> Part:
+        """What does not fit is cut from the left, as the harness has it."""
+        ids = [*before, *after][-likelihood.context :]
+        return Part(ids, max(1, len(ids) - len(after)))
 
     class Offered(TemplateLM):
         """Scores and writes by a brolly Model."""
@@ -45,13 +50,8 @@ def offered(model: Any, options: Mapping[str, Any] | None = None) -> Any:
             return list(model.prompt_ids(string, None))
 
         def _loglikelihood_tokens(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
-            return [self._told(before, after) for _, before, after in requests]
-
-        def _told(self, before: Sequence[int], after: Sequence[int]) -> tuple[float, bool]:
-            """What does not fit is cut from the left, as the harness has it."""
-            ids = [*before, *after][-likelihood.context :]
-            found = likelihood.tokens(ids, max(1, len(ids) - len(after)))
-            return found.logprob, found.greedy
+            told = likelihood.told([fitting(before, after) for _, before, after in requests])
+            return [(one.logprob, one.greedy) for one in told]
 
         def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
             out = []
@@ -59,7 +59,8 @@ def offered(model: Any, options: Mapping[str, Any] | None = None) -> Any:
                 windows = get_rolling_token_windows(
                     self.tok_encode(request.args[0]), self.prefix_token_id, likelihood.context - 1, 1
                 )
-                out.append(sum(self._told(*make_disjoint_window(pair))[0] for pair in windows))
+                told = likelihood.told([fitting(*make_disjoint_window(pair)) for pair in windows])
+                out.append(sum(one.logprob for one in told))
             return out
 
         def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:

@@ -10,12 +10,12 @@ from math import log
 from typing import Any
 
 from brolly.engine.engine import write_all
-from brolly.errors import BrollyError, UnsupportedTask
+from brolly.errors import BrollyError
 from brolly.measure.intervals import Auc, MacroF1, Ratio, Statistic
 from brolly.measure.likelihood import Likelihood, Told, bare
 from brolly.measure.report import Record
 from brolly.measure.words import f1, normaliser, plain
-from brolly.rows import Completion, Conversation, Judged, Labelled, Preference, Row, Text
+from brolly.rows import Completion, Conversation, Labelled, Row, Text
 from brolly.tasks.generate import gather
 
 BATCH = 64  # rows whose answers are written together
@@ -76,13 +76,12 @@ class Writing:
             yield from self._answered(batch)
 
     def _answered(self, batch: Sequence[Row]) -> Iterator[Record]:
-        told: dict[int, Told | BrollyError] = {}
+        told = self.likelihood.of([row.value for row in batch])  # type: ignore[misc]
         jobs: dict[int, Any] = {}
-        for i, row in enumerate(batch):
+        for i, (row, one) in enumerate(zip(batch, told, strict=True)):
             try:
-                told[i] = found = self.likelihood.of(row.value)  # type: ignore[arg-type]
-                if self.generate:
-                    jobs[i] = self._job(row.value, found.n_tokens)
+                if self.generate and isinstance(one, Told):
+                    jobs[i] = self._job(row.value, one.n_tokens)
             except BrollyError as error:
                 told[i] = error
         written = dict(zip(jobs, write_all(self.model.engine, list(jobs.values())), strict=True)) if jobs else {}
@@ -157,23 +156,26 @@ class Preferring:
         self.likelihood, self.notes = Likelihood(model), list[str]()
 
     def records(self, rows: Iterator[Row]) -> Iterator[Record]:
-        for row in rows:
-            assert isinstance(row.value, Preference)
-            try:
-                chosen = self.likelihood.of(said(row.value.prompt, row.value.chosen))
-                rejected = self.likelihood.of(said(row.value.prompt, row.value.rejected))
-            except BrollyError as error:
-                yield Record(row.number, row.where, error=str(error))
-                continue
-            means = [one.logprob / one.n_tokens for one in (chosen, rejected)]
-            yield Record(
-                row.number, row.where,
-                scores={
-                    "likelier": beats(chosen.logprob, rejected.logprob), "likelier by a token": beats(*means),
-                    "chosen": chosen.logprob, "rejected": rejected.logprob, "chosen tokens": chosen.n_tokens,
-                    "rejected tokens": rejected.n_tokens,
-                },
-            )  # fmt: skip
+        while batch := list(islice(rows, BATCH)):
+            values: list[Any] = [row.value for row in batch]
+            answers = [said(value.prompt, answer) for value in values for answer in (value.chosen, value.rejected)]
+            told = self.likelihood.of(answers)
+            for row, chosen, rejected in zip(batch, told[::2], told[1::2], strict=True):
+                if isinstance(chosen, BrollyError) or isinstance(rejected, BrollyError):
+                    error = chosen if isinstance(chosen, BrollyError) else rejected
+                    yield Record(row.number, row.where, error=str(error))
+                else:
+                    yield Record(row.number, row.where, scores=preferred(chosen, rejected))
+
+
+def preferred(chosen: Told, rejected: Told) -> dict[str, Any]:
+    """Whether the better of two answers is the likelier one."""
+    a, b = (one.logprob / one.n_tokens for one in (chosen, rejected))
+    return {
+        "likelier": float(chosen.logprob > rejected.logprob), "likelier by a token": float(a > b),
+        "chosen": chosen.logprob, "rejected": rejected.logprob, "chosen tokens": chosen.n_tokens,
+        "rejected tokens": rejected.n_tokens,
+    }  # fmt: skip
 
 
 class Judging:
@@ -186,15 +188,15 @@ class Judging:
         self.notes = ["good above bad: of a good and a bad row, how often the good one's tokens are the likelier (AUC)"]
 
     def records(self, rows: Iterator[Row]) -> Iterator[Record]:
-        for row in rows:
-            assert isinstance(row.value, Judged)
-            try:
-                told = self.likelihood.of(said(row.value.prompt, row.value.completion))
-            except BrollyError as error:
-                yield Record(row.number, row.where, error=str(error))
-                continue
-            scores = {"mean": told.logprob / told.n_tokens, "good": int(row.value.good), "tokens": told.n_tokens}
-            yield Record(row.number, row.where, scores=scores)
+        while batch := list(islice(rows, BATCH)):
+            values: list[Any] = [row.value for row in batch]
+            told = self.likelihood.of([said(value.prompt, value.completion) for value in values])
+            for row, value, one in zip(batch, values, told, strict=True):
+                if isinstance(one, BrollyError):
+                    yield Record(row.number, row.where, error=str(one))
+                    continue
+                scores = {"mean": one.logprob / one.n_tokens, "good": int(value.good), "tokens": one.n_tokens}
+                yield Record(row.number, row.where, scores=scores)
 
 
 class Choosing:
@@ -232,14 +234,8 @@ class Choosing:
 
 
 def said(prompt: Any, answer: Any) -> Completion | Conversation:
-    """A prompt and an answer as what is learnt from them: of messages, the answer's alone count."""
-    if isinstance(prompt, str) and isinstance(answer, str):
+    """A prompt and an answer, two texts or two messages, as what is learnt from them: the answer alone counts."""
+    if isinstance(prompt, str):
         return Completion(prompt, answer)
-    if isinstance(prompt, str) or isinstance(answer, str):
-        raise UnsupportedTask("its prompt and its answer are not both texts or both messages")
     before = tuple({**m, "weight": 0} if m["role"] == "assistant" else m for m in prompt)
     return Conversation((*before, *answer))
-
-
-def beats(a: float, b: float) -> float:
-    return float(a > b)

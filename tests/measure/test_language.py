@@ -14,7 +14,7 @@ import brolly
 from brolly.errors import BrollyError, OptionError, UnsupportedTask
 from brolly.measure import compare, evaluate
 from brolly.measure.language import expected_of, told_of
-from brolly.measure.likelihood import Likelihood
+from brolly.measure.likelihood import Likelihood, Told
 from brolly.rows import Completion, Conversation, Text
 
 ASKED = [{"role": "user", "content": "Tell me a story about a fox."}, {"role": "assistant", "content": "A fox ran."}]
@@ -48,7 +48,8 @@ def test_a_completion_is_told_of_given_its_prompt_and_with_its_end(model: Any) -
 
 def test_a_text_longer_than_the_context_passes_in_windows(model: Any) -> None:
     text = "The fox ran to the old tree. " * 150
-    found = Likelihood(model).of(Text(text))
+    (found,) = Likelihood(model).of([Text(text)])
+    assert isinstance(found, Told)
     ids = [model.tokenizer.eos_id, *model.tokenizer.encode(text)]
     context = model.network.config.context
     assert len(ids) > 2 * context
@@ -65,16 +66,58 @@ def test_a_text_longer_than_the_context_passes_in_windows(model: Any) -> None:
 def test_a_conversation_is_told_of_by_its_answers_alone(model: Any) -> None:
     likelihood = Likelihood(model)
     (part,) = likelihood.answers(Conversation(tuple(ASKED)))
-    before, after, n_bytes = part
+    before, after = part.ids[: part.first], part.ids[part.first :]
     assert model.tokenizer.decode(before, skip_special=False).endswith("<|assistant|>\n")
-    assert model.tokenizer.decode(after, skip_special=False) == "A fox ran.<|end|>" and n_bytes == 10
+    assert model.tokenizer.decode(after, skip_special=False) == "A fox ran.<|end|>" and part.n_bytes == 10
     twice = Conversation((*ASKED, *ASKED))
     parts = likelihood.answers(twice)
-    assert len(parts) == 2 and parts[0] == part and len(parts[1][0]) > len(before)
+    assert len(parts) == 2 and parts[0] == part and parts[1].first > part.first
     unlearnt = Conversation((ASKED[0], {**ASKED[1], "weight": 0}, *ASKED))
     assert likelihood.answers(unlearnt) == parts[1:]
-    total = likelihood.of(twice)
-    assert total.logprob == pytest.approx(sum(likelihood.continuation(*p).logprob for p in parts), rel=1e-6)
+    wanted = [-sum(nlls(model, one.ids, one.first)) for one in parts]
+    first, both = likelihood.of([Conversation(tuple(ASKED)), twice])
+    assert isinstance(first, Told) and isinstance(both, Told)
+    assert first.logprob == pytest.approx(wanted[0], rel=1e-4) and both.n_bytes == 20
+    assert both.logprob == pytest.approx(sum(wanted), rel=1e-4)
+
+
+def test_many_texts_are_told_of_as_each_alone(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    likelihood = Likelihood(model)
+    texts = [Text("The fox ran home. " * n) for n in (1, 9, 3, 40, 2, 1, 7)]
+    alone = [likelihood.of([text])[0] for text in texts]
+    monkeypatch.setattr("brolly.measure.likelihood.TOKENS", 300)
+    for one, other in zip(likelihood.of(texts), alone, strict=True):
+        assert isinstance(one, Told) and isinstance(other, Told)
+        assert one.logprob == pytest.approx(other.logprob, rel=1e-4)
+        assert (one.n_tokens, one.n_bytes, one.greedy) == (other.n_tokens, other.n_bytes, other.greedy)
+    (part,) = likelihood.parts(texts[1])
+    assert likelihood._alone(part).logprob == pytest.approx(alone[1].logprob, rel=1e-4)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("lengths", [(1, 2, 3), (1, 9, 30)])  # an engine adds adapters to few tokens in its own way
+def test_an_adapter_is_measured_as_score_has_it(model: Any, tmp_path: Path, lengths: tuple[int, ...]) -> None:
+    from safetensors.torch import save_file
+
+    config, tensors = model.network.config, {}
+    draw = torch.Generator().manual_seed(3)
+    for layer in range(config.n_layers):
+        name = f"base_model.model.model.layers.{layer}.mlp.down_proj"
+        tensors[f"{name}.lora_A.weight"] = torch.randn(4, config.hidden_dim, generator=draw)
+        tensors[f"{name}.lora_B.weight"] = torch.randn(config.dim, 4, generator=draw) * 0.02
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 4, "target_modules": ["down_proj"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    texts = [Text("The fox ran home. " * n) for n in lengths]
+    adapted = model.with_adapter(tmp_path)
+    likelihood, bare = Likelihood(adapted), Likelihood(model)
+    for text, one, other in zip(texts, likelihood.of(texts), bare.of(texts), strict=True):
+        assert isinstance(one, Told) and isinstance(other, Told)
+        (part,) = likelihood.parts(text)
+        assert one.logprob == pytest.approx(adapted.score(part.ids).total, rel=1e-4)
+        assert abs(one.logprob - other.logprob) > 1e-2 * abs(other.logprob)
+    report = evaluate(model, [{"text": text.text} for text in texts], adapter=tmp_path)
+    assert report.model.endswith(f"with {tmp_path}")
+    assert report["perplexity"].value != evaluate(model, [{"text": t.text} for t in texts])["perplexity"].value
 
 
 @pytest.mark.parametrize(
@@ -95,7 +138,7 @@ def test_what_is_told_of_is_what_tuning_learns(model: Any, row: dict[str, Any]) 
     learnt = [i for i, taught in zip(example.ids, example.learnt, strict=True) if taught]
     likelihood = Likelihood(model)
     parts = [likelihood.completion(one.value)] if "prompt" in row else likelihood.answers(one.value)  # type: ignore[arg-type]
-    assert [i for _, after, _ in parts for i in after] == learnt
+    assert [i for part in parts for i in part.ids[part.first :]] == learnt
 
 
 def test_answers_are_those_of_generate_and_scored(model: Any, tmp_path: Path) -> None:
@@ -137,8 +180,9 @@ def test_the_likelier_answer_is_preferred(model: Any) -> None:
     report = evaluate(model, rows)
     assert report["chosen is likelier"].value == 0.75
     scores = report.scores[0]
-    of = Likelihood(model).of(Completion("Once upon", good))
-    assert scores["chosen"] == pytest.approx(of.logprob) and scores["chosen tokens"] == of.n_tokens
+    (of,) = Likelihood(model).of([Completion("Once upon", good)])
+    assert isinstance(of, Told)
+    assert scores["chosen"] == pytest.approx(of.logprob, rel=1e-4) and scores["chosen tokens"] == of.n_tokens
     judged = [{"prompt": "Once upon", "completion": c, "label": c == good} for c in (good, bad, good)]
     assert evaluate(model, judged)["good above bad"].value == 1
     messages = [{"prompt": ASKED[:1], "chosen": ASKED[1:], "rejected": [{**ASKED[1], "content": "zebra piano with."}]}]
