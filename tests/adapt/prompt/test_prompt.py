@@ -65,7 +65,7 @@ def values() -> st.SearchStrategy[Any]:
     return st.recursive(one, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3), max_leaves=8)  # fmt: skip # noqa: E501
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(values())
 def test_what_is_written_is_what_toml_reads(value: Any) -> None:
     assert tomllib.loads(f"x = {literal(value)}") == {"x": value}
@@ -121,7 +121,7 @@ KEYS = ["name", "kind", "model", "version", "instructions", "input", "templates"
         "options", "select", "tune", "history", "choice", "schema", "regex", "type", "most", "by"]  # fmt: skip
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(table=st.dictionaries(st.sampled_from(KEYS), values() | st.dictionaries(st.sampled_from(KEYS), values(), max_size=3), max_size=4))  # fmt: skip # noqa: E501
 def test_a_file_of_anything_is_a_prompt_or_one_of_our_errors(table: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "p.toml").write_text(written(table), encoding="utf-8")

@@ -81,7 +81,7 @@ def test_equal_inputs_stand_on_one_side() -> None:
     assert {rows[i]["text"] for i in search}.isdisjoint(rows[i]["text"] for i in held)
 
 
-@pytest.mark.parametrize("budget", [24, 77, 300])
+@pytest.mark.parametrize("budget", [24, 200])
 @pytest.mark.parametrize("says", [told_plainly, shown_both])
 def test_a_budget_is_kept_and_hardly_anything_is_asked_twice(budget: int, says: Any) -> None:
     model = Told(says)
@@ -96,7 +96,7 @@ def test_no_gain_is_not_called_one() -> None:
     import zlib
 
     claims = []
-    for seed in range(8):
+    for seed in range(6):
         model = Told(lambda text, seed=seed: ("odd", "even")[zlib.crc32(f"{seed}{text}".encode()) & 1])
         found = PROMPT.changed(tries={"instructions": ["One.", "Two."]}).tune(model, ROWS, budget=160, seed=seed)
         claims.append(found.verdict)
