@@ -53,10 +53,10 @@ def brolly_step(folder: str, checkpointing: bool) -> tuple[Callable[[Any], float
 
     from brolly.kernels.pages import keep_memory
     from brolly.loader import load
+    from brolly.train.tuning.examples import Tokens
     from brolly.train.tuning.lora import put_in
     from brolly.train.tuning.objectives import choose
-    from brolly.train.tuning.objectives.next_token import Tokens
-    from brolly.train.tuning.prepare import cut, make_optimizer
+    from brolly.train.tuning.prepare import cut
     from brolly.train.tuning.quick import quicken
     from brolly.verbs import Lora, TuneOptions
 
@@ -67,7 +67,7 @@ def brolly_step(folder: str, checkpointing: bool) -> tuple[Callable[[Any], float
     asked = TuneOptions(lr=LR)
     objective = choose(student, "text", asked)
     trained = [p for p in student.network.parameters() if p.requires_grad]
-    optimizer = make_optimizer(trained, asked, LR)
+    optimizer = torch.optim.AdamW(trained, lr=LR, weight_decay=0.0, fused=True)
     student.network.train()
 
     def step(given: Any) -> float:
