@@ -9,7 +9,7 @@ from typing import Any
 
 from brolly.errors import OptionError, UnsupportedTask
 
-WORDS = 20_000  # that are remembered
+REMEMBERED = 20_000  # vectors of short texts
 AROUND = 8  # tokens kept free for what a tokenizer puts around a text
 
 
@@ -37,7 +37,7 @@ class Embedder:
             raise UnsupportedTask(f"{self.reference} gives a vector a token; an index keeps one a chunk.")
         self.dimensions = int(probe.shape[1])
         self.fingerprint = _fingerprint(self.model)
-        self._words: dict[str, Any] = {}
+        self._short: dict[str, Any] = {}
 
     @property
     def reads(self) -> int:
@@ -57,16 +57,16 @@ class Embedder:
             self.model.embed([_readable(text) for text in texts], role="document", batch_size=batch_size).vectors
         )
 
-    def words(self, words: Sequence[str]) -> Any:
-        """The vectors of single words, (n, dimensions), of which the last ones are remembered."""
+    def remembered(self, texts: Sequence[str]) -> Any:
+        """The vectors of short texts that come again and again, (n, dimensions): words, the best sources' sentences."""
         import numpy as np
 
-        if len(self._words) > WORDS:
-            self._words.clear()
-        new = [word for word in dict.fromkeys(words) if word not in self._words]
+        if len(self._short) > REMEMBERED:
+            self._short.clear()
+        new = [text for text in dict.fromkeys(texts) if text not in self._short]
         if new:
-            self._words.update(zip(new, self.documents(new, batch_size=256), strict=True))
-        return np.stack([self._words[word] for word in words])
+            self._short.update(zip(new, self.documents(new, batch_size=128), strict=True))
+        return np.stack([self._short[text] for text in texts])
 
     def query(self, text: str) -> Any:
         """(dimensions,) float32, of length 1."""

@@ -120,7 +120,7 @@ def weigh(
     counted = [set(stems(one.text)) for one in found]
     above = [set(stems(f"{hit.title} {hit.heading} {re.sub(r'[/_.-]', ' ', hit.name)}")) for hit in hits]
     likeness = _likeness(asked_words, [one.text for one in found], embedder)
-    vectors = embedder.documents([f"{hits[one.hit].title}\n{one.text}" for one in found] + [one.text for one in found])
+    vectors = embedder.remembered([f"{hits[one.hit].title}\n{one.text}" for one in found] + [one.text for one in found])
     cosines = (vectors @ vector).reshape(2, len(found))
     names = named(question)
     whole = [set(stems(hit.text)) | above[i] for i, hit in enumerate(hits)]
@@ -145,13 +145,16 @@ def weigh(
                 1 / (1 + one.hit),
             )
         )
-    scores = np.array(rows) @ np.array(CHOICE)
+    table = np.array(rows)
+    full = table[:, NAMES] >= table[:, NAMES].max() - 1e-6
+    scores = table @ np.array(CHOICE) - 3.0 * ~full  # a source that lacks one of the names is another thing's
     ordered = np.argsort(-scores, kind="stable")
     return [Sentence(f.hit, f.text, f.start, f.end, rows[i], float(scores[i])) for i in ordered if (f := found[i])]
 
 
 # of the features in their order, fitted on tests/adapt/retrieve/rehearsal.py (softmax over a question's sentences)
 CHOICE = (0.7, 2.0, 1.3, 1.9, 0.9, 1.7, 1.6, 0.8, 1.8, 1.7)
+NAMES = 5  # the place of the share of names among the features
 # of: words covered, names covered, the cosine over the usual one; and what is taken off. Fitted there, too.
 SURE = (3.2, 1.4, 2.3, -2.85)
 
@@ -226,7 +229,7 @@ def _likeness(asked: Mapping[str, str], texts: Sequence[str], embedder: Embedder
     if not every or not asked:
         return [{} for _ in texts]
     place = {w: i for i, w in enumerate(every)}
-    vectors = embedder.words([*every, *(w.lower() for w in asked.values())])
+    vectors = embedder.remembered([*every, *(w.lower() for w in asked.values())])
     like = np.clip((vectors[: len(every)] @ vectors[len(every) :].T - 0.4) / 0.5, 0.0, 1.0)
     best = [like[[place[w] for w in row]].max(axis=0) if row else np.zeros(len(asked)) for row in words]
     return [dict(zip(asked, row.tolist(), strict=True)) for row in best]

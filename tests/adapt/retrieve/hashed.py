@@ -18,7 +18,7 @@ class Hashed(Embedder):
     def __init__(self, reference: str = "hashed", dimensions: int = 64) -> None:
         self.reference, self.dimensions, self.fingerprint = reference, dimensions, f"{reference}-{dimensions}"
         self.n_texts = 0
-        self._words = {}
+        self._short = {}
 
     @property
     def reads(self) -> int:

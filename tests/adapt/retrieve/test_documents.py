@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -202,10 +203,8 @@ def test_entities_that_multiply_are_not_followed(tmp_path: Path, reader: Reader)
                 head, _, rest = text.partition("?>")
                 data = f'{head}?><!DOCTYPE x [<!ENTITY l0 "ha">{laughs}]>{rest}'.encode()
             bad.writestr(name, data)
-    try:
+    with suppress(MediaError):  # refused is as good
         assert sum(map(len, texts(reader.read(tmp_path / "laughs.docx", "docx")))) < 1000
-    except MediaError:
-        pass  # refused: as good
 
 
 def test_html_may_be_deep(tmp_path: Path, reader: Reader) -> None:

@@ -52,7 +52,7 @@ def test_nine_of_ten_answers_are_among_the_first_five(asked) -> None:
 def test_citations_are_right_and_questions_from_elsewhere_get_no_answer(asked) -> None:
     index, questions = asked
     right, none, wrong = [], [], []
-    for question in questions[::3]:
+    for question in questions[::4]:
         answer = ask(None, index, question.text)
         if question.name and answer.answered:
             right.append(answer.citations[0].name == question.name)
@@ -60,8 +60,8 @@ def test_citations_are_right_and_questions_from_elsewhere_get_no_answer(asked) -
             none.append(not answer.answered)
         elif question.name:
             wrong.append(question)
-    assert len(right) > 35 and sum(right) / len(right) >= 0.95
-    assert len(none) > 8 and sum(none) / len(none) >= 0.85
+    assert len(right) > 25 and sum(right) / len(right) >= 0.95
+    assert len(none) > 5 and sum(none) / len(none) >= 0.85
 
 
 def interval(good: list[bool]) -> str:
