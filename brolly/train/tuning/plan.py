@@ -68,7 +68,7 @@ class Plan:
             f"tokens     {self.tokens:,} read an epoch{learnt}; the longest example has "
             f"{self.longest:,}" + (f", the context {self.context:,}" if self.context else ""),
             f"steps      {self.steps:,} of {self.batch:,} examples ({self.epochs:g} epochs), learning rate {self.lr:g}",
-            f"memory     about {size(self.memory)}",
+            f"memory     {size(self.memory)} and up",
             f"time       {time}",
             f"compute    {spoken(self.flop)} FLOP ({self.path})",
             f"licence    {self.licence}",

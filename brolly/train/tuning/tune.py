@@ -167,8 +167,9 @@ def evaluate(run: Run, held: Examples) -> dict[str, float]:
     run.network.eval()
     sums: dict[str, float] = {}
     weights: dict[str, float] = {}
-    for start in range(0, len(held), 64):
-        batch = [held[i] for i in range(start, min(start + 64, len(held)))]
+    size = 64 if run.objective.together else max(run.batch, 8)  # no more memory than a step takes
+    for start in range(0, len(held), size):
+        batch = [held[i] for i in range(start, min(start + size, len(held)))]
         for part in cut(batch, run.objective, run.asked):
             with run.computing():
                 found = run.objective.measure(part)
