@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,7 @@ def flags(command: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     command.add_argument("--templates", metavar="FILE", help="texts around a label, one a line: a photo of a {}.")
     command.add_argument("--language", help="what is spoken, where rows do not tell")
+    command.add_argument("--trained-on", metavar="DATA", help="tell which rows share runs of words with these")
     command.add_argument("--out", metavar="DIR", help="a folder for rows.jsonl, report.json and plot.svg")
     command.add_argument("--resume", action="store_true", help="go on in --out where it was stopped")
     command.add_argument("--json", action="store_true", help="print one JSON object")
@@ -85,14 +87,21 @@ def run(args: argparse.Namespace) -> int:
         "resume": args.resume, "quiet": args.json or not sys.stderr.isatty(),
     }  # fmt: skip
     adapter = adapter_folder(args) if args.adapter else None
-    report = evaluate(model, rows, adapter=adapter, **asked)
     second, found = None, None
-    if args.compare:
-        other, theirs = compared(args, model)
-        log = "compared-rows.jsonl"
-        asked["resume"] = args.resume and (Path(args.out) / log).exists()
-        second = evaluate(other, rows, adapter=theirs, log=log, **asked)
-        found = compare(report, second)
+    try:
+        report = evaluate(model, rows, adapter=adapter, **asked)
+        if args.compare:
+            other, theirs = compared(args, model)
+            log = "compared-rows.jsonl"
+            asked["resume"] = args.resume and (Path(args.out) / log).exists()
+            second = evaluate(other, rows, adapter=theirs, log=log, **asked)
+            found = compare(report, second)
+    except KeyboardInterrupt:
+        if args.out:
+            print(f"\nbrolly: stopped; the same command with --resume goes on in {args.out}.", file=sys.stderr)
+        raise
+    if args.trained_on:
+        report = replace(report, notes=(*report.notes, contamination(rows, args)))
     if args.out:
         write(Path(args.out), report, second, found)
     if args.json:
@@ -102,6 +111,15 @@ def run(args: argparse.Namespace) -> int:
 
         print(table(report) if second is None or found is None else comparison(report, second, found), end="")
     return 1 if report.n_failed or (second and second.n_failed) else 0
+
+
+def contamination(rows: Any, args: argparse.Namespace) -> str:
+    """What the rows measured share with those of --trained-on."""
+    from itertools import islice
+
+    from brolly.rows import open_rows, overlap
+
+    return str(overlap(open_rows(args.trained_on), islice(iter(rows), args.limit)))
 
 
 def compared(args: argparse.Namespace, model: Any) -> tuple[Any, str | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,6 +13,7 @@ from brolly.measure.intervals import Statistic, measured
 from brolly.measure.report import ROWS, Log, Record, Report
 from brolly.measure.words import NORMALISERS
 from brolly.rows import Row, Rows, open_rows
+from brolly.verbs import GenerateOptions
 
 if TYPE_CHECKING:
     from brolly.model import Model
@@ -119,39 +121,50 @@ def choose(
 ) -> Judge:  # fmt: skip
     """The judge for what a model can do and what rows hold. Raises UnsupportedTask, OptionError."""
     verbs, shape = model.card.recognised.tasks, rows.shape
+    name = f"{model.card.header.path}, measured on rows of the shape {shape!r},"
+    given = {*options, *(["normalize"] if normalize else []), *(["templates"] if templates else [])}
+    written = {f.name for f in fields(GenerateOptions)}
+
+    def takes(*known: str) -> None:
+        if odd := sorted(given - set(known)):
+            raise OptionError(f"{name} takes no {odd[0]}; leave it out.")
+
     pictures = shape == "label" and not isinstance(first(good()).value.input, str)  # type: ignore[union-attr]
     if shape == "label" and "classify" in verbs and (pictures or hasattr(model.network, "scores")):
         from brolly.measure.perception import Labelling
 
+        takes("templates")
         return Labelling(model, good(), templates)
     if "score" in verbs and shape in ("text", "completion", "chat"):
         from brolly.measure.language import Writing
 
+        takes("normalize", *written)
         return Writing(model, good(), generate=generate, normalize=normalize, options=options)
     if "score" in verbs and shape in ("preference", "judged"):
         from brolly.measure.language import Judging, Preferring
 
+        takes()
         return Preferring(model) if shape == "preference" else Judging(model)
     if "generate" in verbs and shape == "label" and not pictures:
         from brolly.measure.language import Choosing
 
+        takes(*written - {"choice", "regex", "grammar", "json_schema"})
         return Choosing(model, sorted({row.value.label for row in good()}), options)
-    if "embed" in verbs and shape == "pair":
-        from brolly.measure.retrieval import Finding
+    if {"embed", "rerank"} & set(verbs) and shape == "pair":
+        from brolly.measure.retrieval import Finding, Reranking
 
-        return Finding(model, good())
-    if "rerank" in verbs and shape == "pair":
-        from brolly.measure.retrieval import Reranking
-
-        return Reranking(model)
+        takes()
+        return Finding(model, good()) if "embed" in verbs else Reranking(model)
     if {"embed", "classify"} <= set(verbs) and shape == "caption":
         from brolly.measure.retrieval import Captioning
 
+        takes()
         return Captioning(model, good())
     if "transcribe" in verbs and shape == "speech":
         from brolly.measure.perception import Hearing
 
-        return Hearing(model, normalize, {key: value for key, value in options.items() if key in HEARD})
+        takes("normalize", *HEARD)
+        return Hearing(model, normalize, options)
     raise UnsupportedTask(
         f"{model.card.header.path} is a {model.card.recognised.family.name} ({', '.join(verbs)}), and "
         f"{rows.source} holds rows of the shape {shape!r}; docs/evaluate.md tells what is measured by which."

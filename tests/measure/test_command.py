@@ -52,6 +52,7 @@ def test_eval_compares(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         (["DATA", "--shape", "tales"], "'tales' is no shape"),
         (["DATA", "--columns", "prompt=text"], "no column 'text'"),
         (["DATA", "--harness", "x"], "brings data of its own"),
+        (["DATA", "--language", "en"], "takes no language"),
         (["--harness", "none.yaml"], "no task file 'none.yaml'"),
         (["DATA", "--temperature", "-1"], "temperature is -1"),
     ],
@@ -61,6 +62,11 @@ def test_what_is_wrong_is_told_in_a_line(words: list[str], why: str, data: Path,
         pytest.importorskip("lm_eval")
     assert main(["eval", "mini-llm", *[str(data) if word == "DATA" else word for word in words]]) == 2
     assert why in capsys.readouterr().err
+
+
+def test_what_was_trained_on_is_found_in_what_is_measured(data: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["eval", "mini-llm", str(data), "--no-generate", "--json", "--trained-on", str(data)]) == 0
+    assert "3 of 3 held rows (100.0%) share" in json.loads(capsys.readouterr().out)["notes"][-1]
 
 
 def test_columns_are_read_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -206,6 +206,8 @@ def test_what_cannot_be_measured_is_told(model: Any) -> None:
         evaluate(model, [{"prompt": "x " * 3000, "completion": "y"}], generate=False)
     with pytest.raises(OptionError, match="normalize is 'latin'"):
         evaluate(model, [{"text": "a"}], normalize="latin")
+    with pytest.raises(OptionError, match="'preference', takes no max_tokens"):
+        evaluate(model, [{"prompt": "a", "chosen": "b", "rejected": "c"}], options={"max_tokens": 3})
     with pytest.raises(OptionError, match="limit is 0"):
         evaluate(model, [{"text": "a"}], limit=0)
 
