@@ -191,6 +191,8 @@ def planned(run: Run, resumed: bool) -> Plan:
     examples, asked, student = run.examples, run.asked, run.student
     tokens, drawn_in_all = sum(examples.sizes), run.steps * run.batch
     each = tokens / len(examples)
+    if isinstance(run.objective, Samples):
+        each = run.objective.cost(each)
     part = min(asked.part or PART, round(run.batch * each) or 1)
     seconds = seconds_of(run, each * drawn_in_all)
     parameters = list(run.network.parameters())

@@ -87,6 +87,10 @@ class Samples(Protocol):
 
     noted: dict[str, float]  # of the last sampling: means for the log
 
+    def cost(self, size: float) -> float:
+        """Tokens of training that an example of so many tokens takes at most, writing counted in."""
+        ...
+
     def sample(self, batch: Sequence[Example], step: int) -> list[Example]:
         """What is learnt at a step in place of the examples drawn for it."""
         ...

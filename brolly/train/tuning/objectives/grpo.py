@@ -101,6 +101,10 @@ class Rewarded:
     def weight(self, example: Asked | Answered) -> float:
         return length(example) if self.name == "dapo" and isinstance(example, Answered) else 1.0
 
+    def cost(self, size: float) -> float:
+        answer, n = self.options.max_tokens, self.options.samples
+        return n * (size + 1.5 * answer)  # to write a token takes half of what it takes to learn it
+
     def sample(self, batch: Sequence[Asked], step: int) -> list[Answered]:
         """What is written to a step's prompts now, judged; or the last, as long as `updates` says."""
         turn = step // self.options.updates
