@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -256,6 +257,9 @@ def shard_blocks(network: nn.Module, world: World, device: torch.device) -> None
 
     if not hasattr(network, "output"):
         raise OptionError(f"a {type(network).__name__} is not sharded; leave out --shard.")
+    warnings.filterwarnings("ignore", ".* returned a view tensor")  # nothing is done in place on what blocks return
     mesh = init_device_mesh(device.type, (world.size,))
     for module in (*blocks_of(network), network):
-        fully_shard(module, mesh=mesh).set_gradient_divide_factor(1.0)  # sums: the objective has divided by all
+        sharded = fully_shard(module, mesh=mesh)
+        sharded.set_gradient_divide_factor(1.0)  # sums: the objective has divided by all
+        sharded.set_force_sum_reduction_for_comms(True)
