@@ -86,7 +86,8 @@ class QuickBlock(Block):
         self.checkpoint = checkpoint
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache) -> Tensor:
-        if not isinstance(cache, (Packed, Causal)) or obstacle(self):
+        mixed = x.dtype != self.input_layernorm.weight.dtype or torch.is_autocast_enabled(x.device.type)
+        if mixed or not isinstance(cache, (Packed, Causal)) or obstacle(self):
             return super().forward(x, cos, sin, cache)
         attention = self.self_attn
         lengths = cache.lengths if isinstance(cache, Packed) else [x.shape[1]] * x.shape[0]

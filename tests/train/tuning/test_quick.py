@@ -164,6 +164,14 @@ def test_a_network_that_writes_meanwhile_passes_as_before() -> None:
     torch.testing.assert_close(made(ids, torch.arange(9)[None], cache), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_autocast_is_left_to_the_blocks_themselves() -> None:
+    made = network(LLAMA)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = passed(made)
+        quicken(made)
+        assert all(map(torch.equal, passed(made).values(), plain.values()))
+
+
 @pytest.mark.parametrize(
     ("lora", "why"), [({"dora": True}, "DoRA"), ({"dropout": 0.1}, "dropout")], ids=["DoRA", "dropout"]
 )
