@@ -47,11 +47,7 @@ def value_of(row: Mapping[str, Any], found: Found, base: Path) -> Value:
 
     def cell(role: str) -> Any:
         name = columns.get(role)
-        if name is None:
-            return None
-        if name not in row or row[name] is None:
-            return None
-        return row[name]
+        return None if name is None else row.get(name)
 
     def text(role: str) -> str:
         return text_in(cell(role), repr(columns[role]))
@@ -183,9 +179,10 @@ def _called(one: Mapping[str, Any], which: str) -> Mapping[str, Any]:
 
 
 def _said(value: Any, name: str) -> Said:
-    """A text, or messages."""
+    """A text, or messages; a text that is JSON is such only where it can be nothing else."""
     many = parsed(value)
-    if isinstance(many, list) and many and all(isinstance(m, Mapping) for m in many):
+    objects = isinstance(many, list) and many and all(isinstance(m, Mapping) for m in many)
+    if objects and (not isinstance(value, str) or all(m.get("role") in ROLES and "content" in m for m in many)):
         return messages_in(many, name)
     return text_in(value, repr(name))
 
@@ -275,7 +272,9 @@ def _truth(value: Any, name: str) -> bool:
 
 
 def _texts(value: Any, name: str) -> tuple[str, ...]:
-    value = parsed(value)
+    many = parsed(value)
+    if isinstance(value, str) and isinstance(many, list) and all(isinstance(one, str) for one in many):
+        value = many  # of a table's cell
     if value is None or value == "":
         return ()
     value = [value] if isinstance(value, str) else value
