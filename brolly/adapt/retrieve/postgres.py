@@ -1,7 +1,7 @@
 """The team's store: an index in PostgreSQL with pgvector, which many machines search and one at a time writes.
 
-The address is postgresql://user:password@host/database, with ?index=NAME where a database holds several. BM25 is
-computed by the server from postings that it keeps; vectors are searched by its HNSW index, or exactly where a filter leaves few.
+The address is postgresql://user:password@host/database, with ?index=NAME where a database holds several. The server
+computes BM25 from postings that it keeps, and finds near vectors by an HNSW index.
 """
 
 from __future__ import annotations
@@ -248,8 +248,8 @@ class PostgresWriter:
             for space, what in enumerate(("texts", "images")):
                 if (dim := meta.get(f"{what}.dimensions", "")).isdigit() and int(dim) <= 2000:  # pgvector's limit
                     self._run(
-                        f"CREATE INDEX IF NOT EXISTS near_{space} ON {{s}}.chunks USING hnsw ((vector::vector({int(dim)})) "
-                        f"vector_cosine_ops) WHERE live AND space = {space}"
+                        f"CREATE INDEX IF NOT EXISTS near_{space} ON {{s}}.chunks "
+                        f"USING hnsw ((vector::vector({int(dim)})) vector_cosine_ops) WHERE live AND space = {space}"
                     )
             self._run("UPDATE {s}.meta SET value = (value::bigint + 1)::text WHERE key = 'generation'")
 

@@ -41,7 +41,9 @@ class Talker:
 @pytest.fixture
 def docs(tmp_path: Path) -> Path:
     (tmp_path / "pump.md").write_text("# The pump\n\n" + POISON + "\n")
-    (tmp_path / "mill.txt").write_text("The mill grinds barley.\n\nIts owner is called Brandt, who bought it in 1911.\n")
+    (tmp_path / "mill.txt").write_text(
+        "The mill grinds barley.\n\nIts owner is called Brandt, who bought it in 1911.\n"
+    )
     return tmp_path
 
 
@@ -86,7 +88,10 @@ def test_neighbours_are_joined_and_nothing_stands_twice() -> None:
     text = "One. Two. Three. Four."
     hits = [hit(3, 10, "Three. Four."), hit(9, 0, "Other.", "b.txt"), hit(2, 5, "Two. Three."), hit(1, 0, "One.")]
     found = joined(hits)
-    assert [(s.number, s.hit.name, s.text) for s in found] == [(1, "a.txt", "One.\n\nTwo. Three. Four."), (2, "b.txt", "Other.")]
+    assert [(s.number, s.hit.name, s.text) for s in found] == [
+        (1, "a.txt", "One.\n\nTwo. Three. Four."),
+        (2, "b.txt", "Other."),
+    ]
     assert text[found[0].start : found[0].end] == text
 
 
@@ -136,7 +141,9 @@ def test_a_small_model_quotes_and_a_large_one_writes() -> None:
 
 
 def test_mini_llm_may_be_let_write_within_its_context(index: Index) -> None:
-    answer = ask(brolly.load("mini-llm"), index, "What does the mill grind?", quote=False, sure=0, max_tokens=20, seed=1)
+    answer = ask(
+        brolly.load("mini-llm"), index, "What does the mill grind?", quote=False, sure=0, max_tokens=20, seed=1
+    )
     assert answer.mode == "written" and answer.text and answer.dropped == ()
     assert all(c.name in ("mill.txt", "pump.md") for c in answer.citations)
 
@@ -180,7 +187,9 @@ def test_a_question_may_lean_on_the_last_one(index: Index) -> None:
 
 
 def test_what_is_asked_for_is_looked_for() -> None:
-    assert tells("It opens at 9:30.", *expects("When does it open?"), ()) and not tells("It is nice.", *expects("When is it?"), ())
+    assert tells("It opens at 9:30.", *expects("When does it open?"), ()) and not tells(
+        "It is nice.", *expects("When is it?"), ()
+    )
     assert not tells("It opens at 9:30.", *expects("How many seats are there?"), ())
     assert tells("It was led by Ada Lovell.", *expects("Who led it?"), ())
     assert not tells("the Mill Lane", *expects("Who owns Mill Lane?"), {"mill", "lane"})
@@ -205,7 +214,9 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
 
 
 def test_the_commands_index_show_search_and_ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "pump.md").write_text("---\nteam: water\n---\n# The Vexa pump\n\nThe Vexa pump holds nine litres of oil.\n")
+    (tmp_path / "pump.md").write_text(
+        "---\nteam: water\n---\n# The Vexa pump\n\nThe Vexa pump holds nine litres of oil.\n"
+    )
     (tmp_path / "mill.txt").write_text("The mill grinds barley.\n")
     (tmp_path / "bad.pdf").write_bytes(b"nothing")
     code, out, err = run(capsys, "index", str(tmp_path))
@@ -216,7 +227,9 @@ def test_the_commands_index_show_search_and_ask(tmp_path: Path, capsys: pytest.C
     assert code == 0 and "mini-embed" in out and "The Vexa pump" in out and "bad.pdf" in out
     code, out, _ = run(capsys, "index", str(tmp_path), "--search", "oil", "--filter", "team=water", "--json")
     assert code == 0 and [row["name"] for row in json.loads(out)["data"]] == ["pump.md"]
-    code, out, _ = run(capsys, "ask", "How much oil does the Vexa pump hold?", "--index", str(tmp_path), "--model", "mini-llm")
+    code, out, _ = run(
+        capsys, "ask", "How much oil does the Vexa pump hold?", "--index", str(tmp_path), "--model", "mini-llm"
+    )
     assert code == 0 and "“The Vexa pump holds nine litres of oil.” [1]" in out and "[1] pump.md, line 6" in out
     code, out, _ = run(capsys, "ask", "Who painted the Mona Lisa?", "--index", str(tmp_path), "--json")
     assert code == 3 and json.loads(out)["answered"] is False

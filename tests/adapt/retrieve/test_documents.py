@@ -110,7 +110,15 @@ def test_sentences_end_where_a_reader_ends_them() -> None:
 
 def test_words_are_found_in_every_form() -> None:
     assert stems("generalizations ponies hopping relational") == ["gener", "poni", "hop", "relat"]
-    assert stems("parseHTTPResponse 4,200 three Zürich") == ["parsehttprespons", "pars", "http", "respons", "4200", "3", "zurich"]
+    assert stems("parseHTTPResponse 4,200 three Zürich") == [
+        "parsehttprespons",
+        "pars",
+        "http",
+        "respons",
+        "4200",
+        "3",
+        "zurich",
+    ]
     assert stems("東京都") == ["東京", "京都"]
     assert telling("What is the height of the mill?") == ["height", "mill"] and telling("who are you?") != []
 
@@ -120,7 +128,9 @@ def test_markdown_is_read_out_without_its_marks() -> None:
 
 
 def test_bytes_are_text_only_if_they_look_like_it() -> None:
-    assert decoded("größe".encode()) == decoded("größe".encode("cp1252")) == decoded("größe".encode("utf-16")) == "größe"
+    assert (
+        decoded("größe".encode()) == decoded("größe".encode("cp1252")) == decoded("größe".encode("utf-16")) == "größe"
+    )
     assert decoded(b"ab\0cd") is None and decoded(bytes(range(1, 32)) * 9 + b"\xff") is None
 
 
@@ -169,7 +179,9 @@ def test_html_shows_what_a_reader_sees(tmp_path: Path, reader: Reader) -> None:
 
 @pytest.mark.parametrize("kind", ["pdf", "docx", "html"])
 @pytest.mark.parametrize("content", [b"", b"\0" * 64, b"%PDF-1.7 nothing", b"PK\x03\x04 nothing", os.urandom(4096)])
-def test_broken_files_are_told_and_the_reader_goes_on(tmp_path: Path, reader: Reader, kind: str, content: bytes) -> None:
+def test_broken_files_are_told_and_the_reader_goes_on(
+    tmp_path: Path, reader: Reader, kind: str, content: bytes
+) -> None:
     path = tmp_path / f"broken.{kind}"
     path.write_bytes(content)
     if kind == "html":
@@ -182,9 +194,10 @@ def test_broken_files_are_told_and_the_reader_goes_on(tmp_path: Path, reader: Re
 
 
 def test_a_zip_bomb_is_not_unpacked(tmp_path: Path, reader: Reader) -> None:
-    with zipfile.ZipFile(tmp_path / "bomb.docx", "w", zipfile.ZIP_DEFLATED, compresslevel=9) as bomb, bomb.open(
-        "word/document.xml", "w"
-    ) as part:
+    with (
+        zipfile.ZipFile(tmp_path / "bomb.docx", "w", zipfile.ZIP_DEFLATED, compresslevel=9) as bomb,
+        bomb.open("word/document.xml", "w") as part,
+    ):
         for _ in range(65):
             part.write(bytes(4 << 20))
     assert (tmp_path / "bomb.docx").stat().st_size < 1 << 20
@@ -246,4 +259,8 @@ def test_hidden_files_and_links_that_lead_out_are_left(tmp_path: Path) -> None:
     os.symlink(tmp_path / "secret.txt", tmp_path / "docs" / "link.txt")
     os.symlink(tmp_path / "docs" / "a.txt", tmp_path / "docs" / "near.txt")
     found = list(look([tmp_path / "docs"], tmp_path / "docs"))
-    assert [getattr(one, "name", one) for one in found] == ["a.txt", ("link.txt", "it is a link that leads out of the folder"), "near.txt"]
+    assert [getattr(one, "name", one) for one in found] == [
+        "a.txt",
+        ("link.txt", "it is a link that leads out of the folder"),
+        "near.txt",
+    ]

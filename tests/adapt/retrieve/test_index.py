@@ -60,7 +60,12 @@ def test_only_what_changed_is_read_again(docs: Path) -> None:
         (docs / "new.txt").write_text("A heron stood there.")
         (docs / "guide" / "mill.txt").unlink()
         done = index.update()
-        assert (done.added, done.changed, done.removed, done.kept) == (("new.txt",), ("pump.md",), ("guide/mill.txt",), 1)
+        assert (done.added, done.changed, done.removed, done.kept) == (
+            ("new.txt",),
+            ("pump.md",),
+            ("guide/mill.txt",),
+            1,
+        )
         assert made.n_texts == 2
         assert names(index, "purple")[0] == "pump.md" and names(index, "heron")[0] == "new.txt"
         assert "guide/mill.txt" not in names(index, "barley", top=50)
@@ -103,7 +108,10 @@ def test_filters_see_paths_suffixes_times_and_front_matter(docs: Path) -> None:
             "path=*/m*": {"guide/mill.txt"}, "kind=code": {"guide/boat.py"}, "before=2000-01-01": {"pump.md"}, "x=y": set(),
         }.items():  # fmt: skip
             assert set(names(index, "the mill, the pump, the boat", top=9, filters=parse([words]))) == expected, words
-        assert set(names(index, "boat", top=9, filters=parse(["suffix=py", "suffix=md"]))) == {"pump.md", "guide/boat.py"}
+        assert set(names(index, "boat", top=9, filters=parse(["suffix=py", "suffix=md"]))) == {
+            "pump.md",
+            "guide/boat.py",
+        }
         for wrong in ("after=soon", "suffix=", "suffix"):
             with pytest.raises(OptionError):
                 index.search("boat", filters=parse([wrong]))
@@ -151,7 +159,9 @@ def state(folder: Path) -> set[str]:
     """Which of the two words an index holds; it is whole."""
     with Index(folder, embed=Hashed()) as index:
         documents = index.documents()
-        found = {word for word in ("old", "new") for hit in index.search(word, top=1000) if f"{word} stands" in hit.text}
+        found = {
+            word for word in ("old", "new") for hit in index.search(word, top=1000) if f"{word} stands" in hit.text
+        }
         with index.reading() as now:
             counts, total = now.frequencies(["old", "new"])
         assert total == sum(d.n_chunks for d in documents) and sum(counts.values()) == total
@@ -294,7 +304,9 @@ def test_pictures_are_found_by_what_they_show(docs: Path) -> None:
         for name, colour in (("a.png", "red"), ("b.png", "green"), ("c.png", "blue")):
             hits = index.search(f"a photo of a {colour} circle", filters={"kind": "image"})
             assert (hits[0].name, hits[0].kind) == (name, "image")
-        assert names(index, "who grinds barley in the mill?")[0] == "guide/mill.txt", "a picture does not stand above it"
+        assert names(index, "who grinds barley in the mill?")[0] == "guide/mill.txt", (
+            "a picture does not stand above it"
+        )
     with Index(docs, embed=Hashed()) as again:
         assert again.search("a green circle", filters={"kind": "image"})[0].name == "b.png"
     with Index.build(docs, embed=Hashed(), out=docs.parent / "texts") as index:

@@ -62,7 +62,9 @@ def test_the_team_follows_files_and_sees_all_at_once(docs: Path, address: str, m
         monkeypatch.setattr(PostgresWriter, "publish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
             team.update()
-        assert {d.name for d in reader.documents()} == {"mill.txt", "pump.md"} and reader.search("barley")[0].name == "mill.txt"
+        assert {d.name for d in reader.documents()} == {"mill.txt", "pump.md"} and reader.search("barley")[
+            0
+        ].name == "mill.txt"
         monkeypatch.undo()
         made.n_texts = 0
         done = team.update()

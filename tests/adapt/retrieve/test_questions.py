@@ -67,7 +67,10 @@ def test_citations_are_right_and_questions_from_elsewhere_get_no_answer(asked) -
 def interval(good: list[bool]) -> str:
     """A share with its 95 % interval (Wilson 1927)."""
     n, p, z = len(good), sum(good) / max(len(good), 1), 1.96
-    middle, half = (p + z * z / (2 * n)) / (1 + z * z / n), z / (1 + z * z / n) * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    middle, half = (
+        (p + z * z / (2 * n)) / (1 + z * z / n),
+        z / (1 + z * z / n) * sqrt(p * (1 - p) / n + z * z / (4 * n * n)),
+    )
     return f"{p:.3f} ({middle - half:.3f} to {middle + half:.3f}) of {n}"
 
 
