@@ -67,10 +67,10 @@ class Examples:
         return str(self.rows[self.numbers[i]].where)
 
     def _make(self, numbers: Sequence[int]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         ends = array("q", [0])
         kinds = set()
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / "ids").open("wb") as ids, (self.folder / "learnt").open("wb") as learnt:
                 for i in numbers:
                     try:

@@ -19,7 +19,7 @@ from brolly.fill import fingerprint, native_bf16
 from brolly.kernels.pages import keep_memory
 from brolly.loader import load
 from brolly.model import Model
-from brolly.rows import held_out, open_rows, preview
+from brolly.rows import held_out, open_rows, overlap, preview
 from brolly.train.tuning.examples import Examples, drawn
 from brolly.train.tuning.four_bits import load_packed, refuse_whole
 from brolly.train.tuning.lora import put_back, put_in
@@ -122,6 +122,8 @@ def prepare(
     notes: list[str] = []
     apart = open_rows(eval, shape=shape or rows.shape, columns=columns) if eval is not None else None
     numbers, kept = split(rows, asked, apart is not None, notes)
+    if apart is not None and (shared := overlap(rows, apart)).rows:
+        notes.append(str(shared))
     of, which = (apart, range(len(apart))) if apart is not None else (rows, kept)
     if isinstance(objective, Looks):
         objective.look(rows, numbers)

@@ -213,6 +213,24 @@ def test_few_rows_are_not_held_out_and_equal_inputs_stay_together(base: Path, tm
     assert plan(facts(45) * 2).held % 2 == 0
 
 
+def test_rows_for_evaluation_are_apart_and_what_they_share_is_told(base: Path, tmp_path: Path) -> None:
+    plans: list[Any] = []
+    data = write_rows(tmp_path / "d.jsonl", facts(12))
+    held = write_rows(tmp_path / "e.jsonl", [facts(3)[2], {"prompt": "a hen said", "completion": " good morning."}])
+    with pytest.raises(RecipeError, match="nothing was trained"):
+        tune(base, data, eval=held, out=tmp_path / "o", approve=lambda p: plans.append(p))
+    assert (plans[0].examples, plans[0].held) == (12, 2)
+    assert any(note.startswith("1 of 2 held rows") for note in plans[0].notes)
+
+
+def test_a_disk_that_cannot_be_written_is_told(base: Path, data: Path, tmp_path: Path) -> None:
+    from brolly.train.tuning.examples import Examples
+
+    (tmp_path / "o").write_text("a file where the folder should be")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        Examples([], None, [], tmp_path / "o" / "examples")
+
+
 def test_bad_rows_are_told_and_all_bad_is_an_error(base: Path, tmp_path: Path) -> None:
     rows = facts(12)
     rows[3] = {"prompt": 7, "completion": "x"}
