@@ -24,7 +24,9 @@ class Labelling:
         self.model, self.templates = model, templates
         own = tuple(getattr(model.network.config, "labels", ()))
         told = sorted({row.value.label for row in rows})  # type: ignore[union-attr]
-        self.labels: list[str] | None = None if own else told
+        words = {label.replace("_", " "): label for label in told}  # folders are called new_york
+        self.words = words if len(words) == len(told) and not own else {}
+        self.labels: list[str] | None = None if own else list(self.words or told)
         if own and not set(told) & set(own):
             raise OptionError(
                 f"the rows' labels ({', '.join(told[:5])} …) are none of the model's {len(own):,} "
@@ -44,8 +46,9 @@ class Labelling:
                 if isinstance(found, BrollyError):
                     yield Record(row.number, row.where, error=str(found))
                     continue
-                scores = {"exact": float(found.label == value.label), "class": value.label, "said": found.label}
-                yield Record(row.number, row.where, value.label, found.label, scores)
+                label = self.words.get(found.label, found.label)
+                scores = {"exact": float(label == value.label), "class": value.label, "said": label}
+                yield Record(row.number, row.where, value.label, label, scores)
 
 
 class Hearing:
