@@ -18,6 +18,7 @@ from brolly import models
 from brolly.engine.engine import Engine, blocks_for
 from brolly.engine.job import Job
 from brolly.engine.pages import Pages
+from brolly.kernels.pages import available
 from brolly.layers.quantized import NF4Linear
 from brolly.train.tuning.lora import LoraLinear
 from brolly.verbs import Piece
@@ -54,10 +55,12 @@ def pages_of(network: nn.Module, context: int) -> Pages:
 
 
 def fast(network: nn.Module, context: int) -> Pages | None:
-    """Pages of the network with its LoRA merged in, where a kernel takes them."""
+    """Pages of the network with its LoRA merged in, where a kernel takes them and memory holds them."""
     dtype, layers = next(network.parameters()).dtype, loras(network)
     if dtype != torch.bfloat16 or not layers or any(isinstance(one.base, NF4Linear) for one in layers.values()):
         return None
+    if available() < 2 * sum(one.base.weight.nbytes for one in layers.values()):
+        return None  # memory holds no second copy of what is adapted
     plain = merged(network, layers)
     pages = None if plain is None else pages_of(plain, context)
     return None if pages is None or isinstance(pages.fused, str) else pages
