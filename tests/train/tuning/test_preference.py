@@ -195,3 +195,18 @@ def test_tuning_moves_preferences_on_pairs_that_were_held_out(tmp_path: Path) ->
     model = brolly.load("mini-llm")
     base, tuned = (evaluate(one, open_rows(held))["chosen is likelier"] for one in (model, model.with_adapter(adapter)))
     assert base.high < tuned.low and tuned.value >= 0.9
+
+
+@pytest.mark.parametrize("rows", [PAIRS, JUDGED], ids=["dpo", "kto"])
+def test_a_run_that_is_resumed_asks_the_reference_of_the_first(rows: Any, tmp_path: Path) -> None:
+    def torn(event: dict[str, Any]) -> None:
+        if event["event"] == "step" and event["step"] == 3:
+            raise RuntimeError("torn")
+
+    options: dict[str, Any] = {"steps": 3, "batch": 2, "save_every": 2, "lora": Lora(rank=2)}
+    whole = brolly.tune("mini-llm", rows, out=tmp_path / "whole", **options)
+    with pytest.raises(RuntimeError, match="torn"):
+        brolly.tune("mini-llm", rows, out=tmp_path / "parts", progress=torn, **options)
+    parts = brolly.tune("mini-llm", rows, out=tmp_path / "parts", resume=True, **options)
+    name = "adapter_model.safetensors"
+    assert (Path(parts) / name).read_bytes() == (Path(whole) / name).read_bytes()
