@@ -103,7 +103,7 @@ def test_killed_before_a_change_of_files_it_resumes(server: Any, base: Path, who
     """The same folder, killed again and again, each time a little later."""
     draw, kills, before = random.Random(0), 0, 0
     out = tmp_path / "killed"
-    for _ in range(7):
+    for _ in range(6):
         ended = run(server, base, out, draw.randrange(1, 30))
         kills += ended == -signal.SIGKILL
         assert ended in (0, -signal.SIGKILL)
@@ -121,17 +121,17 @@ def test_killed_before_a_change_of_files_it_resumes(server: Any, base: Path, who
 
 def test_killed_at_a_random_time_it_resumes(server: Any, base: Path, tmp_path: Path) -> None:
     start = time.monotonic()
-    assert run(server, base, tmp_path / "whole", steps=40) == 0
+    assert run(server, base, tmp_path / "whole", steps=24) == 0
     took, draw, out, kills = time.monotonic() - start, random.Random(1), tmp_path / "killed", 0
-    for _ in range(3):
-        process = server.Process(target=run_and_die, args=(base, out, 0, {"steps": 40}))
+    for _ in range(2):
+        process = server.Process(target=run_and_die, args=(base, out, 0, {"steps": 24}))
         process.start()
         process.join(draw.uniform(0.2, 0.9) * took)
         process.kill()
         process.join()
         kills += process.exitcode == -signal.SIGKILL
     assert kills
-    assert run(server, base, out, steps=40) == 0
+    assert run(server, base, out, steps=24) == 0
     assert_same_run(out, tmp_path / "whole")
 
 
