@@ -64,13 +64,15 @@ def evaluate(
 
     judge = choose(whole, data, good, normalize, generate, templates, asked)
     total = min(len(data), limit or len(data))
-    settings = {
-        "model": name, "parameters": whole.card.header.n_params, "data": data.source, "sha256": data.fingerprint,
-        "shape": data.shape, "columns": dict(data.columns), "normalize": normalize, "limit": limit,
-        "generate": generate, "templates": list(templates) if templates else None,
-        "options": {key: list(v) if isinstance(v, tuple) else v for key, v in sorted(asked.items())},
-    }  # fmt: skip
-    kept = Log(Path(out), log, settings, resume) if out is not None else None
+    kept = None
+    if out is not None:
+        settings = {
+            "model": name, "parameters": whole.card.header.n_params, "data": data.source, "sha256": data.fingerprint,
+            "shape": data.shape, "columns": dict(data.columns), "normalize": normalize, "limit": limit,
+            "generate": generate, "templates": list(templates) if templates else None,
+            "options": {key: list(v) if isinstance(v, tuple) else v for key, v in sorted(asked.items())},
+        }  # fmt: skip
+        kept = Log(Path(out), log, settings, resume)
     scores: dict[int, Any] = {}
     errors: list[str] = []
     n_failed = 0
