@@ -10,7 +10,7 @@ import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -48,6 +48,12 @@ class Memory:
         """All but the weights, which are there already."""
         return self.total - self.weights
 
+    def shared(self, n: int) -> Memory:
+        """In each of n processes that share a network, and have a block of it whole at a time."""
+        return replace(
+            self, weights=self.weights // n, gradients=self.gradients // n, optimizer=self.optimizer // n
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -70,21 +76,19 @@ def predict(
 ) -> Memory:  # fmt: skip
     """What a step takes whose largest part is `times` one pass, of `n_tokens` tokens.
 
-    `once(n)` makes n such passes at once, and their gradients.
+    `once(n)` passes n such things through the network at once, and back; the way back is not gone.
     """
     parameters = list(network.parameters())
     trained = [p for p in parameters if p.requires_grad]
     width = max((p.element_size() for p in parameters if p.dim() > 1), default=4)
     head: Any = getattr(network, "output", None)
-    vocab, dim = head.weight.shape if head is not None else (0, 0)
+    vocab, dim = getattr(head, "base", head).weight.shape if head is not None else (0, 0)  # rows may be learnt apart
     rows = min(n_tokens, max(N_LOGITS // vocab, 16)) if vocab else 0
     logits = rows * vocab * width
-    if head is not None and head.weight.requires_grad:
+    if head is not None and any(p.requires_grad for p in head.parameters()):
         logits += 4 * vocab * dim  # its gradient once more, while it is added up
     with once_each(network):
         kept = passed(network, once, 1).line(passed(network, once, 2), times)
-    for p in trained:
-        p.grad = None
     work = kept.largest
     activations = kept.rest + (kept.inputs + kept.largest if checkpointing else kept.blocks) + work
     return Memory(
@@ -121,6 +125,10 @@ def once_each(network: nn.Module) -> Iterator[None]:
                 block.checkpoint = bool(checkpoint)
 
 
+class Seen(Exception):
+    """The way back begins: all that is kept for it was seen."""
+
+
 def passed(network: nn.Module, once: Callable[[int], None], n: int) -> Kept:
     """Pass through a network, and see what is kept."""
     own = {p.untyped_storage().data_ptr() for p in network.parameters()}
@@ -138,6 +146,9 @@ def passed(network: nn.Module, once: Callable[[int], None], n: int) -> Kept:
             by[now[0]] = by.get(now[0], 0) + storage.nbytes()
         return tensor
 
+    def unpack(tensor: Tensor) -> Tensor:
+        raise Seen
+
     def enter(i: int) -> Callable[..., None]:
         def note(module: nn.Module, given: tuple[Any, ...]) -> None:
             nonlocal inputs
@@ -153,7 +164,7 @@ def passed(network: nn.Module, once: Callable[[int], None], n: int) -> Kept:
     for i, block in enumerate(blocks_of(network)):
         hooks += [block.register_forward_pre_hook(enter(i)), block.register_forward_hook(leave)]
     try:
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        with suppress(Seen), torch.autograd.graph.saved_tensors_hooks(pack, unpack):
             once(n)
     finally:
         for hook in hooks:

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from brolly.errors import OptionError, RecipeError
+from brolly.train.tuning.memory import spare
 from brolly.train.tuning.objectives import Idle, Objective, Samples
 from brolly.train.tuning.recompute import blocks_of
 
@@ -89,30 +90,33 @@ def joined() -> Iterator[World]:
 
 
 def check(objective: Objective, world: World, shard: bool | None) -> None:
-    """Refuse what many processes cannot do. Raises RecipeError, OptionError."""
+    """Refuse what many processes cannot do. Raises OptionError."""
     if world.size == 1:
         if shard:
             raise OptionError("--shard shares a network among processes, and this is one; add --processes 2, or more.")
         return
-    if objective.together:
-        raise RecipeError(
-            f"{objective.name} holds all examples of a step against each other, and each of {world.size} processes "
-            "would see its own alone; run it in one process."
-        )
     if shard and (objective.name not in FREE or isinstance(objective, Samples)):
         raise OptionError(f"{objective.name} is not learnt by a sharded network; leave out --shard.")
 
 
 def meet(run: Any, world: World) -> None:
     """Give a run its part in what the processes do together. Raises RecipeError, OptionError."""
-    shard = run.asked.shard
-    check(run.objective, world, shard)
-    if shard:
+    shard = run.asked.shard or world.told(needed(run, world))
+    check(run.objective, world, run.asked.shard)
+    if run.asked.shard:  # it was loaded beside the GPU
         run.student.device = torch.device(own_device(None) or run.student.device)
     run.learning = Learning(run.network, world, run.student.device, shard)
     if world.size > 1:
         how = "each with its share of the network" if shard else "each with the whole network"
         run.notes.append(f"{world.size} processes, {how}")
+
+
+def needed(run: Any, world: World) -> bool:
+    """Whether a step does not fit into each of many processes, and the network can be sharded."""
+    if world.size == 1 or run.objective.name not in FREE or not hasattr(run.network, "output"):
+        return False
+    beside = 1 if run.student.device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
+    return run.memory.to_come * beside > spare(run.student.device)
 
 
 class Learning:
