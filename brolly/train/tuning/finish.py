@@ -16,7 +16,8 @@ from brolly.identity.compute import spoken
 from brolly.train.export import plot, write_whole
 from brolly.train.tuning.examples import full
 from brolly.train.tuning.layout import write_adapter, write_model
-from brolly.train.tuning.plan import Plan, duration, peak, size
+from brolly.train.tuning.memory import whole_life
+from brolly.train.tuning.plan import Plan, duration, size
 from brolly.train.tuning.prepare import Run
 from brolly.train.tuning.recipe import write_recipe
 from brolly.train.tuning.state import forget
@@ -35,7 +36,7 @@ def finish(run: Run, plan: Plan, measures: Mapping[str, float], seconds: float) 
         write_whole(run.out / "README.md", card(run, plan, measures, seconds))
         plot(run.out / "log.jsonl", run.out / "loss.svg", run.out.name)
         said = {"base": run.base, "kind": kind, "steps": run.steps, "measures": dict(measures), "flop": plan.flop,
-                "data": run.rows.fingerprint, "seconds": round(seconds, 1), "peak_memory": peak()}  # fmt: skip
+                "data": run.rows.fingerprint, "seconds": round(seconds, 1), "peak_memory": peak(run)}  # fmt: skip
         write_whole(run.out / RUN, json.dumps(said, indent=1) + "\n")
     except OSError as error:
         raise full(error, run.out) from None
@@ -124,12 +125,17 @@ def card(run: Run, plan: Plan, measures: Mapping[str, float], seconds: float) ->
 | learnt from | {plan.examples:,} examples, {plan.held:,} held out |
 | steps | {run.steps:,} of {run.batch} examples, {plan.epochs:g} epochs, learning rate {run.lr:g} |
 | learnt parameters | {plan.trained:,} |
-| compute | {spoken(plan.flop)} FLOP, {duration(seconds)}, {size(peak())} of memory at most |
+| compute | {spoken(plan.flop)} FLOP, {duration(seconds)}, {size(peak(run))} of memory at most |
 | licence | {plan.licence} |
 | EU AI Act | {plan.rule} |
 {found}
 Every option is in `recipe.toml`, every step in `log.jsonl` and `loss.svg`.
 """
+
+
+def peak(run: Run) -> int:
+    """Bytes of memory that the steps took at most: of the process, or of the GPU."""
+    return run.watch.peak if run.watch else whole_life()
 
 
 def hub_name(run: Run) -> str | None:

@@ -43,6 +43,7 @@ class Plan:
     trained: int  # parameters
     total: int
     memory: int
+    memory_parts: dict[str, int]
     seconds: float
     flop: float
     base_flop: float | None
@@ -68,7 +69,8 @@ class Plan:
             f"tokens     {self.tokens:,} read an epoch{learnt}; the longest example has "
             f"{self.longest:,}" + (f", the context {self.context:,}" if self.context else ""),
             f"steps      {self.steps:,} of {self.batch:,} examples ({self.epochs:g} epochs), learning rate {self.lr:g}",
-            f"memory     {size(self.memory)} and up",
+            f"memory     about {size(self.memory)}: "
+            + ", ".join(f"{name} {size(n)}" for name, n in self.memory_parts.items() if n >= self.memory / 200),
             f"time       {time}",
             f"compute    {spoken(self.flop)} FLOP ({self.path})",
             f"licence    {self.licence}",
@@ -98,32 +100,13 @@ def flop_of(network: nn.Module, n_tokens: float, checkpointing: bool) -> float:
         if isinstance(module, LoraLinear):
             total += 6 * (module.lora_A.numel() + module.lora_B.numel())
         elif isinstance(module, nn.Linear):
-            total += (6 if module.weight.requires_grad else 4) * module.weight.numel()
-            total += 2 * module.weight.numel() * checkpointing
+            n, learnt = module.in_features * module.out_features, "weight" in vars(module)["_parameters"]
+            total += (6 if learnt and module.weight.requires_grad else 4) * n + 2 * n * checkpointing
     head = getattr(network, "output", None)
     head = head.base if isinstance(head, LearntRows) else head
     if isinstance(head, nn.Embedding):
         total += (6 if head.weight.requires_grad else 4) * head.weight.numel()
     return total * n_tokens
-
-
-def memory_of(network: nn.Module, part: int, asked: TuneOptions) -> int:
-    """Bytes of weights, of gradients and AdamW's two moments of what is trained, and of a part's activations."""
-    parameters = list(network.parameters())
-    trained = sum(p.numel() for p in parameters if p.requires_grad)
-    held = sum(p.numel() * p.element_size() for p in parameters)
-    config: Any = getattr(network, "config", None)
-    layers, dim, wide = (getattr(config, name, 0) for name in ("n_layers", "dim", "hidden_dim"))
-    vocab = getattr(config, "vocab_size", 0)
-    width = max((p.element_size() for p in parameters if p.dim() > 1), default=4)
-    each = layers * (2 * dim if asked.checkpointing else 16 * dim + 6 * wide) * width
-    return held + 12 * trained + part * each + 3 * 4 * min(part, 512) * vocab
-
-
-def peak() -> int:
-    """Bytes of memory that this process held at most."""
-    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return held if sys.platform == "darwin" else held * 1024
 
 
 def licence_of(card: Card) -> str:

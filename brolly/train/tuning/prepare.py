@@ -24,7 +24,8 @@ from brolly.train.tuning.examples import Examples, drawn
 from brolly.train.tuning.four_bits import load_packed, refuse_whole
 from brolly.train.tuning.lora import put_back, put_in
 from brolly.train.tuning.objectives import Advises, Example, Looks, Objective, Samples, Usual, choose
-from brolly.train.tuning.plan import Plan, flop_of, licence_of, memory_of, peak, rule_of
+from brolly.train.tuning.memory import Memory, Watch, numbers_of, predict, spare
+from brolly.train.tuning.plan import Plan, flop_of, licence_of, rule_of, size
 from brolly.train.tuning.quick import quicken
 from brolly.train.tuning.recompute import recompute
 from brolly.train.tuning.settings import learning_rate, step_size
@@ -60,7 +61,9 @@ class Run:
     path: str  # how the blocks are computed, in words
     given: Mapping[str, Any]  # what a recipe says beside the options
 
+    memory: Memory | None = None
     learning: Learning | None = None  # once processes have met
+    watch: Watch | None = None  # from the first step on
 
     @property
     def network(self) -> nn.Module:
@@ -148,7 +151,9 @@ def prepare(
     given = {"data": placed(data), "eval": placed(eval), "start": placed(getattr(start, "path", start)),
              "device": device, "dtype": dtype, "shape": shape, "columns": columns}  # fmt: skip
     path = quicken(network, asked.checkpointing) if lora is not None else "torch: all weights train"
-    return Run(out, base, student, objective, lora, asked, examples, held, batch, steps, lr, rows, notes, path, given)
+    run = Run(out, base, student, objective, lora, asked, examples, held, batch, steps, lr, rows, notes, path, given)
+    run.memory = foreseen(run)
+    return run
 
 
 def teach(network: nn.Module, examples: Examples, student: Model, notes: list[str]) -> None:
@@ -195,7 +200,15 @@ def planned(run: Run, resumed: bool) -> Plan:
     each = tokens / len(examples)
     if isinstance(run.objective, Samples):
         each = run.objective.cost(each)
-    part = min(asked.part or PART, round(run.batch * each) or 1)
+    learning, memory = run.learning, run.memory
+    assert memory is not None
+    if learning and learning.shard:
+        memory = memory.shared(learning.world.size)
+    if memory.to_come > (free := spare(student.device)):
+        run.notes.append(
+            f"about {size(memory.to_come)} more are needed, and {size(free)} are free: see --checkpointing, "
+            "--optimizer, --bits, --part"
+        )
     seconds = seconds_of(run, each * drawn_in_all)
     parameters = list(run.network.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)
@@ -217,10 +230,31 @@ def planned(run: Run, resumed: bool) -> Plan:
         held=len(run.held) if run.held else 0, tokens=tokens, learnt=sum(examples.weights), cut=examples.cut,
         bad=examples.n_bad, longest=max(examples.sizes), context=context,
         epochs=round(drawn_in_all / len(examples), 2), steps=run.steps, batch=run.batch, lr=run.lr, trained=trained,
-        total=sum(p.numel() for p in parameters) - (trained if run.lora else 0),
-        memory=memory_of(run.network, part, asked) if student.device.type != "cpu" else peak() + 8 * trained,
+        total=numbers_of(run.network),
+        memory=memory.total, memory_parts=memory.parts,
         seconds=seconds, flop=flop, base_flop=base_flop, licence=licence_of(student.card),
         rule=rule, path=run.path, notes=tuple(notes),
+    )  # fmt: skip
+
+
+def foreseen(run: Run) -> Memory:
+    """The memory of a step: by passes of one example and of two, without their way back."""
+    examples, objective, asked = run.examples, run.objective, run.asked
+    few = [examples[i] for i in drawn(0, min(run.batch, 2), len(examples), asked.seed)]
+    pair = few if len(few) == 2 else few * 2
+    sizes = [objective.size(one) for one in pair]
+    all_of_it = max(min(run.batch * sum(examples.sizes) / len(examples), asked.part or PART), max(examples.sizes))
+    most = min(all_of_it, getattr(objective, "most", all_of_it))  # of vectors that are judged together
+
+    def once(n: int) -> None:
+        if not isinstance(objective, Samples):  # whose answers are not written yet
+            with run.computing():
+                objective.backward([pair[:n]], 1.0)
+
+    run.network.train()
+    times = max(1 + (most - sizes[0]) / sizes[1], 1)
+    return predict(
+        run.network, once, times, round(most), optimizer=asked.optimizer, checkpointing=asked.checkpointing
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from brolly.errors import OptionError, RecipeError
 from brolly.train.tuning.examples import Examples, drawn
 from brolly.train.tuning.finish import finish, finished, write
 from brolly.train.tuning.objectives import Example, Prepares, Samples
+from brolly.train.tuning.memory import Watch
 from brolly.train.tuning.optimizers import make
 from brolly.train.tuning.plan import Plan
 from brolly.train.tuning.prepare import Run, check_out, cut, planned, prepare
@@ -102,6 +103,7 @@ def train(
     report: Any = Silence()
     if world.first:
         report = Report(run.out, begun, progress, report_to, {"base": run.base, **vars(asked)})
+    run.watch = Watch(run.student.device)
     measures: dict[str, float] = {}
     saved, began = time.monotonic(), time.monotonic()
     try:
