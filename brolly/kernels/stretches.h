@@ -234,6 +234,42 @@ static void stretches(void *argument, int index, int n) {
     (void)index, (void)n;
 }
 
+// ---- a matrix (rows, columns) becomes (columns, rows), both multiples of UNIT ----
+
+typedef struct {
+    const bf16 *in;
+    bf16 *out;
+    int64_t rows, columns;
+    atomic_int next;
+} Flip;
+
+static void flips(void *argument, int index, int n) {
+    Flip *p = argument;
+    const __m512i pick = _mm512_set_epi16(62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42, 40, 38, 36, 34, 32, 30, 28, 26, 24, 22, 20, 18,
+                                          16, 14, 12, 10, 8, 6, 4, 2, 0);
+    for (int64_t first; (first = take(&p->next, 2 * UNIT)) < p->rows;)
+        for (int64_t c = 0; c < p->columns; c += UNIT)
+            for (int64_t t = first; t < least(first + 2 * UNIT, p->rows); t += UNIT) {
+                __m512i a[TILE], z[TILE];  // pairs of channels of 16 rows, and of the next 16
+                for (int64_t i = 0; i < TILE; i++) {
+                    a[i] = _mm512_loadu_si512(p->in + (t + i) * p->columns + c);
+                    z[i] = _mm512_loadu_si512(p->in + (t + TILE + i) * p->columns + c);
+                }
+                turn(a), turn(z);
+                for (int64_t i = 0; i < TILE; i++) {
+                    bf16 *out = p->out + (c + 2 * i) * p->rows + t;
+                    _mm512_storeu_si512(out, _mm512_permutex2var_epi16(a[i], pick, z[i]));
+                    _mm512_storeu_si512(out + p->rows, _mm512_permutex2var_epi16(_mm512_srli_epi32(a[i], 16), pick, _mm512_srli_epi32(z[i], 16)));
+                }
+            }
+    (void)index, (void)n;
+}
+
+void brolly_tune_flip(const bf16 *in, bf16 *out, int64_t rows, int64_t columns, int64_t n_threads) {
+    Flip job = {.in = in, .out = out, .rows = rows, .columns = columns};
+    shared(flips, &job, (int)n_threads);
+}
+
 // Channels that a product takes at a time; 0 where there are none.
 int64_t brolly_tune_attends(void) { return tiles_allowed() ? DEPTH : 0; }
 

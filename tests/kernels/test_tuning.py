@@ -205,3 +205,17 @@ def test_large_scores_overflow_nothing() -> None:
 def test_what_the_kernel_does_not_take_is_left_to_torch() -> None:
     assert tuning.serves(torch.ones(2, 3), 3) is None and tuning.serves(torch.ones(2, C).double(), C) is None
     assert not tuning.attends(torch.ones(2, 1, 64)) and not tuning.attends(torch.ones(2, 1, 24).bfloat16())
+
+
+@attends
+@pytest.mark.parametrize("shape", [(32, 32), (96, 64), (64, 160), (288, 96)])
+def test_a_matrix_is_laid_down_by_columns_where_many_rows_want_it(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "LARGE", 1)
+    (weight,) = (t.detach() for t in drawn(shape, dtype=torch.bfloat16))
+    found = tuning.by_columns(weight, 5000)
+    assert torch.equal(found, weight)
+    assert isinstance(LIBRARY, str) or found.t().is_contiguous() == (LIBRARY.brolly_tune_attends() == 2)
+    assert tuning.by_columns(weight, 5) is weight and tuning.by_columns(weight.float(), 5000).dtype == torch.float32
+    assert tuning.by_columns(weight[:, :31], 5000).shape == (shape[0], 31)

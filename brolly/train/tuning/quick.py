@@ -250,7 +250,7 @@ def apply_back(
         return dys[0].new_empty(0), pulls
     dx = None if pulls is None else pulls @ torch.cat([low[name].a for name in adapted])
     for name, dy in given.items():
-        weight = _base(layers[name]).weight
+        weight = tuning.by_columns(_base(layers[name]).weight, len(dy))
         dx = dy @ weight if dx is None else dx.addmm_(dy, weight)
     assert dx is not None
     return dx, pulls
