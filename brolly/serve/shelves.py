@@ -242,14 +242,7 @@ class Shelves:
         error = ""
         try:
             entry, _ = self.app.state.house.find(shelf.embedder)
-            words = (
-                "index",
-                str(shelf.folder / DOCUMENTS),
-                "--embed",
-                str(entry.path),
-                "--out",
-                str(shelf.folder / INDEX),
-            )
+            places = (str(shelf.folder / DOCUMENTS), "--embed", str(entry.path), "--out", str(shelf.folder / INDEX))
             quiet, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
             process = await started("index", *places, "--json", stdout=quiet, stderr=pipe)
             try:
