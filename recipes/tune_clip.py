@@ -1,13 +1,14 @@
 """Twelve shapes that mini-clip was never shown: `python recipes/tune_clip.py SHAPES`.
 
 Draws SHAPES/train and SHAPES/test, a folder a class, and SHAPES/known of the shapes that mini-clip knows, to see what becomes
-of them. docs/tune-kinds.md tells the rest.
+of them; SHAPES/both is train and some more of these. docs/tune-kinds.md tells the rest.
 """
 
 from __future__ import annotations
 
 import math
 import random
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,6 +78,11 @@ def pictures(out: Path) -> None:
             (out / part / shape).mkdir(parents=True, exist_ok=True)
             for i in range(n):
                 one(shape, rng).save(out / part / shape / f"{i:02}.png")
+    shutil.copytree(out / "train", out / "both", dirs_exist_ok=True)
+    for shape in SHAPES:
+        (out / "both" / shape).mkdir(exist_ok=True)
+        for i in range(TRAIN // 2):
+            one(shape, rng).save(out / "both" / shape / f"{i:02}.png")
 
 
 if __name__ == "__main__":

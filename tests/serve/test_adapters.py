@@ -129,7 +129,7 @@ def test_adapters_come_and_go_by_vllms_routes(client: httpx.Client, running: Run
 
 @pytest.mark.parametrize(
     ("given", "status"),
-    [({"lora_path": "/nowhere"}, 400), ({"lora_name": "mini-embed:x"}, 404), ({"lora_name": "nobody:x"}, 404),
+    [({"lora_path": "/nowhere"}, 400), ({"lora_name": "mini-embed:x"}, 400), ({"lora_name": "nobody:x"}, 404),
      ({"lora_name": ""}, 400), ({"lora_name": "base:polite"}, 400), ({"lora_path": "\0"}, 400),
      ({"lora_path": "x" * 4000}, 400), ({"lora_path": "~nobody-of-that-name/x"}, 400), ({"lora_path": "/\ud800"}, 400),
      ({"lora_path": 5}, 400), ({"more": "x"}, 400)],

@@ -18,8 +18,8 @@ import torch
 from brolly.errors import OptionError, RecipeError
 from brolly.train.tuning.examples import Examples, drawn
 from brolly.train.tuning.finish import finish, finished, write
-from brolly.train.tuning.objectives import Example, Prepares, Samples
 from brolly.train.tuning.memory import Watch
+from brolly.train.tuning.objectives import Example, Prepares, Samples
 from brolly.train.tuning.optimizers import make
 from brolly.train.tuning.plan import Plan
 from brolly.train.tuning.prepare import Run, check_out, cut, planned, prepare
@@ -121,7 +121,8 @@ def train(
                     batch = objective.sample(batch, step)
                 total = sum(map(objective.weight, batch))
                 with run.computing():
-                    parts = cut(batch[world.rank :: world.size], objective, asked)
+                    mine = batch if objective.together else batch[world.rank :: world.size]
+                    parts = cut(mine, objective, asked)
                     loss = learning.backward(objective, parts, batch[0], total)
                 norm = learning.clip(asked.clip)
                 if not (math.isfinite(float(loss)) and math.isfinite(norm)):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from brolly import load
-from brolly.rows import Captioned, Pair
+from brolly.rows import Captioned, Labelled, Pair
 from brolly.train.tuning.objectives.contrastive import Answers, Captions
 from tests.families import text_folders
 from tests.families.test_vision import clip, siglip
@@ -143,3 +143,76 @@ def test_captions_equal_transformers(tmp_path: Path, kind: str, part: int | None
     mine = objective.backward([drawn], 4)
     assert abs(mine.item() - theirs.item()) < 1e-5
     check_gradients(gradients(model), reference, 1e-4)
+
+
+def squared(vectors: Any) -> torch.Tensor:
+    return (vectors[0] @ vectors[1].t()).square().sum() * SCALED
+
+
+SCALED = torch.nn.Parameter(torch.tensor(0.5))
+
+
+def two_sides() -> tuple[Any, list[Any]]:
+    from brolly.train.tuning.objectives.sides import Side
+
+    torch.manual_seed(3)
+    layers = [torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)]
+    inputs = [torch.randn(5, 4), torch.randn(3, 4)]
+    return layers, [
+        Side(list(range(len(x))), [1] * len(x), lambda items, f=f, x=x: f(x[list(items)]))
+        for f, x in zip(layers, inputs, strict=True)
+    ]
+
+
+def one_of_two(rank: int, folder: str, queue: Any) -> None:
+    from brolly.train.tuning.objectives.sides import backward
+
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    layers, sides = two_sides()
+    loss = backward(sides, squared, 2)
+    grads = [p.grad.clone() for f in layers for p in f.parameters()]
+    queue.put((float(loss), [g.tolist() for g in grads], 0.0 if SCALED.grad is None else float(SCALED.grad)))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_add_up_to_one(tmp_path: Path) -> None:
+    """Each computes some of the vectors; the contrast is among all of them."""
+    from multiprocessing import get_context
+
+    from brolly.train.tuning.objectives.sides import backward
+
+    context = get_context("fork")
+    queue: Any = context.Queue()
+    every = [context.Process(target=one_of_two, args=(rank, str(tmp_path), queue)) for rank in range(2)]
+    for process in every:
+        process.start()
+    found = [queue.get(timeout=60) for _ in every]
+    for process in every:
+        process.join(60)
+    layers, sides = two_sides()
+    SCALED.grad = None
+    loss = backward(sides, squared, 100)
+    assert abs(sum(one[0] for one in found) - loss.item()) < 1e-4
+    assert abs(sum(one[2] for one in found) - SCALED.grad.item()) < 1e-4
+    for i, parameter in enumerate(p for f in layers for p in f.parameters()):
+        total = torch.tensor(found[0][1][i]) + torch.tensor(found[1][1][i])
+        assert (total - parameter.grad).abs().max() < 1e-4
+
+
+def test_a_labels_pictures_are_no_negatives_of_its_caption(tmp_path: Path) -> None:
+    two_towers(tmp_path, "clip")
+    model = plain(tmp_path)
+    objective = Captions(model, options())
+    for i in range(3):
+        objective.album.kept[Path(f"{i}.png")] = np.full((3, 32, 32), i, np.float32)
+    drawn = examples(objective, [Labelled(Path("0.png"), "red"), Labelled(Path("1.png"), "red"),
+                                 Labelled(Path("2.png"), "sea_blue")])  # fmt: skip
+    assert list(drawn[2].caption) == model.tokenizer.encode("a photo of a sea blue.") and len(objective.labels) == 2
+    logits = torch.tensor([[2.0, -1.0], [0.5, 1.5], [0.0, 3.0]], dtype=torch.float64)
+    _, seen, said = objective.sides(drawn)
+    by_picture = -logits.log_softmax(1)[[0, 1, 2], [0, 0, 1]].sum()
+    columns = logits.t()
+    own = [columns[0, [0, 2]].log_softmax(0)[0], columns[0, [1, 2]].log_softmax(0)[0], columns[1].log_softmax(0)[2]]
+    expected = (by_picture - sum(own)) / 2
+    assert abs(objective.loss(logits, seen, said).item() - expected.item()) < 1e-6
+    assert objective.measure(drawn)["accuracy"][1] == 3

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from brolly.errors import OptionError, RecipeError
+from brolly.errors import OptionError
 from brolly.train.tuning import tune
 from brolly.train.tuning.launch import launch
 from brolly.train.tuning.shared import World, check
@@ -96,10 +96,11 @@ def test_what_many_processes_cannot_do_is_told() -> None:
     class Weighed:
         name, together = "kto", False
 
-    objective: Any = Together()
-    with pytest.raises(RecipeError, match="in one process"):
-        check(objective, World(2, 0), False)
-    objective = Weighed()
+    together: Any = Together()
+    check(together, World(2, 0), False)  # it gathers the vectors of all
+    with pytest.raises(OptionError, match="contrastive is not learnt by a sharded network"):
+        check(together, World(2, 0), True)
+    objective: Any = Weighed()
     with pytest.raises(OptionError, match="kto is not learnt by a sharded network"):
         check(objective, World(2, 0), True)
     with pytest.raises(OptionError, match="--processes 2"):
