@@ -32,8 +32,8 @@ KIND_OF = {suffix: kind for kind, suffixes in KINDS.items() for suffix in suffix
 LEFT = frozenset(
     listed(
         ".zip .gz .xz .bz2 .7z .tar .exe .dll .so .o .a .pyc .class .jar .bin .safetensors .gguf .pt .onnx "
-        ".npy .npz .sqlite .db .mp3 .mp4 .wav .flac .ogg .mov .avi .mkv .ico .woff .woff2 .ttf .otf .parquet "
-        ".lock"
+        ".npy .npz .sqlite .sqlite-wal .sqlite-shm .db .svg .mp3 .mp4 .wav .flac .ogg .mov .avi .mkv "
+        ".ico .woff .woff2 .ttf .otf .parquet .lock"
     )
 )
 SKIPPED = frozenset({"node_modules", "__pycache__", "venv"})

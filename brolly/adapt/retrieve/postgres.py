@@ -140,7 +140,7 @@ class PostgresSnapshot:
         self._run(f"SET LOCAL hnsw.ef_search = {max(40, min(2 * top, 1000))}")
         rows = self._run(
             f"SELECT id, 1 - (vector::vector({dim}) <=> %s::vector) FROM {{s}}.chunks "
-            f"WHERE live AND space = {space:d}{where} "
+            f"WHERE live AND space = {space:d} AND vector_dims(vector) = {dim}{where} "
             f"ORDER BY vector::vector({dim}) <=> %s::vector LIMIT %s",
             [asked, *values, asked, top],
         ).fetchall()
@@ -229,6 +229,10 @@ class PostgresWriter:
     ) -> None:  # fmt: skip
         store = self._store
         with store._lock, store._told(), store._db.transaction():
+            before = dict(self._run("SELECT key, value FROM {s}.meta").fetchall())
+            for space, what in enumerate(("texts", "images")):
+                if before.get(f"{what}.dimensions") != meta.get(f"{what}.dimensions"):
+                    self._run(f"DROP INDEX IF EXISTS {{s}}.near_{space}")
             self._run("DELETE FROM {s}.documents WHERE live AND name = ANY(%s)", [[*changed, *gone]])
             self._run("UPDATE {s}.documents SET live = true WHERE name = ANY(%s)", [list(changed)])
             self._run("DELETE FROM {s}.documents WHERE NOT live")
@@ -249,7 +253,8 @@ class PostgresWriter:
                 if (dim := meta.get(f"{what}.dimensions", "")).isdigit() and int(dim) <= 2000:  # pgvector's limit
                     self._run(
                         f"CREATE INDEX IF NOT EXISTS near_{space} ON {{s}}.chunks "
-                        f"USING hnsw ((vector::vector({int(dim)})) vector_cosine_ops) WHERE live AND space = {space}"
+                        f"USING hnsw ((vector::vector({int(dim)})) vector_cosine_ops) "
+                        f"WHERE live AND space = {space} AND vector_dims(vector) = {int(dim)}"
                     )
             self._run("UPDATE {s}.meta SET value = (value::bigint + 1)::text WHERE key = 'generation'")
 

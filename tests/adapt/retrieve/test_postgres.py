@@ -72,6 +72,21 @@ def test_the_team_follows_files_and_sees_all_at_once(docs: Path, address: str, m
         assert "museum" in reader.search("mill")[0].text and len(reader.documents()) == 1
 
 
+def test_an_index_made_anew_may_have_another_embedder(docs: Path, address: str) -> None:
+    Index.build(docs, embed=Hashed(), out=address).close()
+    with pytest.raises(OptionError, match="another model"):
+        Index.build(docs, embed=Hashed("other", 32), out=address)
+    with Index.build(docs, embed=Hashed("other", 32), out=address, anew=True) as team:
+        assert team.search("barley")[0].name == "mill.txt"
+        with team.reading() as now:
+            now._run("SET LOCAL enable_seqscan = off")
+            plan = now._run(
+                "EXPLAIN SELECT id FROM {s}.chunks WHERE live AND space = 0 AND vector_dims(vector) = 32 "
+                "ORDER BY vector::vector(32) <=> '[" + ",".join(["1"] * 32) + "]'::vector LIMIT 5"
+            ).fetchall()
+        assert any("near_0" in line[0] for line in plan), plan
+
+
 def test_one_writes_and_a_second_is_told(docs: Path, address: str) -> None:
     with Index.build(docs, embed=Hashed(), out=address) as team, Index(address, embed=Hashed()) as other:
         with team._store.writing(), pytest.raises(Busy):
