@@ -212,12 +212,15 @@ class Bar:
 
 def finished(adapter: Any) -> None:
     """Where it is, and what to do with it."""
+    from brolly.checkpoint import json_object
+
     measures = ", ".join(f"{name} {value:.4f}" for name, value in adapter.measures.items())
     path = shlex.quote(str(adapter.path))
     print(f"{adapter.path}  ({measures})")
+    verb = json_object(adapter.path / "run.json").get("verb", "run")
     if adapter.kind == "full":
-        print(f'try it:   brolly run {path} "…"', file=sys.stderr)
+        print(f'try it:   brolly {verb} {path} "…"', file=sys.stderr)
         return
     base = shlex.quote(adapter.base)
-    print(f'try it:   brolly run {base} --adapter {path} "…"', file=sys.stderr)
+    print(f'try it:   brolly {verb} {base} --adapter {path} "…"', file=sys.stderr)
     print(f"merge it: brolly merge {base} {path} -o merged", file=sys.stderr)

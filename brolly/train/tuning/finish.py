@@ -35,7 +35,8 @@ def finish(run: Run, plan: Plan, measures: Mapping[str, float], seconds: float) 
         write_whole(run.out / "recipe.toml", write_recipe(given, run.lora, run.asked))
         write_whole(run.out / "README.md", card(run, plan, measures, seconds))
         plot(run.out / "log.jsonl", run.out / "loss.svg", run.out.name)
-        said = {"base": run.base, "kind": kind, "steps": run.steps, "measures": dict(measures), "flop": plan.flop,
+        said = {"base": run.base, "kind": kind, "verb": verb_of(run), "steps": run.steps,
+                "measures": dict(measures), "flop": plan.flop,
                 "data": run.rows.fingerprint, "seconds": round(seconds, 1), "peak_memory": peak(run)}  # fmt: skip
         write_whole(run.out / RUN, json.dumps(said, indent=1) + "\n")
     except OSError as error:
@@ -95,6 +96,13 @@ def finished(out: Path) -> Adapter | None:
     return Adapter(out, base, kind, steps, measures)
 
 
+def verb_of(run: Run) -> str:
+    """The command that shows what was learnt."""
+    sees = getattr(run.network.config, "vision", None) is not None
+    known = {"speech": "transcribe", "labels": "classify", "contrastive": "classify" if sees else "embed"}
+    return known.get(run.objective.name, "run")
+
+
 def card(run: Run, plan: Plan, measures: Mapping[str, float], seconds: float) -> str:
     """README.md, as the Hub reads it."""
     licence, base = run.student.card.licence.id, hub_name(run)
@@ -105,7 +113,8 @@ def card(run: Run, plan: Plan, measures: Mapping[str, float], seconds: float) ->
     }  # fmt: skip
     matter = "\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items() if value is not None)
     found = "".join(f"| {name}, held out | {value:.4f} |\n" for name, value in measures.items()) if run.held else ""
-    use = f"brolly run {run.base} --adapter {run.out.name}" if run.lora else f"brolly run {run.out.name}"
+    verb = verb_of(run)
+    use = f"brolly {verb} {run.base} --adapter {run.out.name}" if run.lora else f"brolly {verb} {run.out.name}"
     return f"""---
 {matter}
 ---
