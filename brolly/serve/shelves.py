@@ -23,8 +23,8 @@ from uuid import uuid4
 
 from fastapi import FastAPI
 
-from brolly.errors import NotFound, OptionError
-from brolly.serve.child import started
+from brolly.errors import BrollyError, DiskFull, MediaError, OptionError
+from brolly.serve.child import ended, started
 from brolly.serve.errors import Refused
 from brolly.serve.files import Files
 from brolly.serve.turns import Turns, turns_of
@@ -33,7 +33,10 @@ log = logging.getLogger("brolly.serve")
 
 ABOUT, DOCUMENTS, INDEX = "about.json", "documents", "index"
 IDS = re.compile(r"vs_[0-9a-f]{32}")
-MOST_FILES = 10_000
+MOST_FILES, MOST_BATCHES = 10_000, 1000  # of a store
+INDEXED, READ = 2, 2  # stores that are indexed at once, and files whose text is read at once: each a process
+QUESTION = 8192  # characters of a question that are looked up
+NAME = 120  # bytes of a file's name that are kept
 DAY = 86400
 
 
@@ -48,8 +51,10 @@ class Shelf:
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     batches: dict[str, list[str]] = field(default_factory=dict)
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # of what lies on the disk
     task: asyncio.Task[None] | None = None
+    wanted: int = 0  # how often its files changed,
+    done: int = 0  # and what of it is indexed
 
     @property
     def id(self) -> str:
@@ -71,12 +76,29 @@ class Shelf:
         used = sum(one["usage_bytes"] for one in self.files.values())
         return self.told | {"file_counts": counts, "status": status, "usage_bytes": used, "expires_at": at}
 
-    def keep(self) -> None:
-        """Onto the disk, whole or as it was."""
-        about = {name: getattr(self, name) for name in ("told", "owner", "embedder", "files", "names", "batches")}
-        part = self.folder / f"{ABOUT}.part"
-        part.write_text(json.dumps(about), "utf-8")
-        os.replace(part, self.folder / ABOUT)
+    @property
+    def expired(self) -> bool:
+        return bool(self.body()["status"] == "expired")
+
+    async def keep(self) -> None:
+        """Onto the disk, whole or as it was: as it is now, whatever changes while it is written."""
+        async with self.lock:
+            about: dict[str, Any] = {"told": dict(self.told), "owner": self.owner, "embedder": self.embedder}
+            about |= {"files": {id: dict(one) for id, one in self.files.items()}}
+            about |= {"names": dict(self.names), "batches": dict(self.batches)}
+            await asyncio.to_thread(self._write, about)
+
+    def _write(self, about: Mapping[str, Any]) -> None:
+        part = self.folder / f".{uuid4().hex}.part"  # its own: one who leaves does not stop who writes for them
+        try:
+            part.write_text(json.dumps(about), "utf-8")
+            os.replace(part, self.folder / ABOUT)
+        except FileNotFoundError:  # the store was deleted meanwhile
+            raise Refused(f"Vector store with id '{self.id}' not found.", 404, param="vector_store_id") from None
+        except OSError as error:
+            raise DiskFull(f"the vector store could not be kept ({error.strerror}).") from None
+        finally:
+            part.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -97,9 +119,12 @@ class Shelves:
     def __init__(self, folder: Path, app: FastAPI) -> None:
         self.folder, self.app = folder, app
         self.shelves: dict[str, Shelf] = {}
+        self._indexing, self._reading = asyncio.Semaphore(INDEXED), asyncio.Semaphore(READ)
 
     def open(self) -> None:
         """Find the stores of earlier runs; what was not indexed yet goes on."""
+        for left in self.folder.glob(".vs_*"):  # of a deletion that was cut off
+            shutil.rmtree(left, ignore_errors=True)
         for path in self.folder.glob(f"vs_*/{ABOUT}"):
             with suppress(OSError, ValueError, TypeError, KeyError):
                 shelf = Shelf(path.parent, **json.loads(path.read_text("utf-8")))
@@ -114,13 +139,17 @@ class Shelves:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def create(self, told: dict[str, Any], owner: str, embedder: str | None) -> Shelf:
+    async def create(self, told: dict[str, Any], owner: str, embedder: str | None) -> Shelf:
         """An empty store. Raises Refused where nothing here embeds texts."""
         id, now = f"vs_{uuid4().hex}", int(time.time())
         head = {"id": id, "object": "vector_store", "created_at": now, "last_active_at": now}
-        shelf = Shelf(self.folder / id, head | told, owner, embedder or self._embedder())
-        (shelf.folder / DOCUMENTS).mkdir(parents=True, mode=0o700)
-        shelf.keep()
+        by = embedder or await asyncio.to_thread(self._embedder)
+        shelf = Shelf(self.folder / id, head | told, owner, by)
+        try:
+            (shelf.folder / DOCUMENTS).mkdir(parents=True, mode=0o700)
+        except OSError as error:
+            raise DiskFull(f"the vector store could not be made ({error.strerror}).") from None
+        await shelf.keep()
         self.shelves[id] = shelf
         return shelf
 
@@ -131,24 +160,29 @@ class Shelves:
             raise Refused(f"Vector store with id '{id:.80}' not found.", 404, param="vector_store_id")
         return shelf
 
-    def drop(self, shelf: Shelf) -> None:
+    async def drop(self, shelf: Shelf) -> None:
         """Forget a store and its documents; the files that were uploaded stay."""
-        if shelf.task:
-            shelf.task.cancel()
         self.shelves.pop(shelf.id, None)
         gone = self.folder / f".{shelf.id}"
         with suppress(OSError):
-            os.rename(shelf.folder, gone)
-        shutil.rmtree(gone, ignore_errors=True)
+            os.rename(shelf.folder, gone)  # at once, whatever happens to whom it is told
+        if shelf.task:
+            shelf.task.cancel()
+            await asyncio.gather(shelf.task, return_exceptions=True)
+        await asyncio.to_thread(shutil.rmtree, gone, True)
 
     async def add(self, shelf: Shelf, files: Files, ids: Sequence[str], attributes: Mapping[str, Any]) -> None:
         """Put files onto a shelf; they can be found when they are indexed. Raises Refused."""
         if len(shelf.files) + len(ids) > MOST_FILES:
             raise Refused(f"A vector store holds {MOST_FILES:,} files at most.", param="file_ids")
         found = [await asyncio.to_thread(files.get, id, shelf.owner) for id in ids]
+        used = sum(one["usage_bytes"] for other in self.shelves.values() for one in other.files.values())
+        if used + sum(about["bytes"] for about in found if about["id"] not in shelf.files) > files.most_bytes:
+            text = f"The vector stores here would hold more than {files.most_bytes:,} bytes; delete some."
+            raise Refused(text, 413, param="file_ids")
         for about in found:
             id = about["id"]
-            name = re.sub(r"[^\w. -]", "_", about["filename"])[-120:].lstrip(".") or "file"
+            name = name_of(about["filename"])
             place = shelf.folder / DOCUMENTS / id
             await asyncio.to_thread(_put, files.path(id, shelf.owner), place, name)
             shelf.names[id] = name
@@ -157,7 +191,7 @@ class Shelves:
                 "status": "in_progress", "usage_bytes": about["bytes"], "vector_store_id": shelf.id,
                 "attributes": dict(attributes), "chunking_strategy": {"type": "other"},
             }  # fmt: skip
-        await asyncio.to_thread(shelf.keep)
+        await shelf.keep()
         self._follow(shelf)
 
     async def remove(self, shelf: Shelf, id: str) -> None:
@@ -166,7 +200,7 @@ class Shelves:
         shelf.files.pop(id)
         shelf.names.pop(id, None)
         await asyncio.to_thread(shutil.rmtree, shelf.folder / DOCUMENTS / id, True)
-        await asyncio.to_thread(shelf.keep)
+        await shelf.keep()
         self._follow(shelf)
 
     def file(self, shelf: Shelf, id: str) -> dict[str, Any]:
@@ -181,7 +215,10 @@ class Shelves:
         """The likeliest passages of some stores, the best first; `allows` says of a file's attributes whether it may be
         seen. Raises Refused, NotFound, OptionError."""
         found: list[Passage] = []
+        question = question[:QUESTION]
         for shelf in shelves:
+            if shelf.expired:
+                raise Refused(f"Vector store with id '{shelf.id}' has expired.", param="vector_store_id")
             shelf.told["last_active_at"] = int(time.time())
             seen = [id for id, one in shelf.files.items() if allows is None or allows(one["attributes"])]
             if not seen or not (shelf.folder / INDEX).is_dir():
@@ -191,7 +228,7 @@ class Shelves:
                 hits = await self._turns(use.model).run(work)
             for hit in hits:
                 id = hit.name.partition("/")[0]
-                if id in shelf.files:
+                if id in seen and id in shelf.files:  # not one that was taken off meanwhile
                     score = min(max(hit.cosine or 0.0, 0.0), 1.0)
                     attributes = shelf.files[id]["attributes"]
                     found.append(Passage(id, shelf.names[id], hit.text, score, attributes, hit))
@@ -199,16 +236,25 @@ class Shelves:
             found.sort(key=lambda one: -one.score)
         return [one for one in found if one.score >= least][:most]
 
-    def text(self, shelf: Shelf, id: str) -> str:
-        """What a file says, as it is indexed; in a thread. Raises MediaError."""
+    async def text(self, shelf: Shelf, id: str) -> str:
+        """What a file says, as it is indexed. Raises Refused."""
+        self.file(shelf, id)
+        async with self._reading:
+            return await asyncio.to_thread(self._text, shelf, id)
+
+    def _text(self, shelf: Shelf, id: str) -> str:
         from brolly.adapt.retrieve.child import Reader
         from brolly.adapt.retrieve.files import KIND_OF, Found, read
 
         name = shelf.names[id]
         path = shelf.folder / DOCUMENTS / id / name
-        with Reader() as reader:
-            found = Found(name, path, KIND_OF.get(path.suffix.lower(), "text"), path.stat().st_size, 0)
-            document = read(found, reader)
+        try:
+            with Reader() as reader:
+                found = Found(name, path, KIND_OF.get(path.suffix.lower(), "text"), path.stat().st_size, 0)
+                document = read(found, reader)
+        except (MediaError, OSError) as error:
+            why = str(error).replace(str(path), name) if isinstance(error, MediaError) else f"{name} cannot be read."
+            raise Refused(why, param="file_id", code="invalid_file") from None
         return document.text if document else ""
 
     def _turns(self, model: Any) -> Turns:
@@ -226,38 +272,29 @@ class Shelves:
         raise Refused("No model here embeds texts; serve one, such as mini-embed.", param="embedding_model")
 
     def _follow(self, shelf: Shelf) -> None:
-        """Index what a shelf holds now, behind what is being indexed."""
-        before = shelf.task
+        """Index what a shelf holds now, behind what is being indexed; changes that come meanwhile, all at once."""
+        shelf.wanted += 1
+        if shelf.task is None or shelf.task.done():
+            shelf.task = asyncio.create_task(self._work(shelf))
 
-        async def work() -> None:
-            if before is not None:
-                await asyncio.gather(before, return_exceptions=True)
-            async with shelf.lock:
+    async def _work(self, shelf: Shelf) -> None:
+        async with self._indexing:
+            while shelf.done < shelf.wanted:
+                shelf.done = shelf.wanted
                 await self._index(shelf)
-
-        shelf.task = asyncio.create_task(work())
 
     async def _index(self, shelf: Shelf) -> None:
         waiting = [id for id, one in shelf.files.items() if one["status"] == "in_progress"]
+        faults: dict[str, str] = {}
         error = ""
         try:
-            entry, _ = self.app.state.house.find(shelf.embedder)
-            places = (str(shelf.folder / DOCUMENTS), "--embed", str(entry.path), "--out", str(shelf.folder / INDEX))
-            quiet, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
-            process = await started("index", *places, "--json", stdout=quiet, stderr=pipe)
-            try:
-                _, said = await process.communicate()
-            except asyncio.CancelledError:
-                with suppress(ProcessLookupError):
-                    process.terminate()
-                await process.wait()
-                raise
-            done = process.returncode in (0, 1) or (process.returncode == 2 and (shelf.folder / INDEX).is_dir())
-            if not done:  # 1: some files could not be read; 2: none, which their faults tell
-                error = said.decode(errors="replace").strip().rpartition("\n")[2] or f"exit {process.returncode}"
-        except (NotFound, OSError) as fault:
-            error = str(fault)
-        faults = {} if error else await asyncio.to_thread(_faults, shelf)
+            error = await self._indexed(shelf)
+            if not error:
+                faults = await asyncio.to_thread(_faults, shelf)
+        except Exception as fault:  # whatever it is, nobody waits for ever
+            error = str(fault) or type(fault).__name__
+        if self.shelves.get(shelf.id) is not shelf:
+            return
         if error:
             log.error("%s could not be indexed: %s", shelf.id, error)
         for id in waiting:
@@ -267,13 +304,46 @@ class Shelves:
             code = "server_error" if error else "invalid_file"
             one["status"] = "failed" if why else "completed"
             one["last_error"] = {"code": code, "message": str(why).replace(str(shelf.folder), "")} if why else None
-        await asyncio.to_thread(shelf.keep)
+        with suppress(BrollyError):  # a full disk: it is indexed again with the next start
+            await shelf.keep()
+
+    async def _indexed(self, shelf: Shelf) -> str:
+        """Have a shelf's documents indexed; why it failed, or nothing. Raises NotFound, OSError."""
+        entry, _ = self.app.state.house.find(shelf.embedder)
+        words = (str(shelf.folder / DOCUMENTS), "--embed", str(entry.path), "--out", str(shelf.folder / INDEX))
+        quiet, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
+        process = await started("index", *words, "--json", stdout=quiet, stderr=pipe)
+        try:
+            _, said = await process.communicate()
+        finally:
+            if process.returncode is None:
+                ended(process)  # its transactions leave the index whole
+                await process.wait()
+        # 1: some files could not be read; 2: none, which their faults tell
+        if process.returncode in (0, 1) or (process.returncode == 2 and (shelf.folder / INDEX).is_dir()):
+            return ""
+        return said.decode(errors="replace").strip().rpartition("\n")[2] or f"exit {process.returncode}"
+
+
+def name_of(given: str) -> str:
+    """What a file is called in a store: its own name's letters, as many as every disk takes, never a hidden one."""
+    name = re.sub(r"[^\w. -]", "_", given)
+    return name.encode()[-NAME:].decode(errors="ignore").lstrip(". ") or "file"
 
 
 def _put(path: Path, place: Path, name: str) -> None:
     place.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError):
+    try:
         os.link(path, place / name)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        raise Refused("The file was deleted meanwhile.", 404, param="file_id") from None
+    except OSError:  # a disk without links
+        try:
+            shutil.copyfile(path, place / name)
+        except OSError as error:
+            raise DiskFull(f"the file could not be kept ({error.strerror}).") from None
 
 
 _OPENED = threading.Lock()

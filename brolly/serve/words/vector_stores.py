@@ -7,13 +7,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
+from uuid import uuid4
 
 from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.responses import Response
 
 from brolly.serve.desk import desk, owner_of, page_of
 from brolly.serve.errors import Refused
-from brolly.serve.shelves import Shelf, Shelves
+from brolly.serve.shelves import MOST_BATCHES, Shelf, Shelves
 from brolly.serve.tell import reply
 from brolly.serve.wire.common import ERRORS, Deleted
 from brolly.serve.wire.vector_stores import (
@@ -76,7 +77,7 @@ async def create_store(body: StoreRequest, request: Request) -> Response:
         await asyncio.to_thread(files.get, id, owner)  # what is not there is told before anything is made
     if body.embedding_model is not None:
         request.app.state.house.find(body.embedding_model)
-    shelf = await asyncio.to_thread(inside.create, told, owner, body.embedding_model)
+    shelf = await inside.create(told, owner, body.embedding_model)
     if body.file_ids:
         await inside.add(shelf, files, body.file_ids, {})
     return reply(shelf.body())
@@ -104,14 +105,14 @@ async def change_store(id: str, body: StoreChange, request: Request) -> Response
     if "expires_after" in given:
         given["expires_after"] = _expires(body.expires_after)
     shelf.told |= {name: value for name, value in given.items() if value is not None or name == "expires_after"}
-    await asyncio.to_thread(shelf.keep)
+    await shelf.keep()
     return reply(shelf.body())
 
 
 @router.delete("/{id}", response_model=Deleted, responses=ERRORS)
 async def delete_store(id: str, request: Request) -> Response:
     """Forget a store; the files that were uploaded stay."""
-    await asyncio.to_thread(shelves(request).drop, shelf_of(request, id))
+    await shelves(request).drop(shelf_of(request, id))
     return reply({"id": id, "object": "vector_store.deleted", "deleted": True})
 
 
@@ -165,7 +166,7 @@ async def change_file(id: str, file: str, body: AttributesRequest, request: Requ
     shelf = shelf_of(request, id)
     found = shelves(request).file(shelf, file)
     found["attributes"] = dict(body.attributes or {})
-    await asyncio.to_thread(shelf.keep)
+    await shelf.keep()
     return reply(found)
 
 
@@ -179,9 +180,7 @@ async def remove_file(id: str, file: str, request: Request) -> Response:
 @router.get("/{id}/files/{file}/content", response_model=ContentPage, responses=ERRORS)
 async def content(id: str, file: str, request: Request) -> Response:
     """What a file says, as it is indexed."""
-    shelf = shelf_of(request, id)
-    shelves(request).file(shelf, file)
-    text = await asyncio.to_thread(shelves(request).text, shelf, file)
+    text = await shelves(request).text(shelf_of(request, id), file)
     rows = [{"type": "text", "text": text}] if text else []
     page = {"object": "vector_store.file_content.page", "data": rows, "has_more": False, "next_page": None}
     return reply(page)
@@ -205,9 +204,11 @@ async def create_batch(id: str, body: BatchRequest, request: Request) -> Respons
         await inside.add(shelf, kept, ids, {})
         for one, attributes in rows.items():
             shelf.files[one]["attributes"] = dict(attributes)
-    batch = f"vsfb_{int(time.time()):x}{len(shelf.batches):x}"
+    while len(shelf.batches) >= MOST_BATCHES:
+        shelf.batches.pop(next(iter(shelf.batches)))
+    batch = f"vsfb_{int(time.time()):x}{uuid4().hex[:16]}"
     shelf.batches[batch] = ids
-    await asyncio.to_thread(shelf.keep)
+    await shelf.keep()
     return reply(_batch(shelf, batch))
 
 
