@@ -17,6 +17,7 @@ from brolly.serve.errors import Refused
 
 ABOUT = "about.json"
 PART = 1 << 20  # bytes copied at once
+RECORD = 4096  # bytes that a file takes beside its own, so that empty ones count too
 IDS = re.compile(r"file-[0-9a-f]{32}")
 
 
@@ -29,7 +30,7 @@ class Files:
         self._lock = threading.Lock()
         for left in folder.glob(".file-*"):  # of an upload that was cut off
             shutil.rmtree(left, ignore_errors=True)
-        self._bytes = sum(one["bytes"] for one in self._all())
+        self._bytes = sum(one["bytes"] + RECORD for one in self._all())
 
     def put(
         self, source: IO[bytes], name: str, purpose: str, owner: str = "", seconds: float | None = None
@@ -38,18 +39,14 @@ class Files:
         self._forget_old()
         id, now = f"file-{uuid4().hex}", time.time()
         part = self.folder / f".{id}"
-        part.mkdir(mode=0o700)
+        size = taken = 0
         try:
-            size = 0
+            part.mkdir(mode=0o700)
+            taken += self._take(RECORD)
             with (part / kept_name(name)).open("wb") as file:
                 while piece := source.read(PART):
+                    taken += self._take(len(piece))
                     size += len(piece)
-                    if self._bytes + size > self.most_bytes:
-                        raise Refused(
-                            f"The files here would be more than {self.most_bytes:,} bytes; delete some.",
-                            413,
-                            param="file",
-                        )
                     file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
@@ -62,15 +59,24 @@ class Files:
         except OSError as error:
             raise DiskFull(f"the file could not be kept ({error.strerror}).") from None
         finally:
-            shutil.rmtree(part, ignore_errors=True)
-        with self._lock:
-            self._bytes += size
+            if part.exists():
+                shutil.rmtree(part, ignore_errors=True)
+                self._take(-taken)
         return about
+
+    def _take(self, size: int) -> int:
+        """Count bytes before they are written, whoever else writes. Raises Refused."""
+        with self._lock:
+            if size > 0 and self._bytes + size > self.most_bytes:
+                text = f"The files here would be more than {self.most_bytes:,} bytes; delete some."
+                raise Refused(text, 413, param="file")
+            self._bytes += size
+        return size
 
     def get(self, id: str, owner: str = "") -> dict[str, Any]:
         """What is known of a file. Raises Refused."""
         found = self._read(id) if IDS.fullmatch(id) else None
-        if found is None or found["owner"] != owner:
+        if found is None or found["owner"] != owner or _old(found):
             raise Refused(f"No such File object: {id:.80}", 404, param="id")
         return found
 
@@ -81,6 +87,7 @@ class Files:
     def of(self, owner: str = "", purpose: str | None = None) -> list[dict[str, Any]]:
         """Those of an owner, the oldest first."""
         found = [one for one in self._all() if one["owner"] == owner and purpose in (None, one["purpose"])]
+        found = [one for one in found if not _old(one)]
         return sorted(found, key=lambda one: (one["created_at"], one["id"]))
 
     def delete(self, id: str, owner: str = "") -> None:
@@ -89,14 +96,16 @@ class Files:
 
     def _drop(self, about: dict[str, Any]) -> None:
         gone = self.folder / f".{about['id']}"
-        os.rename(self.folder / about["id"], gone)
+        try:
+            os.rename(self.folder / about["id"], gone)
+        except OSError:  # another one was first
+            return
         shutil.rmtree(gone, ignore_errors=True)
-        with self._lock:
-            self._bytes -= about["bytes"]
+        self._take(-about["bytes"] - RECORD)
 
     def _forget_old(self) -> None:
         for one in self._all():
-            if one["expires_at"] is not None and one["expires_at"] < time.time():
+            if _old(one):
                 self._drop(one)
 
     def _all(self) -> list[dict[str, Any]]:
@@ -109,6 +118,10 @@ class Files:
         except (OSError, ValueError):
             return None
         return found
+
+
+def _old(about: dict[str, Any]) -> bool:
+    return about["expires_at"] is not None and about["expires_at"] < time.time()
 
 
 def kept_name(name: str) -> str:

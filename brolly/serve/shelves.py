@@ -143,8 +143,9 @@ class Shelves:
         """An empty store. Raises Refused where nothing here embeds texts."""
         id, now = f"vs_{uuid4().hex}", int(time.time())
         head = {"id": id, "object": "vector_store", "created_at": now, "last_active_at": now}
-        by = embedder or await asyncio.to_thread(self._embedder)
-        shelf = Shelf(self.folder / id, head | told, owner, by)
+        if embedder is None:
+            embedder = await asyncio.to_thread(self._embedder)
+        shelf = Shelf(self.folder / id, head | told, owner, embedder)
         try:
             (shelf.folder / DOCUMENTS).mkdir(parents=True, mode=0o700)
         except OSError as error:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from brolly.serve.errors import Refused
-from brolly.serve.files import Files, kept_name
+from brolly.serve.files import RECORD, Files, kept_name
 
 openai = pytest.importorskip("openai")
 
@@ -39,12 +39,12 @@ def test_a_file_of_no_known_purpose_is_refused(openai_client: Any) -> None:
 
 
 def test_files_outlive_the_server_and_half_ones_do_not(tmp_path: Path) -> None:
-    files = Files(tmp_path, 100)
+    files = Files(tmp_path, 2 * RECORD + 100)
     kept = files.put(io.BytesIO(b"x" * 60), "a.txt", "user_data", "key-1")
     (tmp_path / ".file-half").mkdir()
-    with pytest.raises(Refused, match="more than 100 bytes"):
+    with pytest.raises(Refused, match="more than 8,292 bytes"):
         files.put(io.BytesIO(b"x" * 60), "b.txt", "user_data")
-    again = Files(tmp_path, 100)
+    again = Files(tmp_path, 2 * RECORD + 100)
     assert [one["id"] for one in again.of("key-1")] == [kept["id"]] and not again.of("key-2")
     assert sorted(p.name for p in tmp_path.iterdir()) == [kept["id"]]
     with pytest.raises(Refused):
@@ -54,11 +54,44 @@ def test_files_outlive_the_server_and_half_ones_do_not(tmp_path: Path) -> None:
 
 
 def test_a_file_that_expired_is_forgotten(tmp_path: Path) -> None:
-    files = Files(tmp_path, 100)
+    files = Files(tmp_path, 2 * RECORD + 100)
     old = files.put(io.BytesIO(b"x"), "a.txt", "user_data", seconds=-1)
-    files.put(io.BytesIO(b"x"), "b.txt", "user_data")
     with pytest.raises(Refused):
         files.get(old["id"])
+    assert not files.of()
+    files.put(io.BytesIO(b"x"), "b.txt", "user_data")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_uploads_at_once_keep_to_the_bytes_that_there_are(tmp_path: Path) -> None:
+    files = Files(tmp_path, 2 * RECORD + 100)
+    inside: list[dict[str, Any]] = []
+
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if not self.tell() and not inside:
+                inside.append(files.put(io.BytesIO(b"x" * 60), "a.txt", "user_data"))
+            return super().read(size)
+
+    with pytest.raises(Refused, match="more than"):
+        files.put(Slow(b"x" * 60), "b.txt", "user_data")
+    files.delete(inside[0]["id"])
+    assert files.put(io.BytesIO(b"x" * 100), "c.txt", "user_data")["bytes"] == 100
+
+
+def test_empty_files_count_too(tmp_path: Path) -> None:
+    files = Files(tmp_path, RECORD)
+    files.put(io.BytesIO(), "a.txt", "user_data")
+    with pytest.raises(Refused, match="more than"):
+        files.put(io.BytesIO(), "b.txt", "user_data")
+
+
+def test_a_file_that_another_deletes_first_is_counted_once(tmp_path: Path) -> None:
+    files = Files(tmp_path, 4 * RECORD)
+    about = files.put(io.BytesIO(b"x"), "a.txt", "user_data")
+    files._drop(about)
+    files._drop(about)
+    assert files._bytes == 0
 
 
 @pytest.mark.parametrize(
