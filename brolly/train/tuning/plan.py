@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any
@@ -15,7 +13,6 @@ from brolly.identity.compute import spoken
 from brolly.identity.rules import DISCLAIMER, Facts, eu_modifier, table
 from brolly.train.tuning.lora import LoraLinear
 from brolly.train.tuning.words import LearntRows
-from brolly.verbs import TuneOptions
 
 RULE = "eu-modifier"
 

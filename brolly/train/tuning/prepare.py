@@ -23,8 +23,8 @@ from brolly.rows import held_out, open_rows, overlap, preview
 from brolly.train.tuning.examples import Examples, drawn
 from brolly.train.tuning.four_bits import load_packed, refuse_whole
 from brolly.train.tuning.lora import put_back, put_in
-from brolly.train.tuning.objectives import Advises, Example, Looks, Objective, Samples, Usual, choose
 from brolly.train.tuning.memory import Memory, Watch, numbers_of, predict, spare
+from brolly.train.tuning.objectives import Advises, Example, Looks, Objective, Samples, Usual, choose
 from brolly.train.tuning.plan import Plan, flop_of, licence_of, rule_of, size
 from brolly.train.tuning.quick import quicken
 from brolly.train.tuning.recompute import recompute

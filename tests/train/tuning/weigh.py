@@ -36,7 +36,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "LoRA, checkpointing": ("llama", {"lora": Lora(rank=8), "checkpointing": True}),
     "full": ("llama", {}),
     "full, checkpointing": ("llama", {"checkpointing": True}),
-    "GPT-2, full, 8 bits, four parts": ("gpt2", {"optimizer": "adamw8bit", "parts": 4, "checkpointing": True}),
+    "full, 8 bits, four parts": ("llama", {"optimizer": "adamw8bit", "parts": 4, "checkpointing": True}),
 }
 
 
