@@ -9,7 +9,7 @@ from brolly.verbs import Lora
 
 def step_size(n_examples: int) -> int:
     """Examples a step: small data need many steps more than smooth ones."""
-    return 4 if n_examples < 100 else 8 if n_examples < 1000 else 16
+    return 4 if n_examples < 300 else 8 if n_examples < 3000 else 16
 
 
 def learning_rate(network: nn.Module, lora: Lora | None) -> float:
