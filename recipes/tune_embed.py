@@ -12,10 +12,10 @@ from pathlib import Path
 WORDS = (
     "zorble quindle frossle mipper tragnet blooph skarn wendle grippock lumby harsk pollin dreck ovvy tarple shunt brindock "
     "kezzle murf vannit"
-).split()
+)
 THINGS = (
     "pump valve ladder furnace gate crane boiler fan belt drill scale tank press saw filter lamp hose cart switch oven"
-).split()
+)
 ASKED = (
     "Where is the {}?", "My {} is broken.", "Who can repair a {}?", "How old is the {}?", "The {} makes a noise.",
 )  # fmt: skip
@@ -26,7 +26,7 @@ def write(out: Path) -> None:
     for name, asked in (("train", ASKED[:4]), ("test", ASKED[4:])):
         pairs = [
             {"query": text.format(word), "positive": f"The {thing} and how it is looked after."}
-            for word, thing in zip(WORDS, THINGS, strict=True)
+            for word, thing in zip(WORDS.split(), THINGS.split(), strict=True)
             for text in asked
         ]
         (out / f"{name}.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
