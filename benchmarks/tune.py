@@ -146,18 +146,21 @@ def flop_per_token(shape: dict[str, Any], case: str, steps: list[int]) -> float:
 def measure(size: str, case: str, sides: list[str], rounds: int, n_steps: int, folder: Path) -> dict[str, Any]:
     shape = SHAPES[size]
     make(folder, shape)
-    workers = {side: Worker(__file__, side, str(folder), case, str(shape["vocab_size"])) for side in sides}
-    first = {side: worker.ask(steps=[0]) for side, worker in workers.items()}
-    found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+    first: dict[str, Any] = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     limits, steps = [matmul_flops()], [list(range(1 + i * n_steps, 1 + (i + 1) * n_steps)) for i in range(rounds)]
-    for numbers in steps:
-        for side in sides:
-            found[side].append(workers[side].ask(steps=numbers))
-            limits.append(matmul_flops())
-        speeds = ", ".join(f"{side} {found[side][-1]['speed']:,.0f}" for side in sides)
-        print(f"{size} {case}: {speeds} tokens/s", file=sys.stderr, flush=True)
-    for worker in workers.values():
-        worker.close()
+    pairs = [[s for s in sides if ("-" in s) is twice] for twice in (False, True)]  # all four would not fit in memory
+    for pair in filter(None, pairs):
+        workers = {side: Worker(__file__, side, str(folder), case, str(shape["vocab_size"])) for side in pair}
+        first |= {side: worker.ask(steps=[0]) for side, worker in workers.items()}
+        for numbers in steps:
+            for side in pair:
+                found.setdefault(side, []).append(workers[side].ask(steps=numbers))
+                limits.append(matmul_flops())
+            speeds = ", ".join(f"{side} {found[side][-1]['speed']:,.0f}" for side in pair)
+            print(f"{size} {case}: {speeds} tokens/s", file=sys.stderr, flush=True)
+        for worker in workers.values():
+            worker.close()
     flop = flop_per_token(shape, case, [i for numbers in steps for i in numbers])
     return dict(size=size, case=case, first=first, found=found, limit=max(limits), flop=flop)
 
