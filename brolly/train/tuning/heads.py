@@ -42,9 +42,9 @@ def metadata(head: Headed) -> dict[str, str]:
 def of_body(rows: Iterable[Row], targets: Mapping[str, tuple[str, ...]], head: Headed) -> list[Row]:
     """A base's tensors as the class with the classifier calls them, without those that make way for it."""
     found: list[Row] = []
-    for name, *rest in rows:
+    for name, dtype, shape, data in rows:
         if not any(target in head.names or target.startswith(("head.", "pool.")) for target in targets[name]):
-            found.append((head.theirs(name), rest[0], rest[1], rest[2]))
+            found.append((head.theirs(name), dtype, shape, data))
     return found
 
 
