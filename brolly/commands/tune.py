@@ -47,6 +47,7 @@ def flags(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--column", action="append", metavar="ROLE=NAME", help="a column by its role (may be repeated)"
     )
+    command.add_argument("--no-paths", action="store_true", help="rows may not name files: for data of strangers")
     command.add_argument("--report-to", action="append", metavar="NAME", help="wandb, mlflow or trackio too")
     command.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best one here)")
     command.add_argument("--dtype", help="float32, bfloat16 or float16 (default: the checkpoint's; --full: float32)")
@@ -70,6 +71,8 @@ def run(args: argparse.Namespace) -> int | None:
     model, data = [*args.models, None, None][:2]
     if args.recipe and data is None and model is not None:
         model, data = None, model  # a recipe's model on other data
+    if args.no_paths and data is None:
+        raise OptionError("--no-paths is about the data that is named beside it, and none is.")
     chosen, options = given(args, Lora), given(args, TuneOptions)
     if args.full and chosen:
         raise OptionError(f"--full learns all numbers, and --{next(iter(chosen)).replace('_', '-')} is a LoRA's.")
@@ -80,7 +83,8 @@ def run(args: argparse.Namespace) -> int | None:
         from brolly.train.tuning import tune
 
         adapter = tune(
-            model, data, out=args.out, lora=None if args.full else Lora(**chosen), recipe=args.recipe, eval=args.eval,
+            model, read(data, args), out=args.out, lora=None if args.full else Lora(**chosen), recipe=args.recipe,
+            eval=read(args.eval, args),
             start=args.start, resume=args.resume, device=args.device, dtype=args.dtype, shape=args.shape,
             columns=columns(args.column), report_to=args.report_to or (), progress=show,
             approve=lambda plan: approve(args, plan), **options,
@@ -104,6 +108,15 @@ def run(args: argparse.Namespace) -> int | None:
     if not args.json and first():
         finished(adapter)
     return 0
+
+
+def read(data: str | None, args: argparse.Namespace) -> Any:
+    """Data as `tune` takes it: opened already where its rows may name no files."""
+    if data is None or not args.no_paths:
+        return data
+    from brolly.rows import open_rows
+
+    return open_rows(data, shape=args.shape, columns=columns(args.column), paths=False)
 
 
 class NothingToDo(Exception):

@@ -41,8 +41,8 @@ class Bad(Exception):
     """Why a row cannot be used; who knows where it stands makes a RowFault of it."""
 
 
-def value_of(row: Mapping[str, Any], found: Found, base: Path) -> Value:
-    """The value of a raw row. `base` is the folder that its paths are relative to. Raises Bad."""
+def value_of(row: Mapping[str, Any], found: Found, base: Path | None) -> Value:
+    """The value of a raw row. `base` is the folder that its paths are relative to; None allows no path. Raises Bad."""
     columns = found.columns
 
     def cell(role: str) -> Any:
@@ -307,7 +307,7 @@ def is_file_name(text: str, endings: tuple[str, ...]) -> bool:
     return len(text) < 4096 and "\n" not in text and text.lower().endswith(endings)
 
 
-def file_in(value: Any, name: str, base: Path, what: str) -> Path | bytes:
+def file_in(value: Any, name: str, base: Path | None, what: str) -> Path | bytes:
     """A file's path, beside its manifest or absolute, or its bytes (alone, or as `datasets` keeps them). Raises Bad."""
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
@@ -318,6 +318,8 @@ def file_in(value: Any, name: str, base: Path, what: str) -> Path | bytes:
     text = text_in(value, repr(name))
     if "://" in text[:16]:
         raise Bad(f"{name!r} is an address ({text[:80]!r}); expected a file on this disk")
+    if base is None:
+        raise Bad(f"{name!r} names a file, and rows are read here that hold the bytes themselves (Parquet does)")
     try:
         for place in FOLDERS[what]:
             if (path := base / place / text).is_file():

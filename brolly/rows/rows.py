@@ -36,9 +36,10 @@ class Row:
 class Rows:
     """Rows of one shape, any of them at any time. Iterating gives the good ones and notes the bad in `faults`."""
 
-    def __init__(self, store: Store, source: str, found: Found) -> None:
+    def __init__(self, store: Store, source: str, found: Found, paths: bool = True) -> None:
         self.source, self.shape, self.columns, self.notes = source, found.shape, found.columns, store.notes
         self._store, self._found = store, found
+        self._base = store.base if paths else None
         self._faults: dict[int, RowFault] = {}
         self._bad: set[int] = set()
         self._print: str | None = None
@@ -111,7 +112,7 @@ class Rows:
     def _read(self, i: int, fields: Mapping[str, Any]) -> Row:
         where = self._store.where(i)
         try:
-            return Row(i, where, value_of(fields, self._found, self._store.base), fields)
+            return Row(i, where, value_of(fields, self._found, self._base), fields)
         except Bad as why:
             raise RowFault(where, str(why)) from None
 
@@ -122,14 +123,17 @@ class Rows:
 
 
 def open_rows(
-    source: str | Path | Sequence[Mapping[str, Any]], *, shape: str | None = None,
-    columns: Mapping[str, str] | None = None,
+    source: str | Path | Sequence[Mapping[str, Any]] | Rows, *, shape: str | None = None,
+    columns: Mapping[str, str] | None = None, paths: bool = True,
 ) -> Rows:  # fmt: skip
     """The rows of a file, a folder, `hf-dataset:org/name:split`, or of dicts that are here already.
 
     The shape is found by looking at the first rows; `shape` and `columns` (role → column) override what is found.
+    With `paths` false no row may name a file, as is right for strangers' rows. Rows that are open stay as they are.
     Raises RecipeError (empty, all bad, ambiguous), NotFound, MissingExtra.
     """
+    if isinstance(source, Rows):
+        return source
     if isinstance(source, str) and source.startswith("hf-dataset:"):
         from brolly.rows.arrow import hosted
 
@@ -160,7 +164,7 @@ def open_rows(
     kinds = {column: _kind(column, values) for column, values in seen.items() if 2 * len(values) >= len(sample)}
     given = set((columns or {}).values())
     kinds |= {column: _kind(column, values) for column, values in seen.items() if column in given}
-    return Rows(store, name, find(kinds, seen.keys() - kinds, name, shape, columns))
+    return Rows(store, name, find(kinds, seen.keys() - kinds, name, shape, columns), paths)
 
 
 def _kind(name: str, values: Sequence[Any]) -> str:

@@ -20,8 +20,8 @@ from typing import Any
 from uuid import uuid4
 
 from brolly.errors import Busy, NotFound
-from brolly.serve.child import started
-from brolly.serve.errors import Refused
+from brolly.serve.child import ended, started
+from brolly.serve.errors import Refused, bare
 from brolly.serve.house import House
 
 log = logging.getLogger("brolly.serve")
@@ -109,7 +109,7 @@ class Jobs:
         folder.mkdir(parents=True, mode=0o700)
         given = [_copied(path, folder / f"{name}{''.join(path.suffixes)}") for name, path in
                  (("rows", rows), ("held", held)) if path is not None]  # fmt: skip
-        command = [str(entry.path), str(given[0]), "--out", str(folder / OUT), "--json", *options]
+        command = [str(entry.path), str(given[0]), "--out", str(folder / OUT), "--json", "--no-paths", *options]
         command += ["--eval", str(given[1])] if held is not None else []
         job = self.jobs[told["id"]] = Job(folder, told, owner, command, entry.name)
         job.keep()
@@ -132,13 +132,13 @@ class Jobs:
         if job.process is not None:
             with suppress(ProcessLookupError):
                 job.process.send_signal(signal.SIGTERM)
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self._tasks[job.id]), GRACE)
+            await asyncio.wait([self._tasks[job.id]], timeout=GRACE)
         if (task := self._tasks.get(job.id)) is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         if job.status != status and job.status not in ENDED:
             self._set(job, status)
+        self._tidy(job)
 
     def resume(self, job: Job) -> None:
         """Let a paused job go on. Raises Refused."""
@@ -170,22 +170,33 @@ class Jobs:
         async with self._turn:
             if self._closed or job.status in ENDED:
                 return
-            self._set(job, "validating_files")
-            again = ["--resume"] if (job.folder / OUT).exists() else []
             try:
+                self._set(job, "validating_files")
+                again = ["--resume"] if (job.folder / OUT).exists() else []
                 pipe = asyncio.subprocess.PIPE
                 job.process = await started("tune", *job.command, *again, stdout=pipe, stderr=pipe, limit=LINE)
                 await self._follow(job, job.process)
-            except OSError as error:
-                self._failed(job, f"its process could not be started ({error.strerror})", "server_error")
-            except asyncio.CancelledError:
-                if job.process is not None and job.process.returncode is None:
-                    with suppress(ProcessLookupError):
-                        job.process.kill()
-                    await job.process.wait()
-                raise
+            except Exception as error:  # a full disk, a number that is none: the job ends, and the next has its turn
+                log.exception("%s", job.id)
+                with suppress(OSError):
+                    self._failed(job, f"the server could not follow it ({type(error).__name__})", "server_error")
             finally:
+                if job.process is not None and job.process.returncode is None:
+                    ended(job.process)
+                    await job.process.wait()
                 job.process = None
+                self._tidy(job)
+
+    def _tidy(self, job: Job) -> None:
+        """What a job that has ended no longer needs: its rows, and what was learnt unless it is served."""
+        if job.status not in ENDED:
+            return
+        with suppress(OSError):
+            for path in job.folder.iterdir():
+                if path.name.partition(".")[0] in ("rows", "held"):
+                    path.unlink()
+        if job.status != "succeeded":
+            shutil.rmtree(job.folder / OUT, ignore_errors=True)
 
     async def _follow(self, job: Job, process: asyncio.subprocess.Process) -> None:
         """The events of a process, to its end."""
@@ -230,10 +241,10 @@ class Jobs:
             )
 
     def _failed(self, job: Job, message: str, code: str) -> None:
-        message = message.replace(str(job.folder), "").replace(str(self.folder), "")  # nobody's business
-        job.told["error"] = {"code": code, "message": message[:2000], "param": "training_file"}
+        message = bare(message)[:2000]  # where files lie here is nobody's business
+        job.told["error"] = {"code": code, "message": message, "param": "training_file"}
         self._set(job, "failed")
-        job.say(message[:2000], "error")
+        job.say(message, "error")
 
     def _set(self, job: Job, status: str, **more: Any) -> None:
         job.told |= {"status": status, **more}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from brolly.errors import BrollyError
-from brolly.rows import held_out, open_rows, overlap, preview
+from brolly.rows import Captioned, RowFault, held_out, open_rows, overlap, preview
 
 NAMES = (
     "text content prompt completion response instruction input output question answer messages conversations tools "
@@ -77,3 +77,28 @@ def test_damaged_files_end_in_rows_or_one_error(kind: str, tmp_path: Path) -> No
         assert shown.isprintable() or all(c.isprintable() or c in "\n\xa0\u3000" for c in shown)
         overlap(found.only(train), found.only(held))
     assert n_read > 5
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"image": "a.png", "text": "x"}, {"audio": "a.wav", "text": "x"}, {"image": "a.png", "label": "x"},
+     {"image": {"bytes": None, "path": "a.png"}, "text": "x"}],
+)  # fmt: skip
+@pytest.mark.parametrize("whole", [False, True])
+def test_rows_of_strangers_name_no_files(fields: dict[str, Any], whole: bool, tmp_path: Path) -> None:
+    for name in ("a.png", "a.wav"):
+        (tmp_path / name).write_bytes(b"secret")
+    at = f"{tmp_path}/" if whole else ""
+    said = json.dumps(fields).replace('"a.', f'"{at}a.')
+    (tmp_path / "rows.jsonl").write_text(f"{said}\n")
+    assert len(list(open_rows(tmp_path / "rows.jsonl"))) == 1
+    rows = open_rows(tmp_path / "rows.jsonl", paths=False)
+    with pytest.raises(RowFault, match="names a file"):
+        rows[0]
+    with pytest.raises(BrollyError, match="all 1 rows"):
+        list(open_rows(rows))
+
+
+def test_rows_that_hold_bytes_may_be_strangers() -> None:
+    (row,) = open_rows([{"image": b"\x89PNG", "text": "x"}], paths=False)
+    assert row.value == Captioned(b"\x89PNG", "x")

@@ -81,6 +81,13 @@ def test_bad_rows_fail_the_job_and_say_which(client: Any) -> None:
     assert "line 1" in job.error.message and str(Path.home()) not in job.error.message
 
 
+def test_a_job_reads_no_files_of_the_server_and_names_no_folder_of_it(client: Any, store: Path) -> None:
+    made = make(client, [{"image": str(store / "secret.png"), "text": "x"}])
+    assert "--no-paths" in json.loads((store / "tuning" / made.id / "job.json").read_text())["command"]
+    message = ended(client, made.id).error.message
+    assert "mini-llm" in message and "caption" in message and "/" not in message
+
+
 def test_a_job_is_paused_goes_on_and_is_cancelled(client: Any) -> None:
     made = make(client, ROWS * 50, hyperparameters={"n_epochs": 500})
     limit = time.monotonic() + 120
