@@ -14,15 +14,15 @@ KINDS = (torch.float32, torch.bfloat16)
 
 
 def step(
-    p: Tensor, grad: Tensor, mean: Tensor, square: Tensor, mean_most: Tensor, square_most: Tensor,
-    how: tuple[float, float, float, float], tables: Sequence[tuple[Tensor, Tensor, Tensor]],
+    given: Sequence[Tensor], how: tuple[float, float, float, float], tables: Sequence[tuple[Tensor, Tensor, Tensor]],
     betas: tuple[float, float], block: int,
 ) -> bool:  # fmt: skip
-    """Move p (R, C) by its gradient, and its moments' codes (R, C) and magnitudes (R, B); False where it cannot.
+    """Move p by its gradient, and its moments with it; False where it cannot.
 
-    `how`: the rate, what is kept of p, epsilon, and what both moments' quotient is multiplied by.
+    `given`: p and its gradient (R, C), codes of mean and square (R, C), magnitudes of both (R, B). `how`: the rate,
+    what is kept of p, epsilon, and what both moments' quotient is multiplied by.
     """
-    given = (p, grad, mean, square, mean_most, square_most)
+    p, grad, mean, square, mean_most, square_most = given
     lib = library("adam8") if p.device.type == "cpu" else "elsewhere"
     if isinstance(lib, str) or p.dtype not in KINDS or grad.dtype not in KINDS:
         return False

@@ -119,18 +119,17 @@ def eighth(p: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
     parts = [t.view(rows, -1) for t in (p, p.grad.contiguous(), state["mean"], state["square"])]
     most = [state["mean_most"], state["square_most"]]
     how = rate, kept, faded[1] * EPS, faded[1]
-    if adam8.step(*parts, *most, how, tables(), BETAS, BLOCK):
+    if adam8.step([*parts, *most], how, tables(), BETAS, BLOCK):
         return
     size = max(2**20 // max(parts[0].shape[1], 1), 1)
     for some in zip(*(t.split(size) for t in (*parts, *most)), strict=True):
-        by_torch(*some, *how)
+        by_torch(some, how)
 
 
-def by_torch(
-    p: Tensor, grad: Tensor, mean: Tensor, square: Tensor, mean_most: Tensor, square_most: Tensor, rate: float,
-    kept: float, eps: float, faded: float,
-) -> None:  # fmt: skip
-    """The same as the kernel, in float32: p, grad and codes (R, C), magnitudes (R, B)."""
+def by_torch(given: Sequence[Tensor], how: tuple[float, float, float, float]) -> None:
+    """The same as the kernel, in float32: p, grad and both moments' codes (R, C), their magnitudes (R, B)."""
+    p, grad, mean, square, mean_most, square_most = given
+    rate, kept, eps, faded = how
     m, v = numbers(mean, mean_most, "mean"), numbers(square, square_most, "square")
     g = grad.float()
     m = m * BETAS[0] + g * (1 - BETAS[0])
@@ -241,7 +240,7 @@ class AdamWOffload(torch.optim.Optimizer):
             state["step"] += 1
             kept = [state["exp_avg"], state["exp_avg_sq"]]
             near = [t.to(p.device, non_blocking=True) for t in kept]
-            whole(p, *near, state["step"], group)
+            whole(p, near[0], near[1], state["step"], group)
             for far, moved in zip(kept, near, strict=True):
                 if far is not moved:
                     far.copy_(moved)

@@ -27,7 +27,7 @@ def recompute(network: nn.Module, wanted: bool = True) -> int:
         if isinstance(block, QuickBlock):
             block.checkpoint = wanted
         elif wanted:
-            block.forward = partial(twice, block)  # type: ignore[method-assign]
+            block.forward = partial(twice, block)
     return len(found)
 
 

@@ -12,7 +12,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -105,10 +105,22 @@ def meet(run: Any, world: World) -> None:
     check(run.objective, world, run.asked.shard)
     if run.asked.shard:  # it was loaded beside the GPU
         run.student.device = torch.device(own_device(None) or run.student.device)
+    release(run)
     run.learning = Learning(run.network, world, run.student.device, shard)
     if world.size > 1:
         how = "each with its share of the network" if shard else "each with the whole network"
         run.notes.append(f"{world.size} processes, {how}")
+
+
+def release(run: Any) -> None:
+    """Give back the pages of the file, of which what is trained whole has copies now; the others are read again."""
+    give_back = vars(run.student).get("_release")
+    for name, p in run.network.named_parameters():
+        if run.lora is None:
+            p.data = p.data.contiguous()  # those of GPT-2 are transposed views
+            if give_back:
+                with suppress(KeyError):  # a new classifier is in no file
+                    give_back(name)
 
 
 def needed(run: Any, world: World) -> bool:
