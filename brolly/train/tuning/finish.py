@@ -51,7 +51,7 @@ def write(run: Run, measures: Mapping[str, float]) -> None:
     head: Headed | None = getattr(run.objective, "head", None)  # a new classifier
     if run.lora is None:
         learnt = run.learning.parameter if run.learning else run.trained.get
-        whole = (head, run.network) if head else None
+        whole = (head, run.network.get_parameter) if head else None
         write_model(run.out, recognised, lambda name, _: learnt(name), None, head=whole)
     else:
         if run.learning:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from brolly.checkpoint import write_safetensors
 from brolly.families.heads import Headed
@@ -20,11 +20,11 @@ Row = tuple[str, str, tuple[int, ...], Callable[[], Any]]
 SENTENCES = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")  # of an embedder
 
 
-def whole_rows(head: Headed, network: nn.Module, before: str = "") -> list[Row]:
-    """The classifier's tensors by transformers' names, with something before them."""
+def whole_rows(head: Headed, numbers: Callable[[str], Tensor], before: str = "") -> list[Row]:
+    """The classifier's tensors by transformers' names, with something before them; `numbers` has them by ours."""
     found: list[Row] = []
     for ours, theirs in head.names.items():
-        tensor = network.get_parameter(ours).detach()
+        tensor = numbers(ours).detach()
         found.append((before + theirs, "F32", tuple(tensor.shape), partial(as_bytes, tensor, torch.float32)))
     return found
 

@@ -80,7 +80,7 @@ def write_adapter(
         config["trainable_token_indices"] = tokens if len(tokens) > 1 else next(iter(tokens.values()))
     marks = {"format": "pt", "brolly.base": base, "brolly.mark": fingerprint(card)}
     if head:
-        rows += heads.whole_rows(head, network, "base_model.model.")
+        rows += heads.whole_rows(head, network.get_parameter, "base_model.model.")
         config |= heads.settings(head)
         marks |= heads.metadata(head)
     folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def endings(names: Mapping[str, str], network: nn.Module) -> list[str]:
 
 def write_model(
     folder: Path, card: Recognised, changed: Changed, dtype: str | None, bits: int | None = None,
-    head: tuple[Headed, nn.Module] | None = None,
+    head: tuple[Headed, Callable[[str], Tensor]] | None = None,
 ) -> None:  # fmt: skip
     """A whole model in its base's layout: tensors that `changed(name, old)` gives anew, by the network's names, and the
     others as they are; `dtype` makes all of another, `bits` packs the blocks (4), and a base in 4 bits is unpacked

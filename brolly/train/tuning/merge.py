@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from brolly import hub, models
 from brolly.checkpoint import Mapped, read_header
 from brolly.checkpoint.nf4 import is_nf4
-from brolly.errors import OptionError, RecipeError
+from brolly.errors import CheckpointError, OptionError, RecipeError
+from brolly.families.heads import with_head
 from brolly.families.peft import read_lora
 from brolly.fill import COMPUTE, added, check_base, table_shapes, view
 from brolly.identity import examine
@@ -44,9 +45,9 @@ def merge(
     with torch.device("meta"):
         network = models.build(base.config)
     linear = {name: m for name, m in network.named_modules() if isinstance(m, nn.Linear)}
-    lora = read_lora(
-        lora_folder, base, {name: (m.out_features, m.in_features) for name, m in linear.items()}, table_shapes(network)
-    )
+    sizes = {name: (m.out_features, m.in_features) for name, m in linear.items()}
+    lora = read_lora(lora_folder, base, sizes, table_shapes(network), heads="generate" not in base.tasks)
+    headed = with_head(base, lora.labels) if lora.whole else None
     check_base(lora.header, base)
     with Mapped(lora.header) as mapped:
 
@@ -56,7 +57,14 @@ def merge(
             pair = lora.pairs.get(name.removesuffix(".weight"))
             return None if pair is None or not name.endswith(".weight") else added(old, pair, mapped)
 
-        write_model(folder, base, changed, dtype, bits)
+        def numbers(name: str) -> Tensor:
+            assert headed
+            info = lora.whole.get(headed.names[name])
+            if info is None:
+                raise CheckpointError(f"{lora.header.path} lacks {headed.names[name]} of its classifier.")
+            return view(mapped, info)
+
+        write_model(folder, base, changed, dtype, bits, (headed, numbers) if headed else None)
     copy_card(Path(base.header.folder), lora_folder, folder)
     return folder
 

@@ -14,6 +14,7 @@ from brolly.cli import main
 from brolly.errors import RecipeError
 from brolly.rows import Labelled, RowFault, open_rows
 from brolly.train.tuning import tune
+from brolly.train.tuning.merge import merge
 from brolly.train.tuning.objectives.labels import Labels
 from brolly.verbs import Lora
 from tests.families.test_vision import dino
@@ -102,6 +103,8 @@ def test_a_new_head_on_a_bert_is_read_by_peft_and_by_us(tmp_path: Path, texts: P
         found = model.classify(text)
         assert found.labels[0] == ("bad", "good")[int(logits.argmax())]
         assert abs(found.logits[0] - float(logits.max())) < 1e-4
+    whole = load(merge(folder, out, out=tmp_path / "merged"), dtype="float32")
+    assert abs(whole.classify("the dog").logits[0] - model.classify("the dog").logits[0]) < 1e-5
 
 
 def test_a_whole_text_classifier_is_read_by_transformers_and_by_us(tmp_path: Path, texts: Path) -> None:
