@@ -74,6 +74,14 @@ class Run:
         return {name: p for name, p in self.network.named_parameters() if p.requires_grad}
 
     @property
+    def part(self) -> float:
+        """Tokens computed together, about; without end where they are not told from here."""
+        if self.objective.together or isinstance(self.objective, Samples):
+            return math.inf
+        each = sum(self.examples.sizes) / len(self.examples)
+        return min(self.asked.part or PART, self.batch * each) if self.asked.packing else each
+
+    @property
     def made_by(self) -> dict[str, Any]:
         """What a checkpoint must have been made with for this run to go on from it."""
         lora = None if self.lora is None else repr(replace(self.lora, targets=tuple(sorted(self.lora.targets))))

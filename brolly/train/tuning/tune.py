@@ -27,6 +27,7 @@ from brolly.train.tuning.recipe import read_recipe
 from brolly.train.tuning.report import Progress, Report, Silence
 from brolly.train.tuning.shared import World, joined, meet
 from brolly.train.tuning.state import restore, save, tensors_of
+from brolly.train.tuning.threads import threads_for
 from brolly.verbs import Adapter, Lora, TuneOptions, read_options
 
 SAVE_EVERY = 300.0  # seconds
@@ -75,7 +76,7 @@ def tune(
     check_out(folder, resume)
     run = prepare(given.pop("model"), given.pop("data"), folder, lora, asked, **given)
     try:
-        with joined() as world:
+        with joined() as world, threads_for(run.network, run.part):
             meet(run, world)
             plan = planned(run, resume)
             if progress and world.first:
