@@ -50,7 +50,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
                 raise MediaError(f"{source} is no sound.")
             return Running(KeyboardInterrupt() if Path(source).stem == "stop" else None, options.get("words", False))
 
-    monkeypatch.setattr(command, "open_model", lambda args: Fake())
+    monkeypatch.setattr(command, "open_adapted", lambda args: Fake())
     return given
 
 
