@@ -83,7 +83,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments; a prompt, inputs and models may come after the options too, where argparse loses them."""
+    """The arguments; a prompt, rows, inputs and models may come after the options too, where argparse loses them."""
     words = sys.argv[1:] if argv is None else argv
     reader = parser(next((word for word in words if not word.startswith("-")), ""))
     args, rest = reader.parse_known_args(argv)
@@ -92,10 +92,10 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         if literal or not any(word.startswith("-") for word in rest):
             inputs += rest[literal:]
             rest = []
-    elif getattr(args, "prompt", "") is None:
+    elif name := next((name for name in ("prompt", "rows") if getattr(args, name, "") is None), None):
         rest = rest[literal:]
         if rest and (literal or not rest[0].startswith("-")):
-            args.prompt = rest.pop(0)
+            setattr(args, name, rest.pop(0))
     if rest:
         reader.error(f"unrecognized arguments: {' '.join(rest)}")
     return args

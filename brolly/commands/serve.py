@@ -65,6 +65,7 @@ def flags(command: argparse.ArgumentParser) -> None:
     add("connections", "connections", "open at a time (default: 1024)", "N", int)
     add("store", "store", "where stored responses lie", "FOLDER", Path)
     add("store-size", "store_bytes", "of all stored responses (default: 1GiB)", "SIZE", size)
+    add("files-size", "files_bytes", "of all files left here, and of vector stores (default: 16GiB)", "SIZE", size)
     add("store-days", "store_days", "that one is kept behind its last use (default: 30)", "N", float)
     add("shutdown-time", "shutdown_seconds", "for running answers when told to stop (default: 30s)", "TIME", duration)
     add("log", "log", "text (default) or json", choices=("text", "json"))

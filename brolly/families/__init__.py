@@ -75,6 +75,8 @@ def _unknown(header: Header) -> str:
     kind = header.config.get("model_type") or header.metadata.get("general.architecture")
     if isinstance(kind, str):
         return f"{header.path} is a {kind[:60]!r} model, which brolly does not know; it knows {known}."
+    if any(".lora_A." in name for name in header.tensors):
+        return f"{header.path} is an adapter, which changes a model and is none; name its base, and --adapter with it."
     if not header.config and header.tensors:
         return f"{header.path} has tensors and no config.json or params.json beside them; add it, it tells the shape."
     return f"{header.path} says nothing of its architecture (no model_type in its config); brolly knows {known}."

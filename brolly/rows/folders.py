@@ -12,7 +12,7 @@ from brolly.errors import RecipeError
 from brolly.rows.fault import RowFault
 from brolly.rows.reading import PICTURES, SOUNDS
 from brolly.rows.shapes import listed
-from brolly.rows.store import PACKED, Array, Bytes, Joined, Lines, Store, in_order
+from brolly.rows.store import PACKED, Array, Bytes, Joined, Lines, Store, in_order, opened
 from brolly.rows.tables import Table
 
 MANIFESTS = ("metadata.jsonl", "metadata.csv", "metadata.tsv", "metadata.parquet")
@@ -35,6 +35,7 @@ def in_file(path: Path) -> Store:
     if kind == ".json":
         head = next(Bytes(path).chunks(), b"").lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
         return Array(path) if head == b"[" else Lines(path)
+    opened(path).close()  # of what is not there its ending tells nothing
     raise RecipeError(
         f"{path} ends in {path.suffix!r}; rows are read from {', '.join(DATA)}, also packed as {', '.join(PACKED)}."
     )
