@@ -125,8 +125,15 @@ def once_each(network: nn.Module) -> Iterator[None]:
                 block.checkpoint = bool(checkpoint)
 
 
-class Seen(Exception):
-    """The way back begins: all that is kept for it was seen."""
+@contextmanager
+def no_way_back() -> Iterator[None]:
+    """`backward` does nothing: what a pass keeps is all there, and no gradients are made."""
+    before = Tensor.backward
+    Tensor.backward = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        Tensor.backward = before  # type: ignore[method-assign]
 
 
 def passed(network: nn.Module, once: Callable[[int], None], n: int) -> Kept:
@@ -144,10 +151,7 @@ def passed(network: nn.Module, once: Callable[[int], None], n: int) -> Kept:
         if storage.data_ptr() not in own and storage.data_ptr() not in seen:
             seen[storage.data_ptr()] = storage.nbytes()
             by[now[0]] = by.get(now[0], 0) + storage.nbytes()
-        return tensor
-
-    def unpack(tensor: Tensor) -> Tensor:
-        raise Seen
+        return tensor.detach()  # the tensor itself would hold what made it, which holds it
 
     def enter(i: int) -> Callable[..., None]:
         def note(module: nn.Module, given: tuple[Any, ...]) -> None:
@@ -164,7 +168,7 @@ def passed(network: nn.Module, once: Callable[[int], None], n: int) -> Kept:
     for i, block in enumerate(blocks_of(network)):
         hooks += [block.register_forward_pre_hook(enter(i)), block.register_forward_hook(leave)]
     try:
-        with suppress(Seen), torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        with no_way_back(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             once(n)
     finally:
         for hook in hooks:
