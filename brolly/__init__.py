@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from brolly.identity import identify as identify
     from brolly.loader import load as load
     from brolly.model import Model as Model
-    from brolly.train.tuning import merge as merge
-    from brolly.train.tuning import tune as tune
+    from brolly.train.tuning.merge import merge as merge
+    from brolly.train.tuning.tune import tune as tune
     from brolly.verbs import Adapter as Adapter
     from brolly.verbs import GenerateOptions as GenerateOptions
     from brolly.verbs import Generation as Generation
@@ -36,8 +36,8 @@ _HOMES = {
     "errors": "brolly.errors",
     "identify": "brolly.identity",
     "load": "brolly.loader",
-    "merge": "brolly.train.tuning",
-    "tune": "brolly.train.tuning",
+    "merge": "brolly.train.tuning.merge",
+    "tune": "brolly.train.tuning.tune",
 }
 
 __all__ = sorted(_HOMES)

@@ -39,7 +39,7 @@ class GPT2(nn.Module):
         return F.linear(hidden, self.output.weight)
 
     @property
-    def output(self) -> nn.Module:
+    def output(self) -> nn.Embedding | nn.Linear:
         """Whose weight (V, C) `logits` multiplies by."""
         return self.wte if self.config.tied_head else self.lm_head
 

@@ -35,7 +35,7 @@ class Llama(nn.Module):
         return F.linear(hidden, self.output.weight)
 
     @property
-    def output(self) -> nn.Module:
+    def output(self) -> nn.Embedding | nn.Linear:
         """Whose weight (V, C) `logits` multiplies by."""
         return self.model.embed_tokens if self.config.tied_head else self.lm_head
 
