@@ -21,7 +21,7 @@ run: .venv/installed
 	$(BIN)/brolly run mini-llm "$(PROMPT)"
 
 test: .venv/test-installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-web: .venv/test-installed
 	$(BIN)/pip install --quiet 'playwright>=1.50'
@@ -54,6 +54,8 @@ bench: .venv/test-installed
 	$(BIN)/python benchmarks/int8.py
 	$(BIN)/pip install --quiet 'transformers[serving]'
 	$(BIN)/python benchmarks/serve.py
+	$(BIN)/python benchmarks/tune.py
+	$(BIN)/python benchmarks/retrieve.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache
