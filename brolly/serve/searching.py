@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from fastapi import Request
 
+from brolly.adapt.prompt.quote import quoter_of
 from brolly.adapt.retrieve.answer import SYSTEM, layout
 from brolly.adapt.retrieve.cited import CITED, Checked, numbers
 from brolly.adapt.retrieve.context import Source, harmless
@@ -70,10 +71,11 @@ class Searched:
 
     def show(self, messages: list[dict[str, Any]], model: Any) -> None:
         """Put what was found before the last message of the user, as much as a third of the context holds."""
-        control = model.tokenizer.control.keys()
+        control, quoter = model.tokenizer.control.keys(), quoter_of(model)
         room, shown = model.network.config.context // 3, []
         for number, one in enumerate(self.passages, 1):
-            text = layout(Source(number, one.hit, harmless(one.text, control), one.hit.start, one.hit.end), control)
+            words = harmless(one.text, control, quoter)
+            text = layout(Source(number, one.hit, words, one.hit.start, one.hit.end), control, quoter)
             room -= len(model.tokenizer.encode(text, special=False, parse_special=False))
             if room < 0:
                 break

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from brolly.adapt.prompt.quote import quoter_of
 from brolly.adapt.retrieve.cited import Checked
 from brolly.adapt.retrieve.context import Source, harmless, joined, within
 from brolly.adapt.retrieve.filters import Filters
@@ -13,6 +14,7 @@ from brolly.adapt.retrieve.index import Findings, Index
 from brolly.adapt.retrieve.quote import Sentence, confidence, passage, weigh
 from brolly.adapt.retrieve.store import Hit
 from brolly.errors import OptionError, UnsupportedTask
+from brolly.media.text import Tokenizer
 
 NONE = "The files hold no answer to this."
 SURE = 0.5  # below it there is no answer
@@ -160,7 +162,8 @@ def _written(
             len(tokenizer.encode(text, special=False, parse_special=False)) if tokenizer is not None else len(text) // 3
         )
 
-    asked = harmless(question, control)
+    quoter = quoter_of(model) if isinstance(tokenizer, Tokenizer) else None
+    asked = harmless(question, control, quoter)
     context = getattr(getattr(getattr(model, "network", None), "config", None), "context", None)
     room = BUDGET if budget is None else budget
     options = dict(options)
@@ -169,7 +172,7 @@ def _written(
         around = count(SYSTEM) + count(asked) + sum(count(q) + count(a) for q, a in history[-4:]) + 128
         room = min(room, context - options["max_tokens"] - around)
     safe = [
-        Source(s.number, s.hit, harmless(s.text, control), s.start, s.end)
+        Source(s.number, s.hit, harmless(s.text, control, quoter), s.start, s.end)
         for s in joined(found.hits)
         if s.hit.kind == "text"
     ]
@@ -180,7 +183,7 @@ def _written(
             "shorten the question, or have the answer quoted."
         )
     checked, parts = Checked(len(sources)), []
-    for piece in _pieces(model, asked, sources, history, control, options):
+    for piece in _pieces(model, asked, sources, history, (control, quoter), options):
         parts.append(checked.push(piece))
         show(parts[-1])
     parts.append(checked.finish())
@@ -198,11 +201,11 @@ def _cited(number: int, source: Source) -> Citation:
 
 
 def _pieces(
-    model: Any, question: str, sources: Sequence[Source], history: Sequence[tuple[str, str]], control: Any,
+    model: Any, question: str, sources: Sequence[Source], history: Sequence[tuple[str, str]], marks: Any,
     options: Mapping[str, Any],
 ) -> Iterator[str]:  # fmt: skip
     """The model's words: through its chat template where it has one, else behind a layout that a text may go on."""
-    shown = "\n\n".join(layout(source, control) for source in sources)
+    shown = "\n\n".join(layout(source, *marks) for source in sources)
     if getattr(getattr(model, "tokenizer", None), "template", True) is None:
         prompt = f"{shown}\n\nQuestion: {question}\nAnswer, with the number of its source in brackets: "
         if "generate" not in model.card.recognised.tasks:
@@ -213,14 +216,15 @@ def _pieces(
     messages = [{"role": "system", "content": SYSTEM}]
     for before, answered in history[-4:]:
         messages += [
-            {"role": "user", "content": harmless(before, control)},
-            {"role": "assistant", "content": harmless(answered, control)},
+            {"role": "user", "content": harmless(before, *marks)},
+            {"role": "assistant", "content": harmless(answered, *marks)},
         ]
     messages.append({"role": "user", "content": f"{shown}\n\nQuestion: {question}"})
     yield from (piece.text for piece in model.stream_chat(messages, **options))
 
 
-def layout(source: Source, control: Any = ()) -> str:
+def layout(source: Source, control: Any = (), quoter: Any = None) -> str:
     """A source between marks that no document can write."""
-    about = harmless(" > ".join(filter(None, (source.hit.place, source.hit.heading))), control).replace("\n", " ")
+    about = " ".join(" > ".join(filter(None, (source.hit.place, source.hit.heading))).split())
+    about = harmless(about, control, quoter)
     return f"<source {source.number}: {about}>\n{source.text}\n</source {source.number}>"

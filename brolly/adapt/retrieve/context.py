@@ -6,14 +6,19 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from brolly.adapt.prompt.quote import CUT, Quoter
 from brolly.adapt.retrieve.store import Hit
+from brolly.errors import OptionError
 
 # what opens and closes turns in published templates, whichever model is at work
 MARKS = re.compile(
     r"<\|[^<>|\n]{1,60}\|>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk|s|/s)>|\[/?(?:INST|SYS|AVAILABLE_TOOLS|TOOL_CALLS|"
-    r"TOOL_RESULTS)\]|<</?SYS>>|<｜[^<>\n]{1,60}｜>|</?(?:think|tool_call|tool_response|source)\b",
+    r"TOOL_RESULTS)\]|<</?SYS>>|<｜[^<>\n]{1,60}｜>|</?(?:think|tool_call|tool_response)\b",
     re.IGNORECASE,
 )
+BLANK = r"[\s\u00ad\u200b-\u200f\u2060\ufeff]*"
+# our own marks of a source, however they are spelt
+SOURCE = re.compile(rf"[<＜‹﹤](?={BLANK}[/／]?{BLANK}source\b)", re.IGNORECASE)
 BRACKETED = re.compile(r"\[(\d{1,3}(?:\s*[,–-]\s*\d{1,3})*)\]")
 
 
@@ -73,10 +78,11 @@ def within(sources: Sequence[Source], count: Callable[[str], int], budget: int) 
     return kept
 
 
-def harmless(text: str, control: Collection[str] = ()) -> str:
+def harmless(text: str, control: Collection[str] = (), quoter: Quoter | None = None) -> str:
     """A document's words without what a template or our own layout would read as a mark: control tokens are parted
-    behind their first character, numbers in brackets get round ones."""
-    text = BRACKETED.sub(r"(\1)", text)
+    behind their first character, numbers in brackets get round ones. `quoter` looks with the model's own tokenizer,
+    whatever that makes equal, and for turns that its template marks by plain words."""
+    text = SOURCE.sub("(", BRACKETED.sub(r"(\1)", text))
     marks = sorted(
         (mark for mark in control if len(mark) > 1 and not mark.isalnum() and mark.strip()), key=len, reverse=True
     )
@@ -85,9 +91,17 @@ def harmless(text: str, control: Collection[str] = ()) -> str:
         before = text
         text = MARKS.sub(_parted, text)
         text = known.sub(_parted, text) if known else text
+        text = _quoted(text, quoter) if quoter else text
         if text == before:
             return text
-    return "".join(c for c in text if c not in "<>[]|｜")
+    return "".join(c if c.isalnum() or c in " \n.,;:!?'\"()-" else " " for c in text)
+
+
+def _quoted(text: str, quoter: Quoter) -> str:
+    try:
+        return quoter.quote(text)[0].replace(CUT, " ")
+    except OptionError:  # a token that cannot be parted
+        return "".join(c if c.isalnum() or c in " \n.,;:!?'\"()-" else " " for c in text)
 
 
 def _parted(mark: re.Match[str]) -> str:
