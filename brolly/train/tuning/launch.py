@@ -28,9 +28,10 @@ def launch(processes: int, command: Sequence[str]) -> int:
     ]
 
     def hand_on(number: int, frame: Any) -> None:
-        for one in running:
-            if one.poll() is None:
-                one.send_signal(number)
+        if number == signal.SIGINT and in_front():
+            return  # the terminal told them itself, and the second ^C would stop them unsaved
+        if running[0].poll() is None:
+            running[0].send_signal(number)  # they agree to stop
 
     before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -42,6 +43,14 @@ def launch(processes: int, command: Sequence[str]) -> int:
             if one.poll() is None:
                 one.kill()
                 one.wait()
+
+
+def in_front() -> bool:
+    """Whether ^C at a terminal reaches this process and those that it started."""
+    try:
+        return os.isatty(0) and os.tcgetpgrp(0) == os.getpgrp()
+    except (AttributeError, OSError):  # no terminals of this kind
+        return False
 
 
 def wait(running: Sequence[subprocess.Popen[bytes]]) -> int:

@@ -129,7 +129,7 @@ def once_each(network: nn.Module) -> Iterator[None]:
 def no_way_back() -> Iterator[None]:
     """`backward` does nothing: what a pass keeps is all there, and no gradients are made."""
     before = Tensor.backward
-    Tensor.backward = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    Tensor.backward = lambda *_, **__: None  # type: ignore[method-assign]
     try:
         yield
     finally:

@@ -24,6 +24,7 @@ from brolly.train.tuning.quick import quicken
 from brolly.verbs import Lora, TuneOptions
 from tests.train.tuning.bases import WRITE, facts, write_rows
 from tests.train.tuning.test_lora import IDS, pairs, theirs
+from tests.train.tuning.test_recompute import KINDS
 
 # bitsandbytes' layers on a CPU repack weights wrongly whose rows are no whole runs of 64: 128, not 96
 BASES = {"llama": lambda folder: WRITE["llama"](folder, intermediate_size=128), "gpt2": WRITE["gpt2"]}
@@ -163,6 +164,42 @@ def test_an_adapter_learnt_beside_4_bits_serves_packed_and_whole(
     assert in_bits(again.network) and "packed to 4 bits" in rounding(tmp_path / "n")
     apart = (logits(again) - logits(load(tmp_path / "m", device="cpu", dtype="float32"))).abs().mean()
     assert 0 < float(apart) < 2.0
+
+
+@pytest.mark.parametrize("kind", ["whisper", "clip", "bert"])
+def test_blocks_of_every_kind_may_be_in_4_bits(kind: str, tmp_path: Path) -> None:
+    """The loss of a network of the same numbers unpacked, and gradients for every LoRA, with DoRA's lengths."""
+    write, ask = KINDS[kind]
+    write(tmp_path)
+    model = load_packed(tmp_path, device="cpu", dtype="float32")
+    put_in(model.network, Lora(rank=2, dora=True))
+    torch.manual_seed(0)
+    loss = ask(model)()
+    loss.backward()
+    learnt = [p for name, p in model.network.named_parameters() if name.endswith("lora_B")]
+    assert in_bits(model.network) > 5 and all(p.grad is not None and p.grad.abs().sum() > 0 for p in learnt)
+    torch.manual_seed(0)
+    whole = load(tmp_path, device="cpu", dtype="float32", fused=False)
+    for name, layer in model.network.named_modules():
+        if isinstance(layer, NF4Linear):
+            whole.network.get_parameter(f"{name.removesuffix('.base')}.weight").data = layer.weight
+    torch.testing.assert_close(ask(whole)(), loss.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_beside_4_bits_is_gone_on_with_bit_for_bit(bases: dict[str, Path], tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "d.jsonl", facts(6))
+    how: dict[str, Any] = {"steps": 5, "batch": 3, "held_out": 0, "save_every": 2, "lora": Lora(rank=2, bits=4)}
+    straight = tune(bases["llama"], data, out=tmp_path / "a", **how).path
+
+    def stop(event: dict[str, Any]) -> None:
+        if event["event"] == "step" and event["step"] == 4:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        tune(bases["llama"], data, out=tmp_path / "b", progress=stop, **how)
+    again = tune(bases["llama"], data, out=tmp_path / "b", resume=True, **how).path
+    for name, tensor in tensors(straight).items():
+        assert torch.equal(tensor, tensors(again)[name]), name
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
