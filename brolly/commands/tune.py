@@ -93,7 +93,8 @@ def run(args: argparse.Namespace) -> int | None:
         return 0
     except KeyboardInterrupt as stop:
         show.close()
-        show.failed(f"{stop}" or "stopped")
+        if first():
+            show.failed(f"{stop}" or "stopped")
         return 130
     except BrollyError as error:
         show.close()
