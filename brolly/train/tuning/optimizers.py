@@ -84,7 +84,8 @@ class AdamW8bit(torch.optim.Optimizer):
 
 
 def whole_moments(p: Tensor) -> bool:
-    return p.numel() < LEAST or p.dim() < 2
+    """Whether its moments are no codes; of a shared parameter, however few rows are here."""
+    return getattr(p, "n_whole", p.numel()) < LEAST or p.dim() < 2
 
 
 def learnt(optimizer: torch.optim.Optimizer) -> Iterator[tuple[dict[str, Any], Tensor]]:

@@ -142,6 +142,8 @@ class Learning:
         self.moved: dict[str, nn.Parameter] = self.trained
         if shard:
             self.moved = {name: nn.Parameter(local_of(p)) for name, p in self.trained.items()}
+            for name, p in self.moved.items():
+                p.n_whole = self.trained[name].numel()  # type: ignore[attr-defined]
         self._serving: dict[str, tuple[str, Tensor]] = {}
 
     def backward(self, objective: Objective, parts: list[Any], spare: Any, total: float) -> Tensor:

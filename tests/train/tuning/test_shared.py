@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ import torch
 from brolly.errors import OptionError
 from brolly.train.tuning import tune
 from brolly.train.tuning.launch import launch
-from brolly.train.tuning.shared import World, check
+from brolly.train.tuning.memory import Memory
+from brolly.train.tuning.shared import World, check, needed
 from tests.run.checkpoints import write_llama
 from tests.train.tuning.bases import WRITE, facts, write_rows
 from tests.train.tuning.two import HOW, RUNS
@@ -106,3 +108,15 @@ def test_what_many_processes_cannot_do_is_told() -> None:
     with pytest.raises(OptionError, match="--processes 2"):
         check(objective, World(), True)
     check(objective, World(2, 0), False)
+
+
+def test_a_network_is_sharded_where_a_step_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes of this computer need twice the memory; what cannot be sharded is not."""
+    monkeypatch.setattr("brolly.train.tuning.shared.spare", lambda device: 100)
+    memory, student = Memory(50, 30, 10, 20, 0), SimpleNamespace(device=torch.device("cpu"))
+    run = SimpleNamespace(objective=SimpleNamespace(name="next-token"), network=SimpleNamespace(output=1),
+                          memory=memory, student=student)  # fmt: skip
+    assert memory.to_come == 60 and needed(run, World(2, 0)) and not needed(run, World())
+    assert memory.shared(2).total == 25 + 15 + 5 + 20
+    run.objective.name = "kto"
+    assert not needed(run, World(2, 0))
