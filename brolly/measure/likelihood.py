@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from brolly.engine.adapters import Adapter, applied
+from brolly.engine.adapters import Adapter, applied, logits_of
 from brolly.engine.cache import Causal
 from brolly.errors import BrollyError, ContextTooLong, TemplateError
 from brolly.rows import Completion, Conversation, Text
@@ -141,7 +141,8 @@ class Likelihood:
         own, best = [], []
         for start in range(0, len(rows), CHUNK):
             part = slice(start, start + CHUNK)
-            shares = network.logits(hidden[part]).float().log_softmax(-1)
+            some = hidden[part]
+            shares = logits_of(network, some, [adapter] * len(some)).log_softmax(-1)
             own += shares.gather(-1, targets[part, None])[:, 0].double().tolist()
             best += (shares.argmax(-1) == targets[part]).tolist()
         at = 0

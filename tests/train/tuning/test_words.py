@@ -10,6 +10,8 @@ import torch
 
 from brolly.errors import CheckpointError
 from brolly.loader import load
+from brolly.measure.likelihood import Likelihood, Told
+from brolly.rows import Completion
 from brolly.train.tuning import merge, tune
 from brolly.train.tuning.gguf import write_gguf
 from brolly.train.tuning.words import LearntRows, untaught
@@ -61,6 +63,19 @@ def test_untaught_tokens_are_those_next_to_another() -> None:
     table[[7, 200, 480]] = table[7] + 1e-3 * torch.randn(3, 64)
     assert untaught(table, range(500)) == [7, 200, 480]
     assert untaught(table, [1, 2, 200]) == [200] and untaught(table, []) == []
+
+
+@pytest.mark.parametrize("name", WRITE)
+def test_many_texts_are_judged_by_the_rows_that_were_learnt(tuned: dict[str, Any], name: str) -> None:
+    base, folder = tuned[name]
+    model = load(base, device="cpu", dtype="float32")
+    view = model.with_adapter(folder)
+    judge = Likelihood(view)
+    for row, told in zip(ROWS, judge.of([Completion(**row) for row in ROWS]), strict=True):
+        part = judge.completion(Completion(**row))
+        own = view.score(part.ids).logprobs[part.first :]
+        assert isinstance(told, Told) and told.logprob == pytest.approx(sum(p for p in own if p is not None), abs=1e-4)
+    model.close()
 
 
 @pytest.mark.parametrize("name", WRITE)
