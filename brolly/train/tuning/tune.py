@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from brolly.errors import OptionError, RecipeError
+from brolly.train.tuning.alone import alone
 from brolly.train.tuning.examples import Examples, drawn
 from brolly.train.tuning.finish import finish, finished, write
 from brolly.train.tuning.memory import Watch
@@ -74,18 +75,19 @@ def tune(
     if resume and (found := finished(folder)):
         return found
     check_out(folder, resume)
-    run = prepare(given.pop("model"), given.pop("data"), folder, lora, asked, **given)
-    try:
-        with joined() as world, threads_for(run.network, run.part):
-            meet(run, world)
-            plan = planned(run, resume)
-            if progress and world.first:
-                progress(plan.event())
-            if not world.told(not approve or bool(approve(plan))):
-                raise RecipeError("nothing was trained.")
-            return train(run, plan, resume, progress, report_to, world)
-    finally:
-        run.close()
+    with alone(folder):
+        run = prepare(given.pop("model"), given.pop("data"), folder, lora, asked, **given)
+        try:
+            with joined() as world, threads_for(run.network, run.part):
+                meet(run, world)
+                plan = planned(run, resume)
+                if progress and world.first:
+                    progress(plan.event())
+                if not world.told(not approve or bool(approve(plan))):
+                    raise RecipeError("nothing was trained.")
+                return train(run, plan, resume, progress, report_to, world)
+        finally:
+            run.close()
 
 
 def train(
