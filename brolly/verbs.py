@@ -393,7 +393,7 @@ class TuneOptions:
 
     objective: str | None = option(None, "what is learnt, where the data's shape leaves a choice: see docs/tune.md")
     epochs: float | None = option(
-        None, "times that each example is seen (default: 3, more where the objective says so)", low=1e-6, high=1e6
+        None, "times that each example is seen (default: 3, more of few examples: docs/tune.md)", low=1e-6, high=1e6
     )
     steps: int | None = option(None, "updates, in place of epochs", low=1, high=10**8)
     batch: int | None = option(None, "examples a step, over all processes", low=1, high=65536)

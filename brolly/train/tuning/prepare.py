@@ -28,7 +28,7 @@ from brolly.train.tuning.objectives import Advises, Example, Looks, Objective, S
 from brolly.train.tuning.plan import Plan, flop_of, licence_of, rule_of, size
 from brolly.train.tuning.quick import quicken
 from brolly.train.tuning.recompute import recompute
-from brolly.train.tuning.settings import learning_rate, step_size
+from brolly.train.tuning.settings import PASSES, learning_rate, passes, step_size
 from brolly.train.tuning.shared import Learning, own_device, own_folder
 from brolly.train.tuning.state import checkpoints
 from brolly.train.tuning.words import MOST as MOST_ROWS
@@ -36,7 +36,6 @@ from brolly.train.tuning.words import learn_rows, untaught
 from brolly.verbs import Lora, TuneOptions
 
 PART = 2048  # tokens computed together
-EPOCHS = 3.0
 FEW = 40  # rows below which none is held out: each would be missed
 OWN = ("log.jsonl", "loss.svg", "recipe.toml", "examples*", "events.out.tfevents.*", "step-*", "*.part")
 
@@ -148,7 +147,8 @@ def prepare(
     held = None
     if apart is not None or kept:
         held = Examples(of, objective, which, out / own_folder("examples") / "held")
-    usual = Usual(step_size(len(examples)), EPOCHS, learning_rate(network, lora))
+    epochs = passes(len(examples)) if objective.name == "next-token" else PASSES
+    usual = Usual(step_size(len(examples)), epochs, learning_rate(network, lora))
     if isinstance(objective, Advises):
         usual = objective.usual(len(examples), lora is None)
     if asked.checkpointing:

@@ -6,10 +6,17 @@ from torch import nn
 
 from brolly.verbs import Lora
 
+PASSES, MOST_PASSES, LEAST_STEPS = 3.0, 20.0, 100
+
 
 def step_size(n_examples: int) -> int:
     """Examples a step: small data need many steps more than smooth ones."""
     return 4 if n_examples < 300 else 8 if n_examples < 3000 else 16
+
+
+def passes(n_examples: int) -> float:
+    """Times that each text is seen: thrice, or as often as makes 100 steps, but 20 times at most."""
+    return max(PASSES, min(MOST_PASSES, LEAST_STEPS * step_size(n_examples) / n_examples))
 
 
 def learning_rate(network: nn.Module, lora: Lora | None) -> float:
