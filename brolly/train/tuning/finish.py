@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -114,14 +115,16 @@ def card(run: Run, plan: Plan, measures: Mapping[str, float], seconds: float) ->
     matter = "\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items() if value is not None)
     found = "".join(f"| {name}, held out | {value:.4f} |\n" for name, value in measures.items()) if run.held else ""
     verb = verb_of(run)
-    use = f"brolly {verb} {run.base} --adapter {run.out.name}" if run.lora else f"brolly {verb} {run.out.name}"
+    name = run.out.resolve().name
+    words = ["brolly", verb, *([run.base, "--adapter", name] if run.lora else [name])]
+    use = re.sub(r"[\x00-\x1f`]", "?", shlex.join(words)).encode(errors="replace").decode()
     return f"""---
 {matter}
 ---
 
-# {run.out.resolve().name}
+# {plainly(name)}
 
-{run.base}, fine-tuned by [brolly](https://github.com/brolly-ai/brolly): {plan.kind}, objective {plan.objective}.
+{plainly(run.base)}, fine-tuned by [brolly](https://github.com/brolly-ai/brolly): {plan.kind}, {plan.objective}.
 
 ```
 {use} "…"
@@ -129,17 +132,23 @@ def card(run: Run, plan: Plan, measures: Mapping[str, float], seconds: float) ->
 
 | | |
 |---|---|
-| base | {run.base} |
-| data | {Path(run.rows.source).name}: {len(run.rows):,} rows, SHA-256 `{run.rows.fingerprint}` |
+| base | {plainly(run.base)} |
+| data | {plainly(Path(run.rows.source).name)}: {len(run.rows):,} rows, SHA-256 `{run.rows.fingerprint}` |
 | learnt from | {plan.examples:,} examples, {plan.held:,} held out |
 | steps | {run.steps:,} of {run.batch} examples, {plan.epochs:g} epochs, learning rate {run.lr:g} |
 | learnt parameters | {plan.trained:,} |
 | compute | {spoken(plan.flop)} FLOP, {duration(seconds)}, {size(peak(run))} of memory at most |
-| licence | {plan.licence} |
+| licence | {plainly(plan.licence)} |
 | EU AI Act | {plan.rule} |
 {found}
 Every option is in `recipe.toml`, every step in `log.jsonl` and `loss.svg`.
 """
+
+
+def plainly(text: str) -> str:
+    """A name as Markdown shows it, whatever is in it: one line, no markup."""
+    line = " ".join(text.encode(errors="replace").decode().split())
+    return re.sub(r"([\\`|<>\[\]*])", r"\\\1", re.sub(r"[\x00-\x1f\x7f]", "", line))
 
 
 def peak(run: Run) -> int:

@@ -95,4 +95,7 @@ def toml(value: Any) -> str:
         return "{ " + ", ".join(f"{json.dumps(str(k))} = {toml(v)}" for k, v in value.items()) + " }"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(toml, value)) + "]"
-    return json.dumps(value if isinstance(value, (bool, int, float)) else str(value), ensure_ascii=False)
+    if isinstance(value, (bool, int, float)):
+        return json.dumps(value)
+    text = json.dumps(str(value).encode(errors="replace").decode(), ensure_ascii=False)
+    return text.replace("\x7f", "\\u007f")  # which TOML takes as an escape alone

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -350,3 +352,17 @@ def test_every_example_is_drawn_once_an_epoch() -> None:
         for epoch in range(3):
             assert sorted(seen[epoch * n : (epoch + 1) * n]) == list(range(n))
     assert drawn(3, 4, 50, 0) != drawn(3, 4, 50, 1)
+
+
+def test_names_are_no_markup_of_the_card_and_may_be_no_text(tmp_path: Path) -> None:
+    strange = b"a|b`\n\n---\n<img src=x>[y](z)\x7f\xff"
+    folder = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), strange)))
+    folder.mkdir()
+    data = write_rows(folder / os.fsdecode(strange.replace(b"/", b"") + b".jsonl"), facts(4))
+    out = folder / "o`|\n# new"
+    adapter = tune("mini-llm", data, out=out, steps=1, batch=1)
+    card = (adapter.path / "README.md").read_text("utf-8")
+    assert card.count("\n# ") == 1 and card.count("---\n") == 2 and card.count("```") == 2
+    assert "<img" not in card.replace("\\<img", "") and "[y]" not in card
+    assert [len(re.split(r"(?<!\\)\|", line)) for line in card.splitlines() if line.startswith("|")] == [4] * 10
+    read_recipe(adapter.path / "recipe.toml")
