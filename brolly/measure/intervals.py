@@ -15,6 +15,7 @@ import numpy as np
 
 DRAWS = 2000
 MOST = 2**22  # numbers of a part of the draws: bounds memory
+FEWEST = 6  # rows that tell two apart, if all agree: by chance that many do so 3 times in 100 (sign test), 5 do 6 times
 Z = 1.959963984540054  # of 95 % of a normal distribution
 Scores = Mapping[str, Any]  # of one row, by name
 
@@ -230,7 +231,8 @@ def differences(
     for (one, first, second), values in zip(found, drawn, strict=True):
         x, y = float(first(once)[0]), float(second(once)[0])
         low, high = within(np.concatenate(values), y - x)
-        sure = "" if low <= 0 <= high else "b" if (low > 0) == (one.better == "higher") else "a"
+        unsure = low <= 0 <= high or min(first.n, second.n) < FEWEST
+        sure = "" if unsure else "b" if (low > 0) == (one.better == "higher") else "a"
         out.append(Difference(one.name, x, y, y - x, low, high, min(first.n, second.n), sure))
     return out
 

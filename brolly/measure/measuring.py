@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from brolly.errors import BrollyError, OptionError, UnsupportedTask
-from brolly.measure.intervals import Statistic, measured
+from brolly.measure.intervals import FEWEST, Statistic, measured
 from brolly.measure.report import ROWS, Log, Record, Report
 from brolly.measure.words import NORMALISERS
 from brolly.rows import Row, Rows, open_rows
@@ -112,7 +112,8 @@ def evaluate(
     bad = [str(fault) for fault in data.faults[: FEW - len(errors)]]
     return Report(
         name, data.source, data.shape, n_rows, data.n_bad, n_failed,
-        tuple(measured(judge.statistics, [scores[i] for i in sorted(scores)], seed)), tuple(judge.notes),
+        tuple(measured(judge.statistics, [scores[i] for i in sorted(scores)], seed)),
+        (*judge.notes, *[f"intervals mean little: fewer than {FEWEST} rows"] * (len(scores) < FEWEST)),
         (*bad, *errors), dict(sorted(scores.items())), judge.statistics,
     )  # fmt: skip
 

@@ -96,3 +96,10 @@ def test_a_difference_is_paired() -> None:
 def test_rows_without_a_score_do_not_count() -> None:
     found = measured([Ratio("x", "x"), Ratio("none", "none")], [{"x": 0.5}, {}, {"x": 0.7}])
     assert [(one.name, one.value, one.n) for one in found] == [("x", pytest.approx(0.6), 2)]
+
+
+@pytest.mark.parametrize(("n", "sure"), [(1, ""), (5, ""), (6, "b")])
+def test_a_few_rows_tell_no_better(n: int, sure: str) -> None:
+    a, b = ([{"hit": x}] * n for x in (0.0, 1.0))
+    (found,) = differences([Ratio("accuracy", "hit")], a, b)
+    assert found.better == sure

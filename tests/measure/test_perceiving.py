@@ -156,7 +156,7 @@ def test_texts_are_told_apart_by_a_classifier_of_their_own() -> None:
     rows = [{"text": text, "label": "good"} for text in ("fine", "so fine", "well", "x")]
     report = evaluate(model, rows)
     assert report["accuracy"].value == pytest.approx(2 / 3) and report.n_failed == 1
-    assert report.notes == ("3 labels, the model's own classifier",)
+    assert report.notes[0] == "3 labels, the model's own classifier"
     with pytest.raises(OptionError, match="are none of the model's 3"):
         evaluate(model, [{"text": "fine", "label": "LABEL_0"}])
 
