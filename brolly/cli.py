@@ -10,10 +10,11 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 from brolly import __version__
-from brolly.commands.flags import MODEL, adapter_folder, add_loading, add_options, given, open_model
+from brolly.commands.flags import MODEL, adapter_folder, add_loading, add_options, answers, given, open_model
 from brolly.errors import BrollyError, OptionError
 
 EXAMPLES = """examples:
@@ -251,17 +252,19 @@ def run(args: argparse.Namespace) -> int | None:
     model = open_model(args)
     if args.adapter:
         options["adapter"] = adapter_folder(args)
-    messages = [{"role": "system", "content": args.system}, {"role": "user", "content": prompt}]
+    chats = bool(args.system) or answers(Path(options.get("adapter") or model.card.header.folder))
+    messages = [{"role": "system", "content": args.system}] if args.system else []
+    messages.append({"role": "user", "content": prompt})
     if args.json:
-        result = model.chat(messages, **options) if args.system else model.generate(prompt, **options)
+        result = model.chat(messages, **options) if chats else model.generate(prompt, **options)
         out = asdict(result)
         out["usage"]["total_tokens"] = result.usage.total_tokens
         print(json.dumps({k: v for k, v in out.items() if v not in (None, ())}, ensure_ascii=False))
         return 0
-    if sys.stdout.isatty() and not args.system:  # a person reads the whole; a pipe gets the continuation alone
+    if sys.stdout.isatty() and not chats:  # a person reads the whole; a pipe gets the continuation alone
         write(prompt if os.environ.get("NO_COLOR") else f"\033[1m{prompt}\033[0m")
     start, n_tokens = time.perf_counter(), 0
-    for piece in model.stream_chat(messages, **options) if args.system else model.stream(prompt, **options):
+    for piece in model.stream_chat(messages, **options) if chats else model.stream(prompt, **options):
         write(piece.text)
         n_tokens += len(piece.tokens)
     write("\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from brolly.errors import OptionError
@@ -54,6 +55,15 @@ def adapter_folder(args: argparse.Namespace) -> str:
     from brolly import hub
 
     return str(hub.resolve(args.adapter, quiet=not sys.stderr.isatty()))
+
+
+def answers(folder: Path) -> bool:
+    """Whether brolly tuned what lies there on conversations: a prompt is then asked as one, by the chat template."""
+    path = folder / "run.json"
+    try:
+        return path.is_file() and path.stat().st_size < 2**20 and json.loads(path.read_text())["shape"] == "chat"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False  # somebody else's run.json
 
 
 def add_options(command: argparse.ArgumentParser, kind: type) -> None:

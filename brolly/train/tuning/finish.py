@@ -36,7 +36,7 @@ def finish(run: Run, plan: Plan, measures: Mapping[str, float], seconds: float) 
         write_whole(run.out / "recipe.toml", write_recipe(given, run.lora, run.asked))
         write_whole(run.out / "README.md", card(run, plan, measures, seconds))
         plot(run.out / "log.jsonl", run.out / "loss.svg", run.out.name)
-        said = {"base": run.base, "kind": kind, "verb": verb_of(run), "steps": run.steps,
+        said = {"base": run.base, "kind": kind, "verb": verb_of(run), "shape": run.rows.shape, "steps": run.steps,
                 "measures": dict(measures), "flop": plan.flop,
                 "data": run.rows.fingerprint, "seconds": round(seconds, 1), "peak_memory": peak(run)}  # fmt: skip
         write_whole(run.out / RUN, json.dumps(said, indent=1) + "\n")

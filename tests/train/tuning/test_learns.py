@@ -12,14 +12,22 @@ import brolly
 from brolly.cli import main
 
 NAMES = "Tom Anna Ben Lucy Max Ella Sam Mia Jack Rose Will Grace".split()  # noqa: SIM905
-COLOURS, THINGS = ("red", "blue", "green", "black", "white"), ("ball", "boat", "doll", "book", "lamp", "bell", "cup", "hat")
+COLOURS, THINGS = (
+    ("red", "blue", "green", "black", "white"),
+    ("ball", "boat", "doll", "book", "lamp", "bell", "cup", "hat"),
+)
 
 
 def conversations(n: int) -> list[dict[str, list[dict[str, str]]]]:
     """What was asked, and which thing was meant: no question twice."""
     every = [(name, colour, thing) for name in NAMES for colour in COLOURS for thing in THINGS]
     return [
-        {"messages": [{"role": "user", "content": f"{name} has a {colour} {thing}."}, {"role": "assistant", "content": thing}]}
+        {
+            "messages": [
+                {"role": "user", "content": f"{name} has a {colour} {thing}."},
+                {"role": "assistant", "content": thing},
+            ]
+        }
         for name, colour, thing in random.Random(3).sample(every, n)
     ]
 
@@ -39,4 +47,8 @@ def test_nine_of_ten_answers_to_new_questions_are_right_where_none_was(
     assert sum(said.text.strip() == want for said, want in zip(before, wanted, strict=True)) <= 4
     assert sum(said.text.strip() == want for said, want in zip(after, wanted, strict=True)) >= 18
     assert {said.finish_reason for said in after} == {"stop"}
-    assert len(after[0].text.strip()) and after[0].text == tuned.chat(asked[0]["messages"][:1], seed=9).text
+    capfd.readouterr()
+    for said, row in list(zip(after, asked, strict=True))[:2]:
+        assert main(["run", "mini-llm", "--adapter", out, row["messages"][0]["content"], "--json"]) == 0
+        told = json.loads(capfd.readouterr().out)
+        assert (told["text"], told["finish_reason"]) == (said.text, "stop")
