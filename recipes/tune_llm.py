@@ -62,9 +62,8 @@ def main(folder: Path) -> None:
     rows = people(TRAIN + TEST, seed=1)
     train, test = written(folder / "train.jsonl", rows[:TRAIN]), written(folder / "test.jsonl", rows[TRAIN:])
     heard = [talk(request, text) for request, _, text in stories(STORIES, seed=101)]
-    mixed = written(
-        folder / "mixed.jsonl", rows[:TRAIN] * 4 + heard
-    )  # each story 3 times, so that none is learnt by heart
+    # seen three times each, in a quarter of the passes: no story is learnt by heart
+    mixed = written(folder / "mixed.jsonl", rows[:TRAIN] * 4 + heard)
     unheard = written(folder / "stories.jsonl", [talk(request, text) for request, _, text in stories(30, seed=202)])
     model, usual = brolly.load("mini-llm"), 0.002  # the rate that tune chooses for mini-llm
     print(told(model, "mini-llm", test, unheard), flush=True)
