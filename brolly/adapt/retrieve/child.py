@@ -7,6 +7,7 @@ without `resource` (Windows) time alone is limited. It is no sandbox against cod
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -43,7 +44,8 @@ class Reader:
         timer.start()
         try:
             assert child.stdin and child.stdout
-            child.stdin.write(json.dumps({"path": str(path.absolute()), "kind": kind}).encode() + b"\n")
+            question = {"path": str(path.absolute()), "kind": kind, "seconds": self.seconds}
+            child.stdin.write(json.dumps(question).encode() + b"\n")
             child.stdin.flush()
             line = child.stdout.readline(LONGEST)
         except OSError:
@@ -117,7 +119,7 @@ def confine(memory: int) -> None:
                 continue  # a stricter one is set already
 
 
-def answer(question: dict[str, str]) -> dict[str, Any]:
+def answer(question: dict[str, Any]) -> dict[str, Any]:
     """What was read, or why it could not be."""
     from brolly.adapt.retrieve import formats
 
@@ -147,12 +149,17 @@ def main() -> None:
     sys.stdout = sys.stderr
     confine(int(sys.argv[1]))
     for line in sys.stdin.buffer:
+        question = json.loads(line)
+        if hasattr(signal, "alarm"):  # ends it, also within C, where whoever asked is gone and cannot
+            signal.alarm(int(question["seconds"]) + 2)
         try:
-            told = json.dumps(answer(json.loads(line)), ensure_ascii=False).encode("utf-8", "replace")
+            told = json.dumps(answer(question), ensure_ascii=False).encode("utf-8", "replace")
         except MemoryError:
             told = b'{"error": "memory"}'
         out.write(told + b"\n")
         out.flush()
+        if hasattr(signal, "alarm"):
+            signal.alarm(0)
 
 
 if __name__ == "__main__":
