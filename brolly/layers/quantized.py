@@ -128,6 +128,15 @@ class NF4Linear(nn.Linear):
         self.packed, self.dtype = packed, dtype
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)  # type: ignore[assignment]
 
+    @classmethod
+    def of(
+        cls, layer: nn.Linear, device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> NF4Linear:  # fmt: skip
+        """A linear layer's frozen twin in 4 bits, that computes where and as that one does, unless it is said."""
+        weight, dtype = layer.weight.detach().to(device), dtype or layer.weight.dtype
+        bias = None if layer.bias is None else layer.bias.detach().to(device, dtype)
+        return cls(pack(weight), bias, dtype)
+
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
         """Unpacked, (O, I), for whoever must look at it."""
@@ -152,14 +161,6 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
         return dy @ unpack(ctx.packed, dy.dtype), None
-
-
-def pack_linear(network: nn.Module, names: list[str]) -> None:
-    """Swap linear layers of a network for frozen ones in 4 bits, one at a time."""
-    for name in names:
-        layer: Any = network.get_submodule(name)
-        bias = None if layer.bias is None else layer.bias.detach()
-        network.set_submodule(name, NF4Linear(pack(layer.weight), bias, layer.weight.dtype))
 
 
 # bitsandbytes' own layout, by what each tensor's name adds to the weight's.

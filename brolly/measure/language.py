@@ -12,7 +12,7 @@ from typing import Any
 from brolly.engine.engine import write_all
 from brolly.errors import BrollyError
 from brolly.measure.intervals import Auc, MacroF1, Ratio, Statistic
-from brolly.measure.likelihood import Likelihood, Told, bare
+from brolly.measure.likelihood import Likelihood, Told
 from brolly.measure.report import Record
 from brolly.measure.words import f1, normaliser, plain
 from brolly.rows import Completion, Conversation, Labelled, Row, Text
@@ -111,7 +111,7 @@ class Writing:
                 value.prompt, **{**options, "max_tokens": max(1, min(options["max_tokens"], room))}
             )
         last = answered(value.messages)
-        return self.model.prepare_chat(bare(value.messages[:last]), tools=value.tools, **options)
+        return self.model.prepare_chat(value.bare[:last], tools=value.tools, **options)
 
 
 def likely(told: Told) -> dict[str, Any]:

@@ -6,9 +6,10 @@ behind it, so that what fills a shorter row changes no number that is used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from os.path import commonprefix
 from typing import Any, NamedTuple
 
 import torch
@@ -175,7 +176,7 @@ class Likelihood:
 
     def answers(self, value: Conversation) -> list[Part]:
         """Each of the assistant's messages that count, as the template writes it behind those before it."""
-        messages = bare(value.messages)
+        messages = value.bare
         tools = list(value.tools) or None
         parts: list[Part] = []
         for i, message in enumerate(value.messages):
@@ -183,9 +184,7 @@ class Likelihood:
                 continue
             begun = self.tokenizer.prompt(messages[:i], tools=tools, add_generation_prompt=True)
             whole = self.tokenizer.prompt(messages[: i + 1], tools=tools, add_generation_prompt=False)
-            at = next(
-                (n for n, (a, b) in enumerate(zip(begun, whole, strict=False)) if a != b), min(len(begun), len(whole))
-            )
+            at = len(commonprefix([begun, whole]))
             before = self.tokenizer.encode(whole[:at], special=False)
             ids = self.tokenizer.encode(whole, special=False)
             parted = ids[: len(before)] != before
@@ -196,8 +195,3 @@ class Likelihood:
                 raise TemplateError("the chat template writes nothing for the answer")
             parts.append(self.behind(before, after, len((message.get("content") or whole[at:]).encode())))
         return parts
-
-
-def bare(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Messages without their weights, which templates do not know."""
-    return [{key: value for key, value in message.items() if key != "weight"} for message in messages]

@@ -33,6 +33,11 @@ class Conversation:
     messages: Messages
     tools: tuple[Any, ...] = ()
 
+    @property
+    def bare(self) -> list[dict[str, Any]]:
+        """The messages without their weights, which templates do not know."""
+        return [{key: value for key, value in message.items() if key != "weight"} for message in self.messages]
+
 
 @dataclass(frozen=True)
 class Preference:

@@ -124,6 +124,22 @@ def _old(about: dict[str, Any]) -> bool:
     return about["expires_at"] is not None and about["expires_at"] < time.time()
 
 
+def linked(path: Path, to: Path) -> Path:
+    """A file of these that stays when it is deleted here; what is there already is left. Raises Refused, DiskFull."""
+    try:
+        os.link(path, to)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        raise Refused("The file was deleted meanwhile.", 404, param="file_id") from None
+    except OSError:  # a disk without links
+        try:
+            shutil.copyfile(path, to)
+        except OSError as error:
+            raise DiskFull(f"the file could not be kept ({error.strerror}).") from None
+    return to
+
+
 def kept_name(name: str) -> str:
     """What a file is called on this disk: nothing of a client's name but its ending, by which it is read."""
     suffixes = "".join(re.findall(r"\.[a-z0-9]{1,8}", name.lower()[-24:])[-2:])

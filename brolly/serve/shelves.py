@@ -26,13 +26,12 @@ from fastapi import FastAPI
 from brolly.errors import BrollyError, DiskFull, MediaError, OptionError
 from brolly.serve.child import ended, started
 from brolly.serve.errors import Refused
-from brolly.serve.files import Files
+from brolly.serve.files import Files, linked
 from brolly.serve.turns import Turns, turns_of
 
 log = logging.getLogger("brolly.serve")
 
 ABOUT, DOCUMENTS, INDEX = "about.json", "documents", "index"
-IDS = re.compile(r"vs_[0-9a-f]{32}")
 MOST_FILES, MOST_BATCHES = 10_000, 1000  # of a store
 INDEXED, READ = 2, 2  # stores that are indexed at once, and files whose text is read at once: each a process
 QUESTION = 8192  # characters of a question that are looked up
@@ -334,17 +333,7 @@ def name_of(given: str) -> str:
 
 def _put(path: Path, place: Path, name: str) -> None:
     place.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(path, place / name)
-    except FileExistsError:
-        return
-    except FileNotFoundError:
-        raise Refused("The file was deleted meanwhile.", 404, param="file_id") from None
-    except OSError:  # a disk without links
-        try:
-            shutil.copyfile(path, place / name)
-        except OSError as error:
-            raise DiskFull(f"the file could not be kept ({error.strerror}).") from None
+    linked(path, place / name)
 
 
 _OPENED = threading.Lock()

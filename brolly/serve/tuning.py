@@ -9,7 +9,6 @@ import asyncio
 import json
 import logging
 import os
-import re
 import shutil
 import signal
 import time
@@ -22,6 +21,7 @@ from uuid import uuid4
 from brolly.errors import Busy, NotFound
 from brolly.serve.child import ended, started
 from brolly.serve.errors import Refused, bare
+from brolly.serve.files import linked
 from brolly.serve.house import House
 
 log = logging.getLogger("brolly.serve")
@@ -32,7 +32,6 @@ MOST = 100  # jobs that wait
 TOLD = 200  # steps of a run that become events
 LINE = 1 << 20  # bytes of an event of the process
 GRACE = 60.0  # seconds that a stopped process has to save
-IDS = re.compile(r"ftjob-[0-9a-f]{32}")
 
 
 class Job:
@@ -107,7 +106,7 @@ class Jobs:
         entry, _ = self.house.find(base)
         folder = self.folder / told["id"]
         folder.mkdir(parents=True, mode=0o700)
-        given = [_copied(path, folder / f"{name}{''.join(path.suffixes)}") for name, path in
+        given = [linked(path, folder / f"{name}{''.join(path.suffixes)}") for name, path in
                  (("rows", rows), ("held", held)) if path is not None]  # fmt: skip
         command = [str(entry.path), str(given[0]), "--out", str(folder / OUT), "--json", "--no-paths", *options]
         command += ["--eval", str(given[1])] if held is not None else []
@@ -227,7 +226,7 @@ class Jobs:
         if done is not None and code == 0:
             name = self._serve(job)
             measures = {k: v for k, v in done.items() if k not in ("event", "path")}
-            self._set(job, "succeeded", fine_tuned_model=name, finished_at=int(time.time()), estimated_finish=None)
+            self._set(job, "succeeded", fine_tuned_model=name, estimated_finish=None)
             job.say("The job has successfully completed", data={"step": done["steps"], **measures})
         elif job.stop:
             self._set(job, job.stop)
@@ -269,15 +268,6 @@ class Jobs:
 def name_of(told: dict[str, Any]) -> str:
     """What is put behind the base's name and a colon."""
     return f"{told.get('suffix') or 'ft'}-{told['id'][-8:]}"
-
-
-def _copied(path: Path, to: Path) -> Path:
-    """A file that stays when the one it was made of is deleted."""
-    try:
-        os.link(path, to)
-    except OSError:
-        shutil.copyfile(path, to)
-    return to
 
 
 async def _events(stream: asyncio.StreamReader) -> AsyncIterator[dict[str, Any]]:

@@ -11,7 +11,6 @@ from brolly.adapt.retrieve.files import KIND_OF
 from brolly.adapt.retrieve.store import Known
 from brolly.errors import OptionError
 
-OWN = ("path", "folder", "suffix", "kind", "after", "before")
 Filters = Mapping[str, Any]
 
 

@@ -116,6 +116,15 @@ class TokenLogprobBody(TopLogprob):
     top_logprobs: list[TopLogprob]
 
 
+class Listed(Answer):
+    """A page of a list; `data` is each list's own."""
+
+    object: Literal["list"]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
 class Deleted(Answer):
     id: str
     object: str

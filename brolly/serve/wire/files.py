@@ -7,7 +7,7 @@ from typing import Literal
 from fastapi import UploadFile
 from pydantic import Field
 
-from brolly.serve.wire.common import Answer, Open
+from brolly.serve.wire.common import Answer, Listed, Open
 
 Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
 
@@ -30,9 +30,5 @@ class FileBody(Answer):
     expires_at: int | None
 
 
-class FileList(Answer):
-    object: Literal["list"] = "list"
+class FileList(Listed):
     data: list[FileBody]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool

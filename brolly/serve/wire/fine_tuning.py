@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from brolly.serve.wire.common import Answer, Strict, Words
+from brolly.serve.wire.common import Answer, Listed, Strict, Words
 
 Auto = Literal["auto"]
 
@@ -106,9 +106,5 @@ class CheckpointBody(Answer):
     metrics: dict[str, Any]
 
 
-class CheckpointList(Answer):
-    object: Literal["list"]
+class CheckpointList(Listed):
     data: list[CheckpointBody]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool

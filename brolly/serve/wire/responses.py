@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from brolly.serve.wire.chat import Part, ToolChoice
-from brolly.serve.wire.common import Answer, Open, Strict, Words
+from brolly.serve.wire.common import Answer, Listed, Open, Strict, Words
 from brolly.serve.wire.vector_stores import Filter, Ranking
 
 
@@ -202,12 +202,8 @@ class ResponseBody(Answer):
     system_fingerprint: str | None
 
 
-class ItemList(Answer):
-    object: Literal["list"]
+class ItemList(Listed):
     data: list[dict[str, Any]]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
 
 
 class InputTokens(Answer):

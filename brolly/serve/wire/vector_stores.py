@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from brolly.serve.wire.common import Answer, Given, Open, Strict, Words
+from brolly.serve.wire.common import Answer, Given, Listed, Open, Strict, Words
 
 Attributes = Annotated[dict[str, str | float | bool], Field(max_length=16)]
 
@@ -97,13 +97,6 @@ class StoreBody(Answer):
     expires_at: int | None
     last_active_at: int | None
     metadata: dict[str, str]
-
-
-class Listed(Answer):
-    object: Literal["list"]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
 
 
 class StoreList(Listed):

@@ -77,8 +77,7 @@ def pack_blocks(
     if not found and not any(isinstance(m, NF4Linear) for m in network.modules()):
         raise OptionError(f"a {type(network).__name__} has no linear layers in blocks; leave out --bits.")
     for name, layer in found.items():
-        bias = None if layer.bias is None else layer.bias.detach().to(device, dtype)
-        network.set_submodule(name, NF4Linear(pack(layer.weight.detach().to(device)), bias, dtype))
+        network.set_submodule(name, NF4Linear.of(layer, device, dtype))
         release(f"{name}.weight")
     for module in network.modules():
         if isinstance(module, NF4Linear):

@@ -20,6 +20,7 @@ from brolly.kernels.pages import keep_memory
 from brolly.loader import load
 from brolly.model import Model
 from brolly.rows import held_out, open_rows, overlap, preview
+from brolly.train.loop import checkpoints
 from brolly.train.tuning.examples import Examples, drawn
 from brolly.train.tuning.four_bits import load_packed, refuse_whole
 from brolly.train.tuning.lora import put_back, put_in
@@ -30,7 +31,6 @@ from brolly.train.tuning.quick import quicken
 from brolly.train.tuning.recompute import recompute
 from brolly.train.tuning.settings import PASSES, learning_rate, passes, step_size
 from brolly.train.tuning.shared import Learning, own_device, own_folder
-from brolly.train.tuning.state import checkpoints
 from brolly.train.tuning.words import MOST as MOST_ROWS
 from brolly.train.tuning.words import learn_rows, untaught
 from brolly.verbs import Lora, TuneOptions

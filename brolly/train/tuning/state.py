@@ -18,15 +18,11 @@ from brolly.checkpoint.safetensors import write_whole
 from brolly.errors import CheckpointError
 from brolly.fill import DTYPES
 from brolly.train.export import as_bytes
+from brolly.train.loop import checkpoints
 from brolly.train.tuning.examples import full
 from brolly.train.tuning.shared import Learning
 
 WORDS = {kind: word for word, kind in DTYPES.items()}
-
-
-def checkpoints(out: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
-    return sorted(p for p in out.glob("step-" + "[0-9]" * 8) if (p / "state.json").is_file())
 
 
 def tensors_of(parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

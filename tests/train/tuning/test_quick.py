@@ -14,7 +14,7 @@ from torch import Tensor
 from brolly.configs import LlamaConfig, Rope
 from brolly.engine.cache import Causal, DenseCache
 from brolly.kernels import tuning
-from brolly.layers.quantized import pack_linear
+from brolly.layers.quantized import NF4Linear
 from brolly.models.llama import Llama
 from brolly.train.tuning.lora import LoraLinear, put_in
 from brolly.train.tuning.packing import Packed, positions
@@ -100,7 +100,8 @@ def test_a_block_that_keeps_its_input_alone_gives_the_same_gradients() -> None:
 
 def test_a_base_in_four_bits_is_unpacked_as_it_is_needed() -> None:
     made = network(LLAMA)
-    pack_linear(made, [f"{name}.base" for name, m in made.named_modules() if isinstance(m, LoraLinear)])
+    for layer in [m for m in made.modules() if isinstance(m, LoraLinear)]:
+        layer.base = NF4Linear.of(layer.base)
     plain = passed(made)
     assert quicken(made).startswith("blocks by hand")
     far = off(passed(made), plain)

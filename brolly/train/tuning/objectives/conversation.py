@@ -7,6 +7,7 @@ each of its answers, without it and with it: what the second adds is the answer,
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from os.path import commonprefix
 from typing import NamedTuple
 
 from brolly.errors import BrollyError, TemplateError
@@ -29,7 +30,7 @@ def written(tokenizer: Tokenizer, value: Conversation, where: str) -> Written:
     template = tokenizer.template
     assert template is not None
     tools = list(value.tools) or None
-    messages = [{k: v for k, v in message.items() if k != "weight"} for message in value.messages]
+    messages = value.bare
     weights = [message.get("weight", 1) for message in value.messages]
 
     def render(upto: int, begun: bool) -> str:
@@ -63,9 +64,7 @@ def added(text: str, before: str, after: str) -> Span | None:
     """What `after` has behind `before`, if it stands so in the text."""
     if not text.startswith(after):
         return None
-    start = next(
-        (i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after))
-    )
+    start = len(commonprefix([before, after]))
     return (start, len(after)) if start < len(after) else None
 
 
