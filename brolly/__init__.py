@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from brolly.identity import identify as identify
     from brolly.loader import load as load
     from brolly.model import Model as Model
+    from brolly.remote import Remote as Remote
     from brolly.train.tuning.merge import merge as merge
     from brolly.train.tuning.tune import tune as tune
     from brolly.verbs import Adapter as Adapter
@@ -32,6 +33,7 @@ _HOMES = {
     "Lora": "brolly.verbs",
     "Model": "brolly.model",
     "Prompt": "brolly.adapt.prompt",
+    "Remote": "brolly.remote",
     "ask": "brolly.adapt.retrieve",
     "errors": "brolly.errors",
     "identify": "brolly.identity",

@@ -258,6 +258,10 @@ def run(args: argparse.Namespace) -> int | None:
     if args.json:
         result = model.chat(messages, **options) if chats else model.generate(prompt, **options)
         out = asdict(result)
+        for detail in out["logprobs"] or ():  # of bytes JSON knows nothing
+            said, others = detail.pop("said"), detail.pop("others")
+            if detail["token"] < 0:
+                detail |= {"bytes": list(said), "others": [{"bytes": list(b), "logprob": p} for b, p in others]}
         out["usage"]["total_tokens"] = result.usage.total_tokens
         print(json.dumps({k: v for k, v in out.items() if v not in (None, ())}, ensure_ascii=False))
         return 0

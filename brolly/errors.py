@@ -13,6 +13,14 @@
     ├── MediaError             an image, a sound or a video that cannot be read
     ├── MissingExtra           an optional package is not installed
     ├── Busy                   more is asked for than fits now; try again after `retry_after` seconds
+    ├── RemoteError            a model that runs elsewhere: its vendor refused, failed or was not reached
+    │   ├── KeyRefused         no key, a wrong one, or one that may not do this
+    │   ├── QuotaSpent         the account has no credit left; waiting does not help
+    │   ├── Filtered           the vendor's rules forbid the question or the answer
+    │   ├── Overloaded         the vendor has no room now (503, 529); try again after `retry_after` seconds
+    │   ├── Unreachable        no connection, or silence for too long
+    │   └── BadAnswer          what came is not what was promised: cut off, not JSON, a call without a name
+    ├── BudgetSpent            the next request could cost more than what is left of --max-cost
     └── HubError               a name could not be turned into files
         ├── NotFound           no such file, repository or revision
         ├── Gated              exists, and its owner wants something first
@@ -90,6 +98,46 @@ class Busy(BrollyError):
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class RemoteError(BrollyError):
+    """A model that runs elsewhere could not be asked, or its vendor failed. `status` is HTTP's, or 0."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class KeyRefused(RemoteError):
+    """There is no key, a wrong one, or one that may not do this."""
+
+
+class QuotaSpent(RemoteError):
+    """The account has no credit left; waiting does not help."""
+
+
+class Filtered(RemoteError):
+    """The vendor's rules forbid the question or the answer."""
+
+
+class Overloaded(RemoteError):
+    """The vendor has no room now; the same request may be granted after `retry_after` seconds."""
+
+    def __init__(self, message: str, status: int = 0, retry_after: float = 5.0) -> None:
+        super().__init__(message, status)
+        self.retry_after = retry_after
+
+
+class Unreachable(RemoteError):
+    """No connection, or silence for too long."""
+
+
+class BadAnswer(RemoteError):
+    """What came is not what was promised."""
+
+
+class BudgetSpent(BrollyError):
+    """The next request could cost more than what is left."""
 
 
 class HubError(BrollyError):

@@ -40,7 +40,7 @@ from brolly.tasks.ask import ask
 from brolly.tasks.classify import check_labels, classify, classify_texts, label_vectors
 from brolly.tasks.embed import embed, similarities
 from brolly.tasks.embed import gather as gather_vectors
-from brolly.tasks.generate import gather, stream
+from brolly.tasks.generate import stream
 from brolly.tasks.rerank import rerank
 from brolly.tasks.score import score
 from brolly.tasks.transcribe import LEAST_CONTEXT, Ear, Transcribing, detect_language
@@ -49,6 +49,8 @@ from brolly.verbs import (
     Chat,
     Classification,
     ClassifyOptions,
+    Draw,
+    Drawing,
     Embed,
     Embedding,
     Embeddings,
@@ -60,10 +62,13 @@ from brolly.verbs import (
     Ranked,
     RerankOptions,
     Score,
+    Speak,
+    Speech,
     Transcribe,
     TranscribeOptions,
     Transcript,
     Write,
+    gather,
     read_options,
 )
 
@@ -148,6 +153,8 @@ class Model:
     ) -> Job:  # fmt: skip
         """A continuation as a job for `submit`; a prompt may be tokens. Raises ContextTooLong, OptionError."""
         self._require("generate")
+        if options.get("effort") is not None:
+            raise OptionError("effort is for chats; a prompt that is continued has no thoughts.")
         config: Any = self.network.config
         ids = self.prompt_ids(prompt, config.context) if isinstance(prompt, str) else self._known(list(prompt))
         name = self._named(adapter)
@@ -370,6 +377,16 @@ class Model:
         self._require("transcribe")
         asked = read_options(TranscribeOptions, options)
         return Transcribing(self.ear, as_stream(audio, rate), asked)
+
+    def draw(self, prompt: str, images: Sequence[Any] = (), **options: Unpack[Draw]) -> Drawing:
+        """Pictures of what a text says, or `images` changed as it says. No family here draws yet: UnsupportedTask."""
+        self._require("draw")
+        raise AssertionError("a family that draws brings its loop")
+
+    def speak(self, text: str, **options: Unpack[Speak]) -> Speech:
+        """A text as sound. No family here speaks yet: UnsupportedTask."""
+        self._require("speak")
+        raise AssertionError("a family that speaks brings its loop")
 
     def detect_language(self, audio: Any, *, rate: int | None = None) -> dict[str, float]:
         """Each language's probability by the first half minute, the likeliest first."""

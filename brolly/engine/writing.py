@@ -14,6 +14,7 @@ from torch import Tensor
 
 from brolly.engine.job import Job
 from brolly.engine.sampler import Sampler
+from brolly.media.text.stops import Held
 from brolly.verbs import Piece, TokenLogprob, ToolDelta, Usage
 
 END = -1  # chosen where a guide lets nothing follow
@@ -143,32 +144,3 @@ class Writing:
         values, ids = shares.topk(min(n_top, len(shares))) if n_top else (shares[:0], shares[:0])
         top = {int(i): float(v) for i, v in zip(ids, values, strict=True)}
         return TokenLogprob(token, self.text.token_text(token), float(shares[token]), top)
-
-
-class Held:
-    """Text not yet shown because it could be the beginning of a stop string."""
-
-    def __init__(self, stops: Sequence[str]) -> None:
-        self.stops, self.text = stops, ""
-
-    def push(self, more: str) -> tuple[str, bool]:
-        """What may be shown now, and whether a stop string was met (and cut off, with all after it)."""
-        if not self.stops:
-            return more, False
-        self.text += more
-        found = [at for at in (self.text.find(stop) for stop in self.stops) if at >= 0]
-        if found:
-            return self.text[: min(found)], True
-        keep = max((held(self.text, stop) for stop in self.stops), default=0)
-        shown, self.text = self.text[: len(self.text) - keep], self.text[len(self.text) - keep :]
-        return shown, False
-
-
-def held(text: str, stop: str) -> int:
-    """How many characters at a text's end are the beginning of a stop string."""
-    at = max(len(text) - len(stop) + 1, 0)
-    while (at := text.find(stop[0], at)) >= 0:
-        if stop.startswith(text[at:]):
-            return len(text) - at
-        at += 1
-    return 0

@@ -10,7 +10,7 @@ from brolly.engine.engine import write_all
 from brolly.errors import BrollyError, MissingExtra, OptionError
 from brolly.measure.likelihood import Likelihood, Part
 from brolly.measure.report import columns, number
-from brolly.tasks.generate import gather
+from brolly.verbs import gather
 
 MAX_TOKENS = 256  # written where a task does not tell, as the harness has it
 MAX_STOPS = 256

@@ -16,7 +16,7 @@ from brolly.measure.likelihood import Likelihood, Told
 from brolly.measure.report import Record
 from brolly.measure.words import f1, normaliser, plain
 from brolly.rows import Completion, Conversation, Labelled, Row, Text
-from brolly.tasks.generate import gather
+from brolly.verbs import gather
 
 BATCH = 64  # rows whose answers are written together
 MOST_CHOICES = 20  # different completions up to which they are a choice, if rows are five times as many

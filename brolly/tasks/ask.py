@@ -27,6 +27,7 @@ def ask(
     chosen_tools(given, choice)
     if choice == "none":
         given = []
+    extra = {**effort_words(options.effort), **(extra or {})}
     prompt = render_chat(tokenizer.template, answers, messages, tools=given, extra=extra)
 
     def guided(grammar: str) -> Callable[[], Guide]:
@@ -49,6 +50,15 @@ def ask(
         split=partial(answers.split, given, parallel=parallel, prompt=prompt[-256:]) if apart else None,
         keep_special=apart and answers.keep_special(bool(given)),
     )
+
+
+def effort_words(effort: str | None) -> dict[str, Any]:
+    """How hard to think, by the names that families' templates read. Raises OptionError at a number of tokens."""
+    if effort is None:
+        return {}
+    if effort.isdecimal():
+        raise OptionError(f"effort is {effort} tokens, which a chat template does not count; say none, low, high …")
+    return {"reasoning_effort": effort, "enable_thinking": effort != "none", "thinking": effort != "none"}
 
 
 def _calls(

@@ -11,7 +11,7 @@ from torch import Tensor
 from brolly.engine.engine import room
 from brolly.engine.job import Job
 from brolly.engine.writing import Text, Writing
-from brolly.verbs import Generation, Piece, TokenLogprob, ToolCall, Usage
+from brolly.verbs import Piece
 
 CHUNK = 2048  # prompt tokens a pass: bounds the memory of attention and lets ^C through
 
@@ -53,22 +53,3 @@ def _prefill(steps: Steps, prompt: Sequence[int], cache: Any, device: torch.devi
         part = slice(start, start + CHUNK)
         logits = steps.forward(ids[:, part], places[:, part], cache)
     return logits[0]
-
-
-def gather(pieces: Iterable[Piece], with_logprobs: bool) -> Generation:
-    """All pieces of one answer as one result."""
-    text, reasoning, reason, usage = "", "", "length", Usage(0, 0)
-    tokens: list[int] = []
-    details: list[TokenLogprob] = []
-    calls: dict[int, ToolCall] = {}
-    for piece in pieces:
-        text += piece.text
-        reasoning += piece.reasoning
-        tokens += piece.tokens
-        details += piece.logprobs
-        for part in piece.calls:
-            old = calls.get(part.index, ToolCall("", "", ""))
-            calls[part.index] = ToolCall(old.id or part.id or "", old.name or part.name or "", old.arguments + part.arguments)  # fmt: skip # noqa: E501
-        reason, usage = piece.finish_reason or reason, piece.usage or usage
-    several = tuple(calls[i] for i in sorted(calls))
-    return Generation(text, tokens, reason, usage, details if with_logprobs else None, reasoning or None, several)

@@ -20,8 +20,8 @@ from brolly.engine.job import Job
 from brolly.engine.pages import BLOCK, Pages
 from brolly.engine.runner import Runner
 from brolly.errors import Busy, ContextTooLong, OptionError
-from brolly.tasks.generate import gather, stream
-from brolly.verbs import GenerateOptions, Generation, Piece, ToolDelta
+from brolly.tasks.generate import stream
+from brolly.verbs import GenerateOptions, Generation, Piece, ToolDelta, gather
 from tests.kernels.test_decoder import VOCABULARY, gpt2, llama
 
 NETWORKS = {"llama": llama, "gpt2": gpt2, "windows": lambda: llama(windows=(40, 33))}

@@ -155,6 +155,7 @@ def test_every_option_has_a_flag_and_reaches_the_model(folder: Path, capsys: Any
     ]  # fmt: skip
     named = {arg[2:].removeprefix("no-").replace("-", "_") for arg in args if arg.startswith("--")} | {"temperature"}
     named |= {"json_schema", "regex", "choice", "grammar"}  # one at a time: test_guided_cli.py
+    named |= {"effort", "thoughts"}  # of chats: tests/remote
     assert named == set(GenerateOptions.__dataclass_fields__)
     assert main(["run", str(folder), "fox", "--json", "--temperature", "0.5", *args]) == 0
     answer = json.loads(capsys.readouterr().out)

@@ -18,10 +18,10 @@ pytest.importorskip("fastapi")
 
 from pydantic import ValidationError  # noqa: E402
 
-from brolly.engine.writing import Held  # noqa: E402
 from brolly.errors import OptionError  # noqa: E402
 from brolly.hub import resolve  # noqa: E402
 from brolly.media.text.answers.format import check_tools  # noqa: E402
+from brolly.media.text.stops import Held  # noqa: E402
 from brolly.serve.account import Account, current  # noqa: E402
 from brolly.serve.errors import bare  # noqa: E402
 from brolly.serve.settings import Settings  # noqa: E402

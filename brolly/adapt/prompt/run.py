@@ -14,8 +14,7 @@ from brolly.adapt.prompt.select import TOGETHER, Nearest, fixed
 from brolly.engine.job import Job
 from brolly.errors import BrollyError, OptionError
 from brolly.media.text.answers import render_chat
-from brolly.tasks.generate import gather
-from brolly.verbs import Usage
+from brolly.verbs import Usage, gather
 
 if TYPE_CHECKING:
     from brolly.adapt.prompt.prompt import Example, Prompt, Result

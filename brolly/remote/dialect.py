@@ -1,0 +1,171 @@
+"""What a dialect is: modules below `dialects`, of functions that know a vendor's words and nothing of connections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, NamedTuple, Protocol, cast
+
+from brolly.errors import UnsupportedTask
+from brolly.remote.ask import Ask
+from brolly.remote.target import Target
+from brolly.remote.vendors import vendors
+from brolly.verbs import (
+    Drawing,
+    DrawOptions,
+    Embeddings,
+    EmbedOptions,
+    Piece,
+    SpeakOptions,
+    TranscribeOptions,
+    Transcript,
+)
+
+DONE = "[DONE]"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One HTTP request: `path` goes behind the target's base. `body` is sent as JSON; `files`, where there are some, as
+    multipart beside `form`. `safe`: whether sending it twice does no harm beyond its price."""
+
+    path: str
+    body: Mapping[str, Any] | None = None
+    method: str = "POST"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, tuple[str, bytes, str]] = field(default_factory=dict)  # field → (file name, bytes, media type)
+    form: Mapping[str, Any] = field(default_factory=dict)
+    safe: bool = True
+
+
+class Told(NamedTuple):
+    """What a vendor's error says in its own envelope: its kind or code, its message, the parameter that it names."""
+
+    kind: str = ""
+    message: str = ""
+    param: str = ""
+
+
+class Reader(Protocol):
+    """Makes pieces of one stream's events."""
+
+    def push(self, event: str, data: Any) -> list[Piece]:
+        """What became certain with an event: its name ("" if it has none) and its parsed JSON. Raises RemoteError."""
+        ...
+
+    def end(self) -> list[Piece]:
+        """The connection ended. Raises BadAnswer where the answer did not."""
+        ...
+
+
+class Chat(Protocol):
+    """A dialect of conversations. OPTIONS are the GenerateOptions that it has words for, shapes and stop among them."""
+
+    OPTIONS: frozenset[str]
+
+    def lacks(self, ask: Ask, target: Target) -> list[str]:
+        """What of this it has no word for, a sentence each; none: it says it all."""
+        ...
+
+    def hints(self, ask: Ask, target: Target) -> list[str]:
+        """What it leaves out that changes no meaning (a seed), a sentence each: warned of once, refused if strict."""
+        ...
+
+    def call(self, ask: Ask, target: Target) -> Call: ...
+    def reader(self, ask: Ask, target: Target) -> Reader: ...
+
+    def whole(self, body: Any, ask: Ask, target: Target) -> list[Piece]:
+        """The pieces of an answer that was not streamed; each index's last one says why. Raises BadAnswer."""
+        ...
+
+    def told(self, body: Any) -> Told:
+        """An error's parsed body, of any JSON type."""
+        ...
+
+
+class Count(Protocol):
+    def count(self, ask: Ask, target: Target) -> Call: ...
+    def counted(self, body: Any) -> int: ...
+
+
+class Embed(Protocol):
+    most: int  # inputs a request
+
+    def embed(self, inputs: Sequence[Any], options: EmbedOptions, target: Target) -> Call:
+        """Inputs are texts; another kind is an UnsupportedTask. Raises OptionError."""
+        ...
+
+    def vectors(self, body: Any, n: int) -> Embeddings:
+        """As many as inputs, in their order. Raises BadAnswer."""
+        ...
+
+
+class Draw(Protocol):
+    def draw(self, prompt: str, images: Sequence[bytes], options: DrawOptions, target: Target) -> Call: ...
+    def drawn(self, body: Any) -> Drawing: ...
+
+
+class Transcribe(Protocol):
+    def transcribe(self, data: bytes, name: str, options: TranscribeOptions, target: Target) -> Call: ...
+    def heard(self, body: Any) -> Transcript: ...
+
+
+class Speak(Protocol):
+    def speak(self, text: str, options: SpeakOptions, target: Target) -> Call:
+        """The answer's body is the sound itself."""
+        ...
+
+
+class Listed(NamedTuple):
+    """One model of a vendor's list. None: it does not tell."""
+
+    id: str
+    title: str = ""
+    created: int | None = None  # seconds since 1970
+    context: int | None = None
+    verbs: tuple[str, ...] = ()
+
+
+class List(Protocol):
+    def models(self, target: Target, after: str) -> Call:
+        """A page; `after` is "" at first, then what `listed` said."""
+        ...
+
+    def listed(self, body: Any) -> tuple[list[Listed], str]:
+        """The page's models, and where the next one begins; "" where there is none."""
+        ...
+
+
+class Job(NamedTuple):
+    """A hosted tuning: `state` is queued, running, done, failed or cancelled; `model` is what came of it."""
+
+    id: str
+    state: str
+    model: str = ""
+    message: str = ""
+    step: int | None = None
+    steps: int | None = None
+    loss: float | None = None
+
+
+class Tune(Protocol):
+    def upload(self, data: bytes, name: str, target: Target) -> Call: ...
+    def uploaded(self, body: Any) -> str: ...
+    def tune(self, file: str, held_out: str, options: Mapping[str, Any], target: Target) -> Call: ...
+    def job(self, id: str, target: Target) -> Call: ...
+    def read(self, body: Any) -> Job: ...
+    def events(self, id: str, after: str, target: Target) -> Call: ...
+    def event_rows(self, body: Any) -> list[tuple[str, str]]: ...
+    def cancel(self, id: str, target: Target) -> Call: ...
+
+
+def dialects(target: Target, verb: str) -> list[Any]:
+    """The modules that say a verb to this vendor, the preferred one first. Raises UnsupportedTask."""
+    names = target.vendor.dialects.get(verb, ())
+    if not names:
+        others = [v for v in vendors().values() if verb in v.dialects and v.name != target.vendor.name][:3]
+        able = f"; {', '.join(v.title for v in others)} can" if others else ""
+        raise UnsupportedTask(f"{target.vendor.title} has nothing that can {verb}{able}.")
+    return [cast(Any, import_module(f"brolly.remote.dialects.{name}")) for name in names]

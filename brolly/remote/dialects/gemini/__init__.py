@@ -1,0 +1,1 @@
+"""Gemini's HTTP, at Google's developer address and at Vertex."""

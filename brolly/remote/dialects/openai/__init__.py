@@ -1,0 +1,1 @@
+"""OpenAI's HTTP, and that of all who speak it."""

@@ -1,0 +1,38 @@
+"""One event loop in a thread of its own, for callers that have none."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_lock = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+
+
+def loop() -> asyncio.AbstractEventLoop:
+    """The loop, begun when first needed; it ends with the process."""
+    global _loop
+    with _lock:
+        if _loop is None:
+            _loop = asyncio.new_event_loop()
+            threading.Thread(target=_loop.run_forever, name="brolly-remote", daemon=True).start()
+        return _loop
+
+
+def spawn(work: Coroutine[Any, Any, T]) -> Future[T]:
+    """Begin work on that loop, from any other thread."""
+    return asyncio.run_coroutine_threadsafe(work, loop())
+
+
+def wait(work: Coroutine[Any, Any, T]) -> T:
+    """What work returns; ^C and its like end it, too."""
+    doing = spawn(work)
+    try:
+        return doing.result()
+    except BaseException:
+        doing.cancel()
+        raise

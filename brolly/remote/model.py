@@ -1,0 +1,454 @@
+"""Remote: a model that runs elsewhere, with the verbs of one that runs here."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import fields, replace
+from functools import cached_property
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Unpack
+
+from brolly.errors import BadAnswer, OptionError, UnsupportedTask
+from brolly.remote import loop
+from brolly.remote.ask import Ask
+from brolly.remote.client import Client
+from brolly.remote.content import bytes_of, messages_of, text_of
+from brolly.remote.dialect import dialects
+from brolly.remote.prices import Budget, Price, price_of
+from brolly.remote.shapes import Filter, fitted
+from brolly.remote.target import Target, parse
+from brolly.remote.traits import Traits, traits_of
+from brolly.verbs import (
+    Chat,
+    Draw,
+    Drawing,
+    DrawOptions,
+    Embed,
+    Embedding,
+    Embeddings,
+    EmbedOptions,
+    GenerateOptions,
+    Generation,
+    Piece,
+    Remotely,
+    RemoteOptions,
+    Speak,
+    SpeakOptions,
+    Speech,
+    Transcribe,
+    TranscribeOptions,
+    Transcript,
+    Usage,
+    gather,
+    read_options,
+)
+
+if TYPE_CHECKING:
+    from brolly.identity import Card
+
+Deliver = Callable[[Piece | BaseException], None]
+DEFAULTS = GenerateOptions()
+KEPT = 4096  # answers whose opaque parts are remembered by the calls that they made
+TOGETHER = 8  # requests of one list of inputs that are open at a time
+
+
+class Ticket:
+    """A request that was begun; `cancel` closes its connection. From any thread."""
+
+    def __init__(self, task: asyncio.Task[None], own: asyncio.AbstractEventLoop) -> None:
+        self._task, self._loop = task, own
+
+    def cancel(self) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._task.cancel)
+
+
+class Remote:
+    """A model behind HTTP. `card` is what is known of it, `target` where it is, `budget` what was spent.
+
+    Options are RemoteOptions'. Nothing is sent before a verb is called. Raises OptionError.
+    """
+
+    def __init__(self, reference: str | Target, *, budget: Budget | None = None, **options: Unpack[Remotely]) -> None:
+        self.target = parse(reference) if isinstance(reference, str) else reference
+        self.manners: RemoteOptions = read_options(RemoteOptions, options)
+        self.budget = budget or Budget(self.manners.max_cost)
+        self.client = Client(self.target, self.manners)
+        self._kept: OrderedDict[str, tuple[Mapping[str, Any], ...]] = OrderedDict()
+        self._told: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"<{self.target} at {self.target.host}>"
+
+    @cached_property
+    def card(self) -> Card:
+        from brolly.remote.card import card_of
+
+        return card_of(self.target)
+
+    @cached_property
+    def traits(self) -> Traits:
+        return traits_of(self.target)
+
+    @cached_property
+    def price(self) -> Price | None:
+        return price_of(self.target, self.manners.price)
+
+    def describe(self) -> str:
+        """Where it runs, in a few words."""
+        return f"{self.target.vendor.title} at {self.target.host}"
+
+    # Writing ---------------------------------------------------------------------------------------------------------
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], **given: Unpack[Chat]) -> Generation:
+        """Answer a conversation of {"role", "content"} messages; a content may be a list of texts, paths and bytes.
+
+        Raises OptionError where the vendor has no word for an option, and RemoteError's kinds.
+        """
+        ask = replace(self.prepare_chat(messages, **given), stream=False)
+        return gather(self._pieces(ask), given.get("logprobs") is not None)
+
+    def stream_chat(self, messages: Sequence[Mapping[str, Any]], **given: Unpack[Chat]) -> Iterator[Piece]:
+        """The same answer, piece by piece."""
+        return self._pieces(self.prepare_chat(messages, **given))
+
+    def generate(self, prompt: str | list[str], **given: Unpack[Chat]) -> Any:
+        """An answer to a prompt, as the only message of a conversation; a list of them for a list."""
+        if isinstance(prompt, list):
+            works = [self._whole(replace(self.prepare(one, **given), stream=False)) for one in prompt]
+            found = loop.wait(_together(works))
+            return [gather(pieces, given.get("logprobs") is not None) for pieces in found]
+        ask = replace(self.prepare(prompt, **given), stream=False)
+        return gather(self._pieces(ask), given.get("logprobs") is not None)
+
+    def stream(self, prompt: str, **given: Unpack[Chat]) -> Iterator[Piece]:
+        """The same answer, piece by piece."""
+        return self._pieces(self.prepare(prompt, **given))
+
+    def prepare(self, prompt: str, **given: Any) -> Ask:
+        """An answer to a prompt, for `submit`."""
+        if not isinstance(prompt, str):
+            raise OptionError(f"the prompt is a {type(prompt).__name__}; {self.target} reads text, not tokens.")
+        return self.prepare_chat([{"role": "user", "content": prompt}], **given)
+
+    def prepare_chat(
+        self, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] = (),
+        tool_choice: str | Mapping[str, Any] = "auto", parallel_tool_calls: bool = True,
+        template: Mapping[str, Any] | None = None, n: int = 1, adapter: str | Path | None = None, priority: int = 0,
+        user: str = "", extra: Mapping[str, Any] | None = None, **options: Any,
+    ) -> Ask:  # fmt: skip
+        """An answer to a conversation, for `submit`. `extra` are fields of the vendor's own. Raises OptionError."""
+        if "chat" not in (self.traits.verbs or ("chat",)):
+            raise UnsupportedTask(f"{self.target} can {', '.join(self.traits.verbs)}; it cannot chat.")
+        if adapter is not None:
+            raise OptionError(f"{self.target} runs elsewhere and takes no adapter; name a tuned model of its vendor's.")
+        return Ask(
+            messages=tuple(map(self._remembering, messages_of(messages))),
+            options=read_options(GenerateOptions, options),
+            tools=tuple(tools), choice=tool_choice, parallel=parallel_tool_calls, n=n, user=user, priority=priority,
+            strict=self.manners.strict, extra=extra or {}, template=template or {},
+        )  # fmt: skip
+
+    def submit(self, job: Ask, deliver: Deliver) -> Ticket:
+        """Have an ask answered; `deliver` gets its pieces in another thread, an error as the last."""
+        return loop.wait(self.begin(job, deliver))
+
+    async def begin(self, job: Ask, deliver: Deliver) -> Ticket:
+        """The same on the running event loop, in which `deliver` is called."""
+        dialect, fitting, undo = self._said(job)
+
+        async def follow() -> None:
+            try:
+                async with aclosing(self._answered(dialect, job, fitting, undo)) as batches:
+                    async for batch in batches:
+                        for piece in batch:
+                            deliver(piece)
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:
+                deliver(error)
+
+        return Ticket(asyncio.ensure_future(follow()), asyncio.get_running_loop())
+
+    def count(self, messages: Sequence[Mapping[str, Any]], **given: Any) -> int:
+        """Tokens of a conversation, as its vendor counts them. Raises UnsupportedTask."""
+        return loop.wait(self.acount(self.prepare_chat(messages, **given)))
+
+    async def acount(self, ask: Ask) -> int:
+        (dialect, *_) = dialects(self.target, "count")
+        found: int = dialect.counted(await self.client.json(dialect.count(ask, self.target), dialect.told))
+        return found
+
+    # Other verbs -----------------------------------------------------------------------------------------------------
+
+    def embed(self, inputs: Any, **options: Unpack[Embed]) -> Embeddings:
+        """A vector for each text of a list, or for one."""
+        several = list(inputs) if isinstance(inputs, (list, tuple, Iterator)) else [inputs]
+        return loop.wait(self.aembed(several, **options))
+
+    def stream_embed(self, inputs: Sequence[Any], **options: Unpack[Embed]) -> Iterator[Embedding]:
+        """The same vectors one by one."""
+        found = self.embed(list(inputs), **options)
+        each = found.n_tokens // max(len(found), 1)
+        for index, vector in enumerate(found.vectors):
+            n_tokens = each if index else found.n_tokens - each * (len(found) - 1)
+            yield Embedding(index, "text", vector, n_tokens)
+
+    async def aembed(self, inputs: Sequence[Any], **options: Any) -> Embeddings:
+        import numpy as np
+
+        (dialect, *_) = dialects(self.target, "embed")
+        asked: EmbedOptions = read_options(EmbedOptions, options)
+        if not inputs:
+            raise OptionError("there is nothing to embed; give at least one text.")
+        parts = [inputs[at : at + dialect.most] for at in range(0, len(inputs), dialect.most)]
+        calls = [dialect.embed(part, asked, self.target) for part in parts]
+        bodies = await _together([self._priced(call, dialect.told) for call in calls])
+        found = [dialect.vectors(body, len(part)) for body, part in zip(bodies, parts, strict=True)]
+        for one in found:
+            self._spend(Usage(one.n_tokens, 0))
+        vectors = np.concatenate([one.vectors for one in found])
+        return Embeddings(vectors, ("text",) * len(vectors), sum(one.n_tokens for one in found))
+
+    def similarity(self, a: Any, b: Any, **options: Unpack[Embed]) -> Any:
+        """The cosine of each of a's inputs (or Embeddings) with each of b's: a float32 array (len a, len b)."""
+        rows, columns = (
+            one.vectors / (one.vectors**2).sum(1, keepdims=True) ** 0.5
+            for one in (x if isinstance(x, Embeddings) else self.embed(x, **options) for x in (a, b))
+        )
+        return rows @ columns.T
+
+    def draw(self, prompt: str, images: Sequence[Any] = (), **options: Unpack[Draw]) -> Drawing:
+        """Pictures of what a text says, or `images` (paths, bytes, Pillow's) changed as it says."""
+        return loop.wait(self.adraw(prompt, images, **options))
+
+    async def adraw(self, prompt: str, images: Sequence[Any] = (), **options: Any) -> Drawing:
+        (dialect, *_) = dialects(self.target, "draw")
+        given = [bytes_of(one) for one in images]
+        call = dialect.draw(prompt, given, read_options(DrawOptions, options), self.target)
+        found: Drawing = dialect.drawn(await self._priced(replace(call, safe=False), dialect.told))
+        self._spend(found.usage)
+        return found
+
+    def speak(self, text: str, **options: Unpack[Speak]) -> Speech:
+        """A text as sound."""
+        return loop.wait(self.aspeak(text, **options))
+
+    async def aspeak(self, text: str, **options: Any) -> Speech:
+        (dialect, *_) = dialects(self.target, "speak")
+        asked: SpeakOptions = read_options(SpeakOptions, options)
+        self.budget.settle(self.budget.hold(None, str(self.target)), None)
+        data, _ = await self.client.bytes(dialect.speak(text, asked, self.target), dialect.told)
+        return Speech(data, asked.format)
+
+    def transcribe(self, audio: Any, **options: Unpack[Transcribe]) -> Transcript:
+        """What is said in a sound: a path or bytes of a file."""
+        return loop.wait(self.atranscribe(audio, **options))
+
+    async def atranscribe(self, audio: Any, *, name: str = "", **options: Any) -> Transcript:
+        (dialect, *_) = dialects(self.target, "transcribe")
+        asked: TranscribeOptions = read_options(TranscribeOptions, options)
+        title = name or (Path(audio).name if isinstance(audio, (str, Path)) else "audio")
+        data = bytes_of(Path(audio) if isinstance(audio, str) else audio)
+        call = dialect.transcribe(data, title, asked, self.target)
+        found: Transcript = dialect.heard(await self._priced(call, dialect.told))
+        return found
+
+    def score(self, *_: Any, **__: Any) -> Any:
+        """No vendor tells the likelihood of a text that is given: UnsupportedTask."""
+        raise UnsupportedTask(f"{self.target} tells no likelihood of a given text; a model on this disk can `score`.")
+
+    def classify(self, *_: Any, **__: Any) -> Any:
+        raise UnsupportedTask(f"{self.target} has no classifier; ask it by `chat` with `choice`, or load a CLIP.")
+
+    def rerank(self, *_: Any, **__: Any) -> Any:
+        raise UnsupportedTask(f"{self.target} does not rerank; load a cross-encoder or an embedder.")
+
+    def add_adapter(self, *_: Any) -> Any:
+        raise OptionError(f"{self.target} runs elsewhere and takes no adapter; name a tuned model of its vendor's.")
+
+    with_adapter = add_adapter
+
+    def close(self) -> None:
+        """Close its connections; it may be used again."""
+        loop.wait(self.client.aclose())
+
+    # inside
+
+    def _said(self, ask: Ask) -> tuple[Any, Ask, Callable[[], Filter] | None]:
+        """The first dialect that says all of it, the ask in its words, and what undoes that. Raises OptionError."""
+        vendor = self.target.vendor
+        lacking: list[str] = []
+        for dialect in dialects(self.target, "chat"):
+            has = (dialect.OPTIONS | set(vendor.takes)) - set(vendor.lacks) - set(self.traits.lacks)
+            fitting, undo = fitted(ask, has)
+            if undo and ask.n > 1 and fitting.options.stop != ask.options.stop:
+                undo, fitting = None, ask  # several answers cannot be cut one by one
+            missing = [f.name for f in fields(GenerateOptions) if f.name not in has and _given(fitting, f.name)]
+            lacks = [f"{self.target} has no {name}" for name in missing if name not in HINTS]
+            lacks += dialect.lacks(fitting, self.target)
+            hints = [f"{self.target} has no {name}" for name in missing if name in HINTS]
+            hints += dialect.hints(fitting, self.target)
+            if not lacks and not (hints and ask.strict):
+                for hint in hints:
+                    self._warn(hint)
+                return dialect, fitting, undo
+            lacking = lacking or [*lacks, *(hints if ask.strict else ())]
+        raise OptionError(f"{'; '.join(lacking)}; leave it out, or ask a model that has it.")
+
+    def _warn(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            warnings.warn(f"{text}; it is left out (strict refuses).", stacklevel=2)
+
+    async def _answered(
+        self, dialect: Any, ask: Ask, fitting: Ask, undo: Callable[[], Filter] | None
+    ) -> AsyncGenerator[list[Piece], None]:
+        """Pieces, as many as come at a time."""
+        held = self.budget.hold(self._most(fitting), str(self.target))
+        usages: dict[int, Usage] = {}
+        filters = [undo() for _ in range(ask.n)] if undo else []
+        calls: list[str] = []
+        opaque: list[Mapping[str, Any]] = []
+        whole = False
+        try:
+            async with aclosing(self._raw(dialect, fitting)) as batches:
+                async for batch in batches:
+                    if filters:
+                        batch = [filters[piece.index].push(piece) for piece in batch]
+                    for piece in batch:
+                        calls += [call.id for call in piece.calls if call.id]
+                        opaque += piece.opaque
+                        if piece.usage is not None:
+                            usages[piece.index] = piece.usage
+                    if opaque and calls:
+                        self._remember(calls, opaque)
+                    if any(one.over for one in filters):
+                        at = next(i for i, piece in enumerate(batch) if piece.finish_reason)
+                        yield [*batch[:at], replace(batch[at], usage=batch[at].usage or Usage(0, 0))]
+                        return
+                    yield batch
+            whole = True
+        finally:
+            cost = self._cost(usages) if whole else None
+            self.budget.settle(held, held if cost is None and held else cost)
+
+    async def _raw(self, dialect: Any, ask: Ask) -> AsyncGenerator[list[Piece], None]:
+        call = dialect.call(ask, self.target)
+        if not ask.stream:
+            yield _ended(dialect.whole(await self.client.json(call, dialect.told), ask, self.target), ask)
+            return
+        reader, open_ = dialect.reader(ask, self.target), set(range(ask.n))
+        async with aclosing(self.client.events(call, dialect.told)) as events:
+            async for batch in events:
+                found = [piece for name, data in batch for piece in reader.push(name, data)]
+                open_ -= {piece.index for piece in found if piece.finish_reason}
+                if found:
+                    yield found
+        rest = reader.end()
+        open_ -= {piece.index for piece in rest if piece.finish_reason}
+        if rest:
+            yield rest
+        if open_:
+            raise BadAnswer(f"{self.target.host} ended its stream before the answer was whole; ask again.")
+
+    async def _whole(self, ask: Ask) -> list[Piece]:
+        dialect, fitting, undo = self._said(ask)
+        return [piece async for batch in self._answered(dialect, ask, fitting, undo) for piece in batch]
+
+    def _pieces(self, ask: Ask) -> Iterator[Piece]:
+        """Pieces in the caller's thread; whoever stops taking them ends the request."""
+        if not ask.stream:
+            yield from loop.wait(self._whole(ask))
+            return
+        came: SimpleQueue[Piece | BaseException] = SimpleQueue()
+        left = ask.n
+        ticket = self.submit(ask, came.put)
+        try:
+            while left:
+                piece = came.get()
+                if isinstance(piece, BaseException):
+                    raise piece
+                left -= piece.finish_reason is not None
+                yield piece
+        finally:
+            ticket.cancel()
+
+    def _most(self, ask: Ask) -> float | None:
+        """What an answer can cost at most: its text counted as a token every two bytes. None: unknown."""
+        if self.budget.most is None or self.price is None:
+            return None
+        n_bytes = sum(len(text_of(m.get("content")).encode()) for m in ask.messages) + len(str(ask.tools))
+        parts = sum(len(m["content"]) for m in ask.messages if isinstance(m.get("content"), (list, tuple)))
+        written = ask.options.max_tokens or self.traits.max_output
+        if written is None:
+            raise OptionError(f"how much {self.target} writes is not known; with max_cost, say max_tokens.")
+        return self.price.of(Usage(n_bytes // 2 + 2000 * parts + 16, written * ask.n))
+
+    def _cost(self, usages: Mapping[int, Usage]) -> float | None:
+        if self.price is None or not usages:
+            return None
+        read = max(usages.values(), key=lambda usage: usage.prompt_tokens)
+        return self.price.of(replace(read, completion_tokens=sum(u.completion_tokens for u in usages.values())))
+
+    async def _priced(self, call: Any, told: Any) -> Any:
+        """The body of a call whose price is known only when it is done."""
+        held = self.budget.hold(0.0 if self.price is not None else None, str(self.target))
+        try:
+            return await self.client.json(call, told)
+        finally:
+            self.budget.settle(held, 0.0)
+
+    def _spend(self, usage: Usage | None) -> None:
+        self.budget.settle(0.0, None if usage is None or self.price is None else self.price.of(usage))
+
+    def _remember(self, calls: Sequence[str], opaque: Sequence[Mapping[str, Any]]) -> None:
+        """What goes back with these calls, for clients that cannot keep it."""
+        for call in calls:
+            self._kept[call] = tuple(opaque)
+            self._kept.move_to_end(call)
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+
+    def _remembering(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A turn of the assistant's with what was remembered of it, where it has nothing of its own."""
+        if not message.get("tool_calls") or message.get("opaque"):
+            return message
+        kept = next((self._kept[c["id"]] for c in message["tool_calls"] if c.get("id") in self._kept), None)
+        return message if kept is None else {**message, "opaque": list(kept)}
+
+
+# options that change no meaning: left out with a warning where a vendor has no word for them
+HINTS = frozenset({"seed", "effort", "thoughts"})
+
+
+def _given(ask: Ask, name: str) -> bool:
+    return bool(getattr(ask.options, name) != getattr(DEFAULTS, name))
+
+
+def _ended(pieces: list[Piece], ask: Ask) -> list[Piece]:
+    """The same, if every answer has an end. Raises BadAnswer."""
+    if len({piece.index for piece in pieces if piece.finish_reason}) < ask.n:
+        raise BadAnswer(f"the vendor gave fewer answers than the {ask.n} that were asked for.")
+    return pieces
+
+
+async def _together(works: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """The results of several, so many at a time; the first error ends the others, and is raised."""
+    room = asyncio.Semaphore(TOGETHER)
+
+    async def one(work: Coroutine[Any, Any, Any]) -> Any:
+        async with room:
+            return await work
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            doing = [group.create_task(one(work)) for work in works]
+    except ExceptionGroup as several:
+        raise several.exceptions[0] from None
+    return [task.result() for task in doing]

@@ -1,0 +1,90 @@
+"""What an answer costs, by a dated table with sources; None wherever the table does not know."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from dataclasses import dataclass
+from functools import cache
+
+from brolly.errors import BudgetSpent, OptionError
+from brolly.remote.target import Target
+from brolly.remote.vendors import DATA
+from brolly.verbs import Usage
+
+MILLION = 1_000_000
+
+
+@dataclass(frozen=True)
+class Price:
+    """US dollars a million tokens: read, written, read from the vendor's cache, put into it."""
+
+    read: float
+    write: float
+    cached: float | None = None  # None: as `read`
+    stored: float | None = None
+    source: str = ""
+    seen: str = ""  # the day on which the source said so
+
+    def of(self, usage: Usage) -> float:
+        """US dollars."""
+        fresh = usage.prompt_tokens - usage.cached_tokens - usage.written_tokens
+        cached = self.read if self.cached is None else self.cached
+        stored = self.read if self.stored is None else self.stored
+        read = fresh * self.read + usage.cached_tokens * cached + usage.written_tokens * stored
+        return (read + usage.completion_tokens * self.write) / MILLION
+
+
+@cache
+def rows() -> tuple[tuple[re.Pattern[str], Price], ...]:
+    found = []
+    for row in json.loads((DATA / "prices.json").read_text())["prices"]:
+        pattern = re.compile(row.pop("match"))
+        found.append((pattern, Price(**row)))
+    return tuple(found)
+
+
+def price_of(target: Target, stated: str | None = None) -> Price | None:
+    """The stated price ("1.25,10"), else the table's; None where nobody knows. Raises OptionError."""
+    if stated is not None:
+        try:
+            read, write = (float(part) for part in stated.split(","))
+        except ValueError:
+            read = write = -1.0
+        if not (0 <= read < 1e9 and 0 <= write < 1e9):
+            raise OptionError(f"price is {stated!r:.40}; expected dollars a million tokens, read and written: 1.25,10.")
+        return Price(read, write, source="stated")
+    name = f"{target.vendor.name}:{target.model}"
+    return next((price for pattern, price in rows() if pattern.fullmatch(name)), None)
+
+
+class Budget:
+    """Dollars that may be spent, over all requests of one process or server. For any thread."""
+
+    def __init__(self, most: float | None = None) -> None:
+        self.most, self.spent, self._held = most, 0.0, 0.0
+        self.unknown = 0  # requests whose price nobody knows
+        self._lock = threading.Lock()
+
+    def hold(self, at_most: float | None, name: str) -> float:
+        """Set aside what a request can cost. Raises BudgetSpent, OptionError where the price is unknown."""
+        if self.most is None:
+            return 0.0
+        if at_most is None:
+            raise OptionError(f"what {name} costs is not known here, so max_cost cannot be kept; state its price.")
+        with self._lock:
+            if self.spent + self._held + at_most > self.most:
+                raise BudgetSpent(
+                    f"${self.spent:.4f} of ${self.most:g} are spent and the next answer may cost ${at_most:.4f}; raise "
+                    "max_cost, or lower max_tokens."
+                )
+            self._held += at_most
+        return at_most
+
+    def settle(self, held: float, cost: float | None) -> None:
+        """What it did cost, in place of what was set aside; None where that is not known."""
+        with self._lock:
+            self._held -= held
+            self.spent += cost or 0.0
+            self.unknown += cost is None

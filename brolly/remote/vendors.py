@@ -1,0 +1,52 @@
+"""Whose servers there are: a row of data/vendors.json each, with the dialects that they speak."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+DATA = Path(__file__).parent / "data"
+
+
+@dataclass(frozen=True)
+class Vendor:
+    """One vendor. `dialects` maps a verb ("chat", "embed", "draw", "transcribe", "speak", "list", "tune", "count") to
+    the modules below `brolly.remote.dialects` that say it, the preferred one first."""
+
+    name: str  # before the colon: openai
+    title: str  # as people write it: OpenAI
+    base: str  # the address that paths are put behind, without a slash at the end; "" where the reference has it
+    auth: str  # a name in `brolly.remote.auth`
+    dialects: Mapping[str, tuple[str, ...]]
+    keys: tuple[str, ...] = ()  # environment variables that may hold the key, the first that is set wins
+    bases: tuple[str, ...] = ()  # and the address
+    headers: Mapping[str, str] = field(default_factory=dict)  # that go with every request
+    console: str = ""  # where a key is made
+    docs: str = ""  # the API's reference, and
+    seen: str = ""  # the day on which it was read
+    extra: str = ""  # of brolly, that `auth` needs
+    takes: tuple[str, ...] = ()  # options that it has beyond its dialect's own: top_k, regex, chat_template_kwargs …
+    lacks: tuple[str, ...] = ()  # options that it has not, though its dialect has
+    words: Mapping[str, str] = field(default_factory=dict)  # an option → what it is called there, if otherwise
+    local: bool = False  # on the user's own machine: needs no key
+
+    def address(self) -> str:
+        """Where it is reached now: the environment's word, else its own."""
+        said = next((os.environ[name] for name in self.bases if os.environ.get(name)), self.base)
+        return said.rstrip("/")
+
+
+@cache
+def vendors() -> dict[str, Vendor]:
+    """Every vendor by its name."""
+    rows = json.loads((DATA / "vendors.json").read_text())["vendors"]
+    found = {}
+    for row in rows:
+        row |= {name: tuple(row.get(name, ())) for name in ("keys", "bases", "takes", "lacks")}
+        row["dialects"] = {verb: tuple(names) for verb, names in row["dialects"].items()}
+        found[row["name"]] = Vendor(**row)
+    return found
