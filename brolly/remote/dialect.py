@@ -35,7 +35,7 @@ class Call:
     method: str = "POST"
     headers: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
-    files: Mapping[str, tuple[str, bytes, str]] = field(default_factory=dict)  # field → (file name, bytes, media type)
+    files: Sequence[tuple[str, tuple[str, bytes, str]]] = ()  # field, (name, bytes, media type); it may recur
     form: Mapping[str, Any] = field(default_factory=dict)
     safe: bool = True
 
