@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from brolly.errors import OptionError
+
 DATA = Path(__file__).parent / "data"
+BLANK = re.compile(r"\{([A-Z_|]+)(?:=([a-z0-9-]+))?\}")  # {AWS_REGION|AWS_DEFAULT_REGION=us-east-1}
+VALUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
 @dataclass(frozen=True)
@@ -19,11 +24,14 @@ class Vendor:
 
     name: str  # before the colon: openai
     title: str  # as people write it: OpenAI
-    base: str  # the address that paths are put behind, without a slash at the end; "" where the reference has it
+    # the address that paths are put behind, without a slash at the end; "" where the reference has it.
+    # {NAME|OTHER=value} is filled by the first of these variables that is set, else by the value
+    base: str
     auth: str  # a name in `brolly.remote.auth`
     dialects: Mapping[str, tuple[str, ...]]
     keys: tuple[str, ...] = ()  # environment variables that may hold the key, the first that is set wins
     bases: tuple[str, ...] = ()  # and the address
+    hosts: Mapping[str, str] = field(default_factory=dict)  # a host that a filled `base` has → what it is in truth
     headers: Mapping[str, str] = field(default_factory=dict)  # that go with every request
     console: str = ""  # where a key is made
     docs: str = ""  # the API's reference, and
@@ -35,9 +43,24 @@ class Vendor:
     local: bool = False  # on the user's own machine: needs no key
 
     def address(self) -> str:
-        """Where it is reached now: the environment's word, else its own."""
-        said = next((os.environ[name] for name in self.bases if os.environ.get(name)), self.base)
-        return said.rstrip("/")
+        """Where it is reached now: the environment's word, else its own. Raises OptionError."""
+        said = next((os.environ[name] for name in self.bases if os.environ.get(name)), "")
+        if said or not self.base:
+            return said.rstrip("/")
+        base = BLANK.sub(self._filled, self.base)
+        host, slash, path = base.partition("://")[2].partition("/")
+        return f"https://{self.hosts[host]}{slash}{path}" if host in self.hosts else base
+
+    def _filled(self, blank: re.Match[str]) -> str:
+        names = blank[1].split("|")
+        value = next((os.environ[name] for name in names if os.environ.get(name)), blank[2] or "")
+        if not value:
+            raise OptionError(
+                f"{self.title}'s address holds what {names[0]} says, and it is not set; export {names[0]}=…"
+            )
+        if not VALUE.fullmatch(value):
+            raise OptionError(f"{names[0]} is {value!r:.60}; expected a name of letters, digits, dots and dashes.")
+        return value
 
 
 @cache
