@@ -30,6 +30,7 @@ class Vendor:
     auth: str  # a name in `brolly.remote.auth`
     dialects: Mapping[str, tuple[str, ...]]
     keys: tuple[str, ...] = ()  # environment variables that may hold the key, the first that is set wins
+    account: str = ""  # the vendor whose key it shares, if it has none of its own
     bases: tuple[str, ...] = ()  # and the address
     hosts: Mapping[str, str] = field(default_factory=dict)  # a host that a filled `base` has → what it is in truth
     headers: Mapping[str, str] = field(default_factory=dict)  # that go with every request
