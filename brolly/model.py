@@ -186,6 +186,10 @@ class Model:
         self._known(list(job.prompt))
         return replace(job, n=n, adapter=name, priority=priority, user=user)
 
+    def count(self, messages: Sequence[Mapping[str, Any]], **given: Any) -> int:
+        """Tokens of a conversation, with all that the chat template puts around it; takes what `chat` does."""
+        return len(self.prepare_chat(messages, **given).prompt)
+
     def submit(self, job: Job, deliver: Deliver) -> Ticket:
         """Have a job written beside the others; `deliver` gets its pieces in the engine's thread, an error as the last.
 

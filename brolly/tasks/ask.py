@@ -23,6 +23,8 @@ def ask(
 ) -> Job:  # fmt: skip
     """A job that answers a conversation. Raises ContextTooLong, OptionError, TemplateError, UnsupportedTask."""
     assert tokenizer.template
+    if not messages:
+        raise OptionError('a conversation has no message; expected at least {"role": "user", "content": …}.')
     given = check_tools(tools)
     chosen_tools(given, choice)
     if choice == "none":
