@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 from brolly.errors import BadAnswer, OptionError, UnsupportedTask
 from brolly.remote import loop
@@ -51,6 +52,7 @@ from brolly.verbs import (
 if TYPE_CHECKING:
     from brolly.identity import Card
 
+Asked = TypeVar("Asked")
 Deliver = Callable[[Piece | BaseException], None]
 DEFAULTS = GenerateOptions()
 KEPT = 4096  # answers whose opaque parts are remembered by the calls that they made
@@ -203,10 +205,10 @@ class Remote:
         import numpy as np
 
         (dialect, *_) = dialects(self.target, "embed")
-        asked: EmbedOptions = read_options(EmbedOptions, options)
+        asked = self._fit(read_options(EmbedOptions, options), getattr(dialect, "EMBED", None))
         if not inputs:
             raise OptionError("there is nothing to embed; give at least one text.")
-        parts = [inputs[at : at + dialect.most] for at in range(0, len(inputs), dialect.most)]
+        parts = list(_parts(inputs, dialect.most, getattr(dialect, "most_bytes", sys.maxsize)))
         calls = [dialect.embed(part, asked, self.target) for part in parts]
         bodies = await _together([self._priced(call, dialect.told) for call in calls])
         found = [dialect.vectors(body, len(part)) for body, part in zip(bodies, parts, strict=True)]
@@ -230,7 +232,8 @@ class Remote:
     async def adraw(self, prompt: str, images: Sequence[Any] = (), **options: Any) -> Drawing:
         (dialect, *_) = dialects(self.target, "draw")
         given = [bytes_of(one) for one in images]
-        call = dialect.draw(prompt, given, read_options(DrawOptions, options), self.target)
+        asked = self._fit(read_options(DrawOptions, options), getattr(dialect, "DRAW", None))
+        call = dialect.draw(prompt, given, asked, self.target)
         found: Drawing = dialect.drawn(await self._priced(replace(call, safe=False), dialect.told))
         self._spend(found.usage)
         return found
@@ -241,9 +244,13 @@ class Remote:
 
     async def aspeak(self, text: str, **options: Any) -> Speech:
         (dialect, *_) = dialects(self.target, "speak")
-        asked: SpeakOptions = read_options(SpeakOptions, options)
+        asked = self._fit(read_options(SpeakOptions, options), getattr(dialect, "SPEAK", None))
         self.budget.settle(self.budget.hold(None, str(self.target)), None)
-        data, _ = await self.client.bytes(dialect.speak(text, asked, self.target), dialect.told)
+        data, kind = await self.client.bytes(dialect.speak(text, asked, self.target), dialect.told)
+        if not data or kind.startswith(("text/", "application/json")):
+            raise BadAnswer(
+                f"{self.target.host} answered with {len(data):,} bytes of {kind or 'nothing'}, not with sound."
+            )
         return Speech(data, asked.format)
 
     def transcribe(self, audio: Any, **options: Unpack[Transcribe]) -> Transcript:
@@ -252,7 +259,7 @@ class Remote:
 
     async def atranscribe(self, audio: Any, *, name: str = "", **options: Any) -> Transcript:
         (dialect, *_) = dialects(self.target, "transcribe")
-        asked: TranscribeOptions = read_options(TranscribeOptions, options)
+        asked = self._fit(read_options(TranscribeOptions, options), getattr(dialect, "TRANSCRIBE", None))
         title = name or (Path(audio).name if isinstance(audio, (str, Path)) else "audio")
         data = bytes_of(Path(audio) if isinstance(audio, str) else audio)
         call = dialect.transcribe(data, title, asked, self.target)
@@ -300,6 +307,21 @@ class Remote:
                 return dialect, fitting, undo
             lacking = lacking or [*lacks, *(hints if ask.strict else ())]
         raise OptionError(f"{'; '.join(lacking)}; leave it out, or ask a model that has it.")
+
+    def _fit(self, asked: Asked, own: frozenset[str] | None) -> Asked:
+        """Options of another verb without the hints that the vendor has no word for. Raises OptionError.
+
+        `own` are those that the dialect has words for; None: it tells by itself what it lacks.
+        """
+        vendor, plain = self.target.vendor, type(asked)()
+        given = [f.name for f in fields(cast(Any, asked)) if getattr(asked, f.name) != getattr(plain, f.name)]
+        has = (set(given) if own is None else own | set(vendor.takes)) - set(vendor.lacks) - set(self.traits.lacks)
+        missing = [name for name in given if name not in has]
+        if refused := [name for name in missing if name not in HINTS or self.manners.strict]:
+            raise OptionError(f"{self.target} has no {', '.join(refused)}; leave it out, or ask a model that has it.")
+        for name in missing:
+            self._warn(f"{self.target} has no {name}")
+        return replace(cast(Any, asked), **{name: getattr(plain, name) for name in missing})
 
     def _warn(self, text: str) -> None:
         if text not in self._told:
@@ -429,6 +451,21 @@ HINTS = frozenset({"seed", "effort", "thoughts"})
 
 def _given(ask: Ask, name: str) -> bool:
     return bool(getattr(ask.options, name) != getattr(DEFAULTS, name))
+
+
+def _parts(inputs: Sequence[Any], most: int, most_bytes: int) -> Iterator[list[Any]]:
+    """Inputs in lists of so many at most, and of so many bytes of text together."""
+    part: list[Any] = []
+    n_bytes = 0
+    for one in inputs:
+        size = len(one.encode(errors="replace")) if isinstance(one, str) else 0
+        if part and (len(part) == most or n_bytes + size > most_bytes):
+            yield part
+            part, n_bytes = [], 0
+        part.append(one)
+        n_bytes += size
+    if part:
+        yield part
 
 
 def _ended(pieces: list[Piece], ask: Ask) -> list[Piece]:
