@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PROMPT ?= Once upon a time
 
-.PHONY: run test test-web test-clients check lint bench clean
+.PHONY: run test test-web test-clients test-live check lint bench clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -36,6 +36,9 @@ test-web: .venv/test-installed
 test-clients: .venv/test-installed .venv/clients/installed
 	npm install --prefix tests/clients/node --no-audit --no-fund --silent
 	$(BIN)/python scripts/compatibility.py $(CLIENTS)
+
+test-live: .venv/test-installed  # asks vendors whose keys are set; costs some cents
+	BROLLY_LIVE=1 $(BIN)/python -m pytest -s tests/live
 
 lint: .venv/test-installed
 	$(BIN)/ruff check .

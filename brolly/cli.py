@@ -344,21 +344,6 @@ def pretrain(args: argparse.Namespace) -> int | None:
     return 0
 
 
-def examine(args: argparse.Namespace) -> int | None:
-    from brolly.doctor import examine as look
-
-    report = look()
-    if args.json:
-        print(json.dumps(report))
-        return 0
-    width = max(len(key) for lines in report.values() for key in lines)
-    for title, lines in report.items():
-        print(title)
-        for key, value in lines.items():
-            print(f"  {key:{width}}  {value}")
-    return 0
-
-
 # what a command does, its line of help, its flags
 Row = tuple[Callable[[argparse.Namespace], int | None], str, Callable[[argparse.ArgumentParser], None]]
 
@@ -392,5 +377,5 @@ COMMANDS: dict[str, Row] = {
     "index": apart("index", "documents into a searchable index, of which only what changed is read again"),
     "ask": apart("ask", "an answer from an index, with its sources"),
     "pretrain": (pretrain, "train a model from text by a recipe", add_pretrain),
-    "doctor": (examine, "versions, device, caches, and what would make it faster", add_json),
+    "doctor": apart("doctor", "versions, device, caches; or whether a model keeps every promise: --conformance"),
 }
