@@ -151,7 +151,7 @@ def together(subject: Subject) -> None:
 # ---- limits
 
 
-@check("limits", "ends at max_tokens and says so")
+@check("limits", "ends at max_tokens and tells")
 def cut(subject: Subject) -> None:
     most = 1024 if subject.thinks else 4
     found = asked(subject, "Write two thousand words about the sea.", max_tokens=most)
