@@ -41,11 +41,13 @@ class Call:
 
 
 class Told(NamedTuple):
-    """What a vendor's error says in its own envelope: its kind or code, its message, the parameter that it names."""
+    """What a vendor's error says in its own envelope: its kind or code, its message, the parameter that it names, and in
+    how many seconds to come again, where the body tells that and no header does."""
 
     kind: str = ""
     message: str = ""
     param: str = ""
+    after: float | None = None
 
 
 class Reader(Protocol):
@@ -90,8 +92,12 @@ class Count(Protocol):
     def counted(self, body: Any) -> int: ...
 
 
+# Each of the next four may say which options it has words for: EMBED, DRAW, TRANSCRIBE, SPEAK, frozensets of names.
+# Remote then refuses the others by itself.
+
+
 class Embed(Protocol):
-    most: int  # inputs a request
+    most: int  # inputs a request; and, where there is such a bound, `most_bytes` of their text
 
     def embed(self, inputs: Sequence[Any], options: EmbedOptions, target: Target) -> Call:
         """Inputs are texts; another kind is an UnsupportedTask. Raises OptionError."""

@@ -264,6 +264,7 @@ class Remote:
         data = bytes_of(Path(audio) if isinstance(audio, str) else audio)
         call = dialect.transcribe(data, title, asked, self.target)
         found: Transcript = dialect.heard(await self._priced(call, dialect.told))
+        self._spend(found.usage)
         return found
 
     def score(self, *_: Any, **__: Any) -> Any:

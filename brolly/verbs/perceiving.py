@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 
 from brolly.errors import OptionError
 from brolly.verbs.options import check_ranges, option
+from brolly.verbs.writing import Usage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,12 +140,12 @@ class TranscribeOptions:
 
 @dataclass(frozen=True)
 class Word:
-    """One word, its times in seconds and its probability."""
+    """One word, its times in seconds and its probability; None: not told by a model that runs elsewhere."""
 
     start: float
     end: float
     word: str
-    probability: float
+    probability: float | None
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,7 @@ class Transcript:
     language: str
     segments: tuple[Segment, ...]
     duration: float = 0.0  # seconds heard
+    usage: Usage | None = None  # of a model that counts tokens
 
     @property
     def words(self) -> tuple[Word, ...]:

@@ -24,7 +24,8 @@ class Span(NamedTuple):
 
 def oddness(word: Word) -> float:
     length = word.end - word.start
-    return (word.probability < 0.15) + 15 * max(BRIEF - length, 0) + max(length - LONG, 0)
+    unlikely = word.probability is not None and word.probability < 0.15
+    return unlikely + 15 * max(BRIEF - length, 0) + max(length - LONG, 0)
 
 
 def odd(draft: Draft | None) -> bool:
