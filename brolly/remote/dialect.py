@@ -41,8 +41,8 @@ class Call:
 
 
 class Told(NamedTuple):
-    """What a vendor's error says in its own envelope: its kind or code, its message, the parameter that it names, and in
-    how many seconds to come again, where the body tells that and no header does."""
+    """What a vendor's error says in its own envelope: its kind or code, its message, the parameter that it names, and
+    in how many seconds to come again, where the body tells that and no header does."""
 
     kind: str = ""
     message: str = ""
