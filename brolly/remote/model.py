@@ -20,6 +20,7 @@ from brolly.remote.ask import Ask
 from brolly.remote.client import Client
 from brolly.remote.content import bytes_of, messages_of, text_of
 from brolly.remote.dialect import dialects
+from brolly.remote.hearing import Heard
 from brolly.remote.prices import Budget, Price, price_of
 from brolly.remote.shapes import Filter, fitted
 from brolly.remote.target import Target, parse
@@ -100,6 +101,22 @@ class Remote:
     @cached_property
     def price(self) -> Price | None:
         return price_of(self.target, self.manners.price)
+
+    @property
+    def usual(self) -> dict[str, Any]:
+        """Options of one who says nothing else: the likeliest answer, and room to think where it does."""
+        greedy = {"temperature": 0.0} if self.takes("temperature") else {}
+        return {**greedy, "max_tokens": 512 if self.traits.thinking in ("", "none") else 16384}
+
+    def takes(self, option: str, verb: str = "chat") -> bool:
+        """Whether its vendor has a word for an option of a verb. Raises UnsupportedTask."""
+        own = "OPTIONS" if verb == "chat" else verb.upper()
+        several = [getattr(dialect, own, frozenset()) for dialect in dialects(self.target, verb)]
+        return any(option in self._has(one) for one in several)
+
+    def check(self, ask: Ask) -> None:
+        """What no dialect of its vendor says is told before anything is sent. Raises OptionError."""
+        self._said(ask)
 
     def describe(self) -> str:
         """Where it runs, in a few words."""
@@ -267,12 +284,18 @@ class Remote:
         self._spend(found.usage)
         return found
 
+    def stream_transcript(self, audio: Any, *, timed: bool = False, **options: Unpack[Transcribe]) -> Heard:
+        """The same by segments, as of a model on this disk; `timed`: UnsupportedTask where no times are told."""
+        return Heard(lambda: self.transcribe(audio, **options), str(self.target), timed)
+
     def score(self, *_: Any, **__: Any) -> Any:
         """No vendor tells the likelihood of a text that is given: UnsupportedTask."""
         raise UnsupportedTask(f"{self.target} tells no likelihood of a given text; a model on this disk can `score`.")
 
     def classify(self, *_: Any, **__: Any) -> Any:
         raise UnsupportedTask(f"{self.target} has no classifier; ask it by `chat` with `choice`, or load a CLIP.")
+
+    stream_classify = classify
 
     def rerank(self, *_: Any, **__: Any) -> Any:
         raise UnsupportedTask(f"{self.target} does not rerank; load a cross-encoder or an embedder.")
@@ -290,16 +313,15 @@ class Remote:
 
     def _said(self, ask: Ask) -> tuple[Any, Ask, Callable[[], Filter] | None]:
         """The first dialect that says all of it, the ask in its words, and what undoes that. Raises OptionError."""
-        vendor = self.target.vendor
         lacking: list[str] = []
         for dialect in dialects(self.target, "chat"):
-            has = (dialect.OPTIONS | set(vendor.takes)) - set(vendor.lacks) - set(self.traits.lacks)
+            has = self._has(dialect.OPTIONS)
             fitting, undo = fitted(ask, has)
             if undo and ask.n > 1 and fitting.options.stop != ask.options.stop:
                 undo, fitting = None, ask  # several answers cannot be cut one by one
             missing = [f.name for f in fields(GenerateOptions) if f.name not in has and _given(fitting, f.name)]
             lacks = [f"{self.target} has no {name}" for name in missing if name not in HINTS]
-            lacks += dialect.lacks(fitting, self.target)
+            lacks += self._unread(ask) + dialect.lacks(fitting, self.target)
             hints = [f"{self.target} has no {name}" for name in missing if name in HINTS]
             hints += dialect.hints(fitting, self.target)
             if not lacks and not (hints and ask.strict):
@@ -314,15 +336,28 @@ class Remote:
 
         `own` are those that the dialect has words for; None: it tells by itself what it lacks.
         """
-        vendor, plain = self.target.vendor, type(asked)()
+        plain = type(asked)()
         given = [f.name for f in fields(cast(Any, asked)) if getattr(asked, f.name) != getattr(plain, f.name)]
-        has = (set(given) if own is None else own | set(vendor.takes)) - set(vendor.lacks) - set(self.traits.lacks)
+        has = self._has(frozenset(given) if own is None else own)
         missing = [name for name in given if name not in has]
         if refused := [name for name in missing if name not in HINTS or self.manners.strict]:
             raise OptionError(f"{self.target} has no {', '.join(refused)}; leave it out, or ask a model that has it.")
         for name in missing:
             self._warn(f"{self.target} has no {name}")
         return replace(cast(Any, asked), **{name: getattr(plain, name) for name in missing})
+
+    def _has(self, own: frozenset[str]) -> frozenset[str]:
+        """Options that this model has, of those that a dialect has words for."""
+        return (own | set(self.target.vendor.takes)) - set(self.target.vendor.lacks) - set(self.traits.lacks)
+
+    def _unread(self, ask: Ask) -> list[str]:
+        """Kinds of parts that this model is known not to read."""
+        reads = self.traits.reads
+        kinds = {"image_url": "image", "input_audio": "audio", "file": "pdf"} if reads else {}
+        known = ", ".join(("text", *reads))
+        return [
+            f"{self.target} reads {known}; it reads no {k}" for t, k in kinds.items() if k not in reads and ask.uses(t)
+        ]
 
     def _warn(self, text: str) -> None:
         if text not in self._told:
@@ -333,7 +368,7 @@ class Remote:
         self, dialect: Any, ask: Ask, fitting: Ask, undo: Callable[[], Filter] | None
     ) -> AsyncGenerator[list[Piece], None]:
         """Pieces, as many as come at a time."""
-        held = self.budget.hold(self._most(fitting), str(self.target))
+        held = await self.budget.room(self._most(fitting), str(self.target))
         usages: dict[int, Usage] = {}
         filters = [undo() for _ in range(ask.n)] if undo else []
         calls: list[str] = []

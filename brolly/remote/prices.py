@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import threading
@@ -81,6 +82,15 @@ class Budget:
                 )
             self._held += at_most
         return at_most
+
+    async def room(self, at_most: float | None, name: str) -> float:
+        """The same, behind the requests that are open where only what they may cost is in the way."""
+        while self.most is not None and at_most is not None:
+            with self._lock:
+                if self._held <= 0 or not self.spent + at_most <= self.most < self.spent + self._held + at_most:
+                    break
+            await asyncio.sleep(0.02)
+        return self.hold(at_most, name)
 
     def settle(self, held: float, cost: float | None) -> None:
         """What it did cost, in place of what was set aside; None where that is not known."""
