@@ -63,7 +63,8 @@ class Reader(Protocol):
 
 
 class Chat(Protocol):
-    """A dialect of conversations. OPTIONS are the GenerateOptions that it has words for, shapes and stop among them."""
+    """A dialect of conversations. OPTIONS are the GenerateOptions that it has words for, shapes and stop among them;
+    STOPS, where a module has it, how many stop texts it takes: more are looked for here."""
 
     OPTIONS: frozenset[str]
 

@@ -26,6 +26,7 @@ from brolly.remote.shapes import Filter, fitted
 from brolly.remote.target import Target, parse
 from brolly.remote.traits import Traits, traits_of
 from brolly.verbs import (
+    STOPS,
     Chat,
     Draw,
     Drawing,
@@ -111,7 +112,7 @@ class Remote:
     def takes(self, option: str, verb: str = "chat") -> bool:
         """Whether its vendor has a word for an option of a verb. Raises UnsupportedTask."""
         own = "OPTIONS" if verb == "chat" else verb.upper()
-        several = [getattr(dialect, own, frozenset()) for dialect in dialects(self.target, verb)]
+        several: list[frozenset[str]] = [getattr(dialect, own, frozenset()) for dialect in dialects(self.target, verb)]
         return any(option in self._has(one) for one in several)
 
     def check(self, ask: Ask) -> None:
@@ -312,10 +313,13 @@ class Remote:
     # inside
 
     def _said(self, ask: Ask) -> tuple[Any, Ask, Callable[[], Filter] | None]:
-        """The first dialect that says all of it, the ask in its words, and what undoes that. Raises OptionError."""
+        """The dialect that says most of it, the ask in its words, and what undoes that. Raises OptionError."""
         lacking: list[str] = []
+        able: list[tuple[tuple[int, bool], list[str], tuple[Any, Ask, Callable[[], Filter] | None]]] = []
         for dialect in dialects(self.target, "chat"):
             has = self._has(dialect.OPTIONS)
+            if len(ask.options.stop) > getattr(dialect, "STOPS", STOPS):
+                has -= {"stop"}  # more than it takes: looked for here
             fitting, undo = fitted(ask, has)
             if undo and ask.n > 1 and fitting.options.stop != ask.options.stop:
                 undo, fitting = None, ask  # several answers cannot be cut one by one
@@ -324,12 +328,16 @@ class Remote:
             lacks += self._unread(ask) + dialect.lacks(fitting, self.target)
             hints = [f"{self.target} has no {name}" for name in missing if name in HINTS]
             hints += dialect.hints(fitting, self.target)
-            if not lacks and not (hints and ask.strict):
-                for hint in hints:
-                    self._warn(hint)
-                return dialect, fitting, undo
-            lacking = lacking or [*lacks, *(hints if ask.strict else ())]
-        raise OptionError(f"{'; '.join(lacking)}; leave it out, or ask a model that has it.")
+            if lacks or (hints and ask.strict):
+                lacking = lacking or [*lacks, *(hints if ask.strict else ())]
+            else:
+                able.append(((len(hints), undo is not None), hints, (dialect, fitting, undo)))
+        if not able:
+            raise OptionError(f"{'; '.join(lacking)}; leave it out, or ask a model that has it.")
+        _, hints, said = min(able, key=lambda one: one[0])  # the first of several that leave out as little
+        for hint in hints:
+            self._warn(hint)
+        return said
 
     def _fit(self, asked: Asked, own: frozenset[str] | None) -> Asked:
         """Options of another verb without the hints that the vendor has no word for. Raises OptionError.
