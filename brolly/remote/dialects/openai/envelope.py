@@ -24,21 +24,32 @@ def told(body: Any) -> Told:
 
 
 def tokens(body: Any) -> Usage | None:
-    """The usage of embeddings, pictures and sounds: `input_tokens` and `output_tokens`, or the chat's names of them."""
+    """The usage of any route: `input_tokens` and `output_tokens`, or the chat's names of them; None: it tells none."""
     usage = body.get("usage") if isinstance(body, Mapping) else None
     if not isinstance(usage, Mapping):
         return None
-    read = _count(usage.get("input_tokens", usage.get("prompt_tokens")))
-    written = _count(usage.get("output_tokens", usage.get("completion_tokens")))
+    read, written = (
+        next((n for name in names if (n := _count(usage.get(name))) is not None), None)
+        for names in (("input_tokens", "prompt_tokens"), ("output_tokens", "completion_tokens"))
+    )
     if read is None and written is None:
         return None
-    details = usage.get("input_tokens_details", usage.get("prompt_tokens_details"))
-    cached = _count(details.get("cached_tokens")) if isinstance(details, Mapping) else None
-    return Usage(read or 0, written or 0, cached or 0)
+    read, written = read or 0, written or 0
+    ins, outs = (
+        next((one for name in names if isinstance(one := usage.get(f"{name}_tokens_details"), Mapping)), {})
+        for names in (("input", "prompt"), ("output", "completion"))
+    )  # fmt: skip
+    # DeepSeek has the second name; no part is larger than the whole
+    cached = min(_count(ins.get("cached_tokens")) or _count(usage.get("prompt_cache_hit_tokens")) or 0, read)
+    stored = min(_count(ins.get("cache_write_tokens")) or 0, read - cached)
+    thought = _count(outs.get("reasoning_tokens")) or 0
+    if thought and _count(usage.get("total_tokens")) == read + written + thought:
+        written += thought  # xAI counts thoughts apart from what is written
+    return Usage(read, written, cached, min(thought, written), stored)
 
 
 def _count(value: Any) -> int | None:
-    return value if type(value) is int and value >= 0 else None
+    return value if type(value) is int and 0 <= value < 1 << 40 else None
 
 
 def _text(value: Any) -> str:
