@@ -1,0 +1,243 @@
+"""What Anthropic's /v1/messages answers, whole or as events → pieces. Unknown kinds of events and blocks pass."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from brolly.errors import BadAnswer
+from brolly.remote import faults
+from brolly.remote.ask import Ask
+from brolly.remote.dialect import Told
+from brolly.remote.dialects.anthropic.turns import FAMILY
+from brolly.remote.target import Target
+from brolly.verbs import Piece, ToolDelta, Usage
+
+ENDS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "tool_use": "tool_calls",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "pause_turn": "length",  # a tool of the vendor's takes its time: the answer is not whole
+    "refusal": "content_filter",
+}
+# an error that comes within a stream has no status of its own
+STATUS = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+MESSAGE = 2000  # characters of a vendor's message that are kept
+
+
+@dataclass
+class _Block:
+    """One block of an answer, as far as it came. `call` is the number of a tool's call."""
+
+    kind: str
+    head: Mapping[str, Any]
+    text: str = ""  # of a thought, or a call's JSON
+    signature: str = ""
+    call: int = -1
+    at: tuple[int, int] = (0, 0)  # characters of text and calls before it
+
+
+@dataclass
+class Reader:
+    """Pieces of one stream's events."""
+
+    host: str = "the vendor"
+    blocks: dict[int, _Block] = field(default_factory=dict)  # that are open
+    calls: list[_Block] = field(default_factory=list)
+    characters: int = 0
+    usage: dict[str, int] = field(default_factory=dict)
+    reason: str = ""
+    stopped: str | None = None
+    over: bool = False
+
+    def push(self, event: str, data: Any) -> list[Piece]:
+        """What became certain with an event. Raises RemoteError, Busy and what else an error's kind means."""
+        if self.over or not isinstance(data, Mapping):
+            return []
+        kind = data.get("type", event)
+        if kind == "message_start":
+            message = data.get("message")
+            self._count(message.get("usage") if isinstance(message, Mapping) else None)
+        elif kind == "content_block_start":
+            return self._begin(data.get("index"), data.get("content_block"))
+        elif kind == "content_block_delta":
+            return self._go_on(data.get("index"), data.get("delta"))
+        elif kind == "content_block_stop":
+            return self._close(data.get("index"))
+        elif kind == "message_delta":
+            self._count(data.get("usage"))
+            self._told_end(data.get("delta"))
+        elif kind == "message_stop":
+            return self.end()
+        elif kind == "error":
+            said = told(data)
+            raise faults.error(STATUS.get(said.kind, 500), said, self.host)
+        return []
+
+    def end(self) -> list[Piece]:
+        """The last piece. Raises BadAnswer where the answer did not end, or a call's arguments are no JSON."""
+        if self.over:
+            return []
+        if not self.reason:
+            raise BadAnswer(f"{self.host} ended its stream before the answer was whole; ask again.")
+        self.over = True
+        finish = ENDS.get(self.reason, "stop")
+        if finish in ("stop", "tool_calls"):
+            for block in self.calls:
+                _arguments(block, self.host)
+            finish = "tool_calls" if self.calls and self.reason != "stop_sequence" else finish
+        return [Piece("", finish_reason=finish, usage=_usage(self.usage), stopped=self.stopped)]
+
+    def _begin(self, index: Any, head: Any) -> list[Piece]:
+        if type(index) is not int or not isinstance(head, Mapping) or not isinstance(head.get("type"), str):
+            return []
+        block = self.blocks[index] = _Block(head["type"], head, at=(self.characters, len(self.calls)))
+        if block.kind == "text":
+            return self._say(head.get("text"))
+        if block.kind == "thinking":
+            block.signature = _text(head.get("signature"))
+            return self._think(block, head.get("thinking"))
+        if block.kind == "tool_use":
+            id, name = head.get("id"), head.get("name")
+            if not isinstance(id, str) or not id or not isinstance(name, str) or not name:
+                raise BadAnswer(f"{self.host} called a tool without {'an id' if name else 'a name'}; ask again.")
+            block.call = len(self.calls)
+            self.calls.append(block)
+            return [Piece("", calls=(ToolDelta(block.call, id=id, name=name),))]
+        return []
+
+    def _go_on(self, index: Any, delta: Any) -> list[Piece]:
+        block = self.blocks.get(index) if type(index) is int else None
+        if block is None or not isinstance(delta, Mapping):
+            return []
+        match block.kind, delta.get("type"):
+            case "text", "text_delta":
+                return self._say(delta.get("text"))
+            case "thinking", "thinking_delta":
+                return self._think(block, delta.get("thinking"))
+            case "thinking", "signature_delta":
+                block.signature = _text(delta.get("signature"))
+            case "tool_use", "input_json_delta":
+                return self._argue(block, _text(delta.get("partial_json")))
+        return []
+
+    def _close(self, index: Any) -> list[Piece]:
+        block = self.blocks.pop(index, None) if type(index) is int else None
+        if block is None:
+            return []
+        if block.kind == "tool_use" and not block.text:
+            given = block.head.get("input")
+            return self._argue(block, json.dumps(given) if isinstance(given, Mapping) else "{}")
+        if block.kind == "thinking" and block.signature:
+            return self._keep(block, {"type": "thinking", "thinking": block.text, "signature": block.signature})
+        if block.kind == "redacted_thinking" and isinstance(block.head.get("data"), str):
+            return self._keep(block, {"type": "redacted_thinking", "data": block.head["data"]})
+        return []
+
+    def _say(self, text: Any) -> list[Piece]:
+        self.characters += len(_text(text))
+        return [Piece(_text(text))] if _text(text) else []
+
+    def _think(self, block: _Block, text: Any) -> list[Piece]:
+        block.text += _text(text)
+        return [Piece("", reasoning=_text(text))] if _text(text) else []
+
+    def _argue(self, block: _Block, part: str) -> list[Piece]:
+        block.text += part
+        return [Piece("", calls=(ToolDelta(block.call, part),))] if part else []
+
+    def _keep(self, block: _Block, whole: dict[str, Any]) -> list[Piece]:
+        """What goes back with the next turn, and how much text and how many calls come before it."""
+        return [Piece("", opaque=({"vendor": FAMILY, "block": whole, "at": list(block.at)},))]
+
+    def _count(self, usage: Any) -> None:
+        """Counts are sums so far; what is left out stays."""
+        if not isinstance(usage, Mapping):
+            return
+        details = usage.get("output_tokens_details")
+        rows = {**usage, **(details if isinstance(details, Mapping) else {})}
+        self.usage |= {name: rows[name] for name in COUNTS if type(rows.get(name)) is int and 0 <= rows[name] < 1 << 53}
+
+    def _told_end(self, delta: Any) -> None:
+        if isinstance(delta, Mapping):
+            self.reason = _text(delta.get("stop_reason")) or self.reason
+            stopped = delta.get("stop_sequence")
+            self.stopped = stopped if isinstance(stopped, str) and self.reason == "stop_sequence" else None
+
+
+COUNTS = (
+    "input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens", "thinking_tokens",
+)  # fmt: skip
+
+
+def whole(body: Any, ask: Ask, target: Target) -> list[Piece]:
+    """The pieces of an answer that was not streamed. Raises BadAnswer."""
+    content = body.get("content") if isinstance(body, Mapping) else None
+    if not isinstance(content, list):
+        raise BadAnswer(f"{target.host} answered with {_kind(body)}; expected a message with its content.")
+    reader = Reader(target.host)
+    reader._count(body.get("usage"))
+    reader._told_end(body)
+    pieces: list[Piece] = []
+    for index, block in enumerate(content):
+        pieces += reader._begin(index, block) + reader._close(index)
+    if not reader.reason:
+        raise BadAnswer(f"{target.host} did not say why its answer ended; ask again.")
+    return pieces + reader.end()
+
+
+def told(body: Any) -> Told:
+    """An error's kind and message; a spent account by one kind, however it is told."""
+    error = body.get("error") if isinstance(body, Mapping) else None
+    if not isinstance(error, Mapping):
+        message = body.get("message", body) if isinstance(body, Mapping) else body  # AWS's and Google's gates
+        return Told(message="" if message is None else str(message)[:MESSAGE])
+    kind, message = _text(error.get("type"))[:200], _text(error.get("message"))[:MESSAGE]
+    details = error.get("details")
+    code = _text(details.get("error_code"))[:200] if isinstance(details, Mapping) else ""
+    if "spend_limit" in code or "credit balance" in message:
+        kind = "billing_error"
+    return Told(kind, message)
+
+
+def _arguments(block: _Block, host: str) -> None:
+    """Raises BadAnswer where a call's arguments are no JSON object."""
+    try:
+        found = json.loads(block.text or "{}")
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise BadAnswer(f"{host} called {block.head.get('name')!r:.60} with what is no JSON object; ask again.")
+
+
+def _usage(counts: Mapping[str, int]) -> Usage:
+    cached, written = counts.get("cache_read_input_tokens", 0), counts.get("cache_creation_input_tokens", 0)
+    return Usage(
+        counts.get("input_tokens", 0) + cached + written,
+        counts.get("output_tokens", 0),
+        cached_tokens=cached,
+        reasoning_tokens=counts.get("thinking_tokens", 0),
+        written_tokens=written,
+    )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _kind(body: Any) -> str:
+    return f"an object of the type {body.get('type')!r:.40}" if isinstance(body, Mapping) else type(body).__name__
