@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
 
 from brolly.remote.target import Target
 from brolly.remote.vendors import DATA
@@ -22,22 +23,34 @@ class Traits:
     lacks: tuple[str, ...] = ()  # options that it refuses though its dialect knows them (temperature, stop …)
     reads: tuple[str, ...] = ()  # beside text: image, audio, pdf; none: unknown
     verbs: tuple[str, ...] = ()  # none: those of its vendor
+    dialects: tuple[str, ...] = ()  # of its vendor's, those that it answers to, the preferred one first; none: all
+    prompts: Mapping[str, str] = field(default_factory=dict)  # of an embedder: a role → what goes before such a text
     source: str = ""
     seen: str = ""
 
 
 @cache
-def rows() -> tuple[tuple[re.Pattern[str], Traits], ...]:
+def rows() -> tuple[tuple[str, Traits], ...]:
     """Patterns of "vendor:model", the first that matches wins."""
     found = []
     for row in json.loads((DATA / "traits.json").read_text())["traits"]:
-        pattern = re.compile(row.pop("match"))
-        row |= {name: tuple(row.get(name, ())) for name in ("efforts", "lacks", "reads", "verbs")}
-        found.append((pattern, Traits(**row)))
+        match = row.pop("match")
+        row |= {name: tuple(row.get(name, ())) for name in ("efforts", "lacks", "reads", "verbs", "dialects")}
+        found.append((match, Traits(**row)))
     return tuple(found)
 
 
 def traits_of(target: Target) -> Traits:
     """What is known of a model; nothing of one that is not in the table."""
-    name = f"{target.vendor.name}:{target.model}"
-    return next((traits for pattern, traits in rows() if pattern.fullmatch(name)), Traits())
+    return _of(target.vendor.name, target.model)
+
+
+@lru_cache(1024)
+def _of(vendor: str, model: str) -> Traits:
+    rest = (traits for match, traits in rows() if concerns(match, vendor) and re.fullmatch(match, f"{vendor}:{model}"))
+    return next(rest, Traits())
+
+
+def concerns(match: str, vendor: str) -> bool:
+    """Whether a pattern can be of a vendor: it begins with a vendor's name, so that few need to be compiled."""
+    return vendor.startswith(re.split(r"[^a-z]", match, maxsplit=1)[0])
