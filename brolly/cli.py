@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from brolly import __version__
-from brolly.commands.flags import MODEL, adapter_folder, add_loading, add_options, answers, given, open_model
-from brolly.errors import BrollyError, OptionError
+from brolly.commands.flags import MODEL
+from brolly.errors import BrollyError
 
 EXAMPLES = """examples:
   brolly identify org/name
@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   brolly run org/name "Hello" --max-tokens 100 --temperature 0
   cat notes.txt | brolly run org/name -s "Summarise"
   brolly chat org/name
+  brolly run openai:gpt-5 "What is on it?" -a photo.jpg
   brolly search org/clip ./photos "a red truck at dusk"
   brolly serve                                   then http://127.0.0.1:8000
   brolly pull org/name@main
@@ -121,27 +122,6 @@ def parser(chosen: str) -> argparse.ArgumentParser:
     return top
 
 
-def add_run(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", help=MODEL)
-    command.add_argument("prompt", nargs="?", help="text to continue (default: standard input)")
-    command.add_argument("--json", action="store_true", help="print one JSON object at the end")
-    add_generation(command)
-
-
-def add_chat(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", help=MODEL)
-    add_generation(command)
-
-
-def add_generation(command: argparse.ArgumentParser) -> None:
-    command.add_argument("-s", "--system", help="an instruction, given through the model's chat template")
-    command.add_argument("--adapter", metavar="LORA", help="a LoRA of the model, in PEFT's layout: a folder, org/name")
-    from brolly.verbs import GenerateOptions
-
-    add_loading(command)
-    add_options(command, GenerateOptions)
-
-
 def add_pull(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", help=MODEL)
 
@@ -236,75 +216,6 @@ def tell(args: argparse.Namespace) -> int | None:
     return identify(args)
 
 
-def run(args: argparse.Namespace) -> int | None:
-    import time
-    from dataclasses import asdict
-
-    from brolly.verbs import GenerateOptions
-
-    options = given(args, GenerateOptions)
-    piped = (
-        "" if sys.stdin is None or sys.stdin.isatty() or args.prompt is not None and not args.system else read_stdin()
-    )
-    prompt = "\n\n".join(part for part in (args.prompt, piped) if part) if args.system else args.prompt or piped
-    if not prompt and not args.system and args.prompt is None:
-        raise OptionError('there is nothing to continue; give a prompt: brolly run MODEL "Once upon a time".')
-    model = open_model(args)
-    if args.adapter:
-        options["adapter"] = adapter_folder(args)
-    chats = bool(args.system) or answers(Path(options.get("adapter") or model.card.header.folder))
-    messages = [{"role": "system", "content": args.system}] if args.system else []
-    messages.append({"role": "user", "content": prompt})
-    if args.json:
-        result = model.chat(messages, **options) if chats else model.generate(prompt, **options)
-        out = asdict(result)
-        for detail in out["logprobs"] or ():  # of bytes JSON knows nothing
-            said, others = detail.pop("said"), detail.pop("others")
-            if detail["token"] < 0:
-                detail |= {"bytes": list(said), "others": [{"bytes": list(b), "logprob": p} for b, p in others]}
-        out["usage"]["total_tokens"] = result.usage.total_tokens
-        print(json.dumps({k: v for k, v in out.items() if v not in (None, ())}, ensure_ascii=False))
-        return 0
-    if sys.stdout.isatty() and not chats:  # a person reads the whole; a pipe gets the continuation alone
-        write(prompt if os.environ.get("NO_COLOR") else f"\033[1m{prompt}\033[0m")
-    start, n_tokens = time.perf_counter(), 0
-    for piece in model.stream_chat(messages, **options) if chats else model.stream(prompt, **options):
-        write(piece.text)
-        n_tokens += len(piece.tokens)
-    write("\n")
-    if args.verbose:
-        print(f"{n_tokens} tokens, {n_tokens / (time.perf_counter() - start):.1f} a second", file=sys.stderr)
-    return 0
-
-
-def read_stdin() -> str:
-    try:
-        return sys.stdin.read()
-    except UnicodeDecodeError as error:
-        raise OptionError(f"standard input is not text ({error.reason} at byte {error.start}).") from None
-    except OSError:
-        return ""
-
-
-def write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-def chat(args: argparse.Namespace) -> int | None:
-    from brolly.tasks.chat import Conversation
-    from brolly.verbs import GenerateOptions
-
-    options = given(args, GenerateOptions)
-    model = open_model(args)
-    first = [{"role": "system", "content": args.system}] if args.system else []
-    model.tokenizer.prompt([*first, {"role": "user", "content": "Hello"}])  # no template is told before the first word
-    adapter = adapter_folder(args) if args.adapter else None
-    if adapter:
-        model.add_adapter(adapter, adapter)  # what is wrong with it is told before the first word, too
-    return Conversation(model, options, args.system, adapter=adapter).talk()
-
-
 def pull_model(args: argparse.Namespace) -> int | None:
     from brolly import hub
 
@@ -336,7 +247,6 @@ def remove_model(args: argparse.Namespace) -> int | None:
 
 
 def pretrain(args: argparse.Namespace) -> int | None:
-    from pathlib import Path
 
     from brolly.train import pretrain as train
 
@@ -356,8 +266,8 @@ def apart(command: str, help: str) -> Row:
 
 COMMANDS: dict[str, Row] = {
     "identify": (tell, "what a model is: kind, size, needs, rules, licence, safety", add_identify),
-    "run": (run, "continue a prompt; with -s, follow an instruction", add_run),
-    "chat": (chat, "talk with a model that has a chat template", add_chat),
+    "run": apart("run", "answer or continue a prompt; with -s, follow an instruction"),
+    "chat": apart("chat", "talk with a model that has a chat template, or that runs elsewhere"),
     "embed": apart("embed", "vectors of texts and images"),
     "classify": apart("classify", "which of some labels an image shows"),
     "search": apart("search", "pictures of a folder, by a text or a picture"),

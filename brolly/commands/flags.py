@@ -10,7 +10,11 @@ from typing import Any
 
 from brolly.errors import OptionError
 
-MODEL = "a folder, a file, org/name, org/name@revision, hf://…, a URL, or a bundled model"
+MODEL = (
+    "a folder, a file, org/name, org/name@revision, hf://…, a URL, a bundled model; or one that runs elsewhere: "
+    "openai:gpt-5, https://host/v1#model"
+)
+ATTACHED = "a picture, a sound, a PDF or a text that goes with the prompt (may be repeated)"
 
 NOTATIONS = (".json", ".lark", ".gbnf", ".ebnf")  # how files of schemas and grammars are called
 
@@ -22,32 +26,81 @@ def add_loading(command: argparse.ArgumentParser) -> None:
     command.add_argument("-v", "--verbose", action="store_true", help="say which device, dtype and speed")
 
 
+def add_remote(command: argparse.ArgumentParser) -> None:
+    """How a model that runs elsewhere is asked."""
+    from brolly.verbs import RemoteOptions
+
+    add_options(command.add_argument_group("models that run elsewhere"), RemoteOptions)
+
+
+def add_attach(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-a", "--attach", action="append", default=[], metavar="FILE", help=ATTACHED)
+
+
 def add_adapter(command: argparse.ArgumentParser) -> None:
     command.add_argument("--adapter", metavar="LORA", help="a LoRA of the model, in PEFT's layout: a folder, org/name")
 
 
 def open_model(args: argparse.Namespace) -> Any:
-    """The model that was named, downloaded where it is not here."""
-    from pathlib import Path
+    """The model that was named, downloaded where it is not here; or one that runs elsewhere, without torch."""
+    check_kinds(args, args.model)
+    return open_one(args, args.model)
 
-    from brolly import hub
-    from brolly.loader import load
 
-    if not args.model.strip():
+def open_one(args: argparse.Namespace, name: str, beside: Any = None) -> Any:
+    """One of several models, by the flags of its kind; what runs elsewhere shares the budget of `beside`."""
+    from brolly.remote import is_remote
+
+    if not name.strip():
         raise OptionError(f"the model's name is empty; expected {MODEL}.")
-    here = Path(args.model).expanduser().exists() or args.model in hub.minis() or hub.looks_local(args.model)
-    path = hub.resolve(args.model) if here else hub.pull(args.model, quiet=not sys.stderr.isatty())
-    model = load(path, device=args.device, dtype=args.dtype)
+    if is_remote(name):
+        from brolly.remote import Remote
+
+        model: Any = Remote(name, budget=getattr(beside, "budget", None), **remotely(args))
+    else:
+        model = _here(args, name)
     if args.verbose:
         print(model, file=sys.stderr)
         print(model.describe(), file=sys.stderr)
     return model
 
 
+def _here(args: argparse.Namespace, name: str) -> Any:
+    from brolly import hub
+    from brolly.loader import load
+
+    here = Path(name).expanduser().exists() or name in hub.minis() or hub.looks_local(name)
+    path = hub.resolve(name) if here else hub.pull(name, quiet=not sys.stderr.isatty())
+    return load(path, device=args.device, dtype=args.dtype)
+
+
+def remotely(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags of models that run elsewhere. Raises OptionError."""
+    from brolly.verbs import RemoteOptions
+
+    return given(args, RemoteOptions)
+
+
+def check_kinds(args: argparse.Namespace, *names: str) -> None:
+    """Flags of one kind of models want one of that kind among those named. Raises OptionError."""
+    from brolly.remote import is_remote
+
+    elsewhere = [name for name in names if is_remote(name)]
+    told = ", ".join(names)
+    if elsewhere and len(elsewhere) == len(names):
+        if flag := next((flag for flag in ("device", "dtype") if getattr(args, flag, None) is not None), None):
+            raise OptionError(f"--{flag} is for models on this disk; {told} runs elsewhere.")
+    elif not elsewhere and (found := remotely(args)):
+        flag = min(found).replace("_", "-")
+        raise OptionError(f"--{flag} is for models that run elsewhere; {told} is on this disk.")
+
+
 def open_adapted(args: argparse.Namespace) -> Any:
     """The same with the adapter that was named, if one was."""
     model = open_model(args)
-    return model.with_adapter(adapter_folder(args)) if args.adapter else model
+    if not args.adapter:
+        return model
+    return model.with_adapter(args.adapter if hasattr(model, "target") else adapter_folder(args))
 
 
 def adapter_folder(args: argparse.Namespace) -> str:
@@ -66,7 +119,7 @@ def answers(folder: Path) -> bool:
         return False  # somebody else's run.json
 
 
-def add_options(command: argparse.ArgumentParser, kind: type) -> None:
+def add_options(command: argparse._ActionsContainer, kind: type) -> None:
     """A flag for each field of an options dataclass, with its own help."""
     from dataclasses import fields
 
@@ -100,8 +153,6 @@ def given(args: argparse.Namespace, kind: type) -> dict[str, Any]:
 
 def text_or_file(given: str) -> str:
     """What a file of this name holds, or the text itself where there is none and it does not look like a name."""
-    from pathlib import Path
-
     path = Path(given).expanduser()
     try:
         if len(given) < 1024 and path.is_file():

@@ -56,6 +56,7 @@ def test_json_is_one_object(folder: Path) -> None:
     assert (answer["text"], answer["finish_reason"]) == (text_after("fox", 20), "length")
     assert answer["usage"] == {
         "prompt_tokens": 2, "completion_tokens": 20, "total_tokens": 22, "cached_tokens": 0, "reasoning_tokens": 0,
+        "written_tokens": 0,
     }  # fmt: skip
 
 
@@ -221,7 +222,7 @@ def test_an_interrupt_is_130(folder: Path, capsys: Any, monkeypatch: Any) -> Non
     def interrupted(_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("brolly.cli.open_model", interrupted)
+    monkeypatch.setattr("brolly.commands.run.open_model", interrupted)
     assert main(["run", str(folder), "fox"]) == 130
     assert "Traceback" not in capsys.readouterr().err
 
