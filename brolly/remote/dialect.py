@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, cast
 from brolly.errors import UnsupportedTask
 from brolly.remote.ask import Ask
 from brolly.remote.target import Target
+from brolly.remote.traits import traits_of
 from brolly.remote.vendors import vendors
 from brolly.verbs import (
     Drawing,
@@ -146,25 +147,30 @@ class List(Protocol):
 
 
 class Job(NamedTuple):
-    """A hosted tuning: `state` is queued, running, done, failed or cancelled; `model` is what came of it."""
+    """A hosted tuning: `state` is queued, running, paused, done, failed or cancelled; `model` is what came of it."""
 
     id: str
     state: str
     model: str = ""
     message: str = ""
-    step: int | None = None
-    steps: int | None = None
-    loss: float | None = None
 
 
 class Tune(Protocol):
+    """A dialect of hosted tuning. TUNE are the options that it has words for."""
+
+    TUNE: frozenset[str]
+
     def upload(self, data: bytes, name: str, target: Target) -> Call: ...
     def uploaded(self, body: Any) -> str: ...
     def tune(self, file: str, held_out: str, options: Mapping[str, Any], target: Target) -> Call: ...
     def job(self, id: str, target: Target) -> Call: ...
     def read(self, body: Any) -> Job: ...
     def events(self, id: str, after: str, target: Target) -> Call: ...
-    def event_rows(self, body: Any) -> list[tuple[str, str]]: ...
+
+    def event_rows(self, body: Any) -> list[tuple[str, str, Mapping[str, Any]]]:
+        """Id, message and numbers (step, steps, loss, held) of each event, the newest first."""
+        ...
+
     def cancel(self, id: str, target: Target) -> Call: ...
 
 
@@ -175,4 +181,5 @@ def dialects(target: Target, verb: str) -> list[Any]:
         others = [v for v in vendors().values() if verb in v.dialects and v.name != target.vendor.name][:3]
         able = f"; {', '.join(v.title for v in others)} can" if others else ""
         raise UnsupportedTask(f"{target.vendor.title} has nothing that can {verb}{able}.")
+    names = tuple(name for name in traits_of(target).dialects if name in names) or names
     return [cast(Any, import_module(f"brolly.remote.dialects.{name}")) for name in names]

@@ -7,10 +7,12 @@ import json
 import re
 import threading
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 
 from brolly.errors import BudgetSpent, OptionError
 from brolly.remote.target import Target
+from brolly.remote.traits import concerns
 from brolly.remote.vendors import DATA
 from brolly.verbs import Usage
 
@@ -19,17 +21,26 @@ MILLION = 1_000_000
 
 @dataclass(frozen=True)
 class Price:
-    """US dollars a million tokens: read, written, read from the vendor's cache, put into it."""
+    """US dollars a million tokens: read, written, read from the vendor's cache, put into it for as short as it goes.
+
+    Of a prompt of more than `over` tokens, `then` is the price of all.
+    """
 
     read: float
     write: float
     cached: float | None = None  # None: as `read`
     stored: float | None = None
+    over: int | None = None
+    then: Price | None = None
+    heard: float | None = None  # read as sound, where that is another price
+    until: str = ""  # the last day on which it is known to hold
     source: str = ""
     seen: str = ""  # the day on which the source said so
 
     def of(self, usage: Usage) -> float:
         """US dollars."""
+        if self.over is not None and self.then is not None and usage.prompt_tokens > self.over:
+            return self.then.of(usage)
         fresh = usage.prompt_tokens - usage.cached_tokens - usage.written_tokens
         cached = self.read if self.cached is None else self.cached
         stored = self.read if self.stored is None else self.stored
@@ -38,11 +49,12 @@ class Price:
 
 
 @cache
-def rows() -> tuple[tuple[re.Pattern[str], Price], ...]:
+def rows() -> tuple[tuple[str, Price], ...]:
+    """Patterns of "vendor:model", the first that matches wins."""
     found = []
     for row in json.loads((DATA / "prices.json").read_text())["prices"]:
-        pattern = re.compile(row.pop("match"))
-        found.append((pattern, Price(**row)))
+        match, then = row.pop("match"), row.pop("then", None)
+        found.append((match, Price(**row, then=Price(**then) if then else None)))
     return tuple(found)
 
 
@@ -56,8 +68,9 @@ def price_of(target: Target, stated: str | None = None) -> Price | None:
         if not (0 <= read < 1e9 and 0 <= write < 1e9):
             raise OptionError(f"price is {stated!r:.40}; expected dollars a million tokens, read and written: 1.25,10.")
         return Price(read, write, source="stated")
-    name = f"{target.vendor.name}:{target.model}"
-    return next((price for pattern, price in rows() if pattern.fullmatch(name)), None)
+    vendor, name = target.vendor.name, f"{target.vendor.name}:{target.model}"
+    found = next((price for match, price in rows() if concerns(match, vendor) and re.fullmatch(match, name)), None)
+    return found if found is None or not found.until or date.today().isoformat() <= found.until else None
 
 
 class Budget:
