@@ -13,6 +13,7 @@ from brolly.remote.dialects.anthropic.answers import Reader as Reader
 from brolly.remote.dialects.anthropic.answers import told as told
 from brolly.remote.dialects.anthropic.answers import whole as whole
 from brolly.remote.target import Target
+from brolly.remote.traits import traits_of
 
 VERSION = "2026-10-21"
 SAMPLED = "2023-06-01"  # the last version that has temperature, top_p and top_k
@@ -39,7 +40,9 @@ def lacks(ask: Ask, target: Target) -> list[str]:
         found.append(f"{target} has no stop texts of white space alone")
     if options.json_schema is not None:
         found += [f"{target} {why}" for why in schemas.unsaid(schemas.parsed(options.json_schema))]
-    if ask.tools and isinstance(ask.choice, Mapping) and not _named(ask.choice):
+    if ask.tools and ask.choice not in ("auto", "none") and "tool_choice" in traits_of(target).lacks:
+        found.append(f"{target} cannot be made to call a tool; let tool_choice be auto")
+    elif ask.tools and isinstance(ask.choice, Mapping) and not _named(ask.choice):
         found.append(f"{target} has no tool_choice of the type {ask.choice.get('type')!r:.40}")
     return found
 
