@@ -160,6 +160,7 @@ def traits(vendor: str, name: str, folder: str, row: Row, dev: Dev) -> Row:
             found["dialects"] = ["openai.responses"]
         elif re.match(r"gpt-(5\.[6-9]|[6-9])", name):
             found["dialects"] = ["openai.responses", "openai.chat"]  # tools and an effort together by the first alone
+            found["lacks"] = [*found.get("lacks", []), "chat_tools"]
     found["verbs"] = verbs
     found["source"] = (row.get("source") or "") + also
     return found
