@@ -10,7 +10,7 @@ import shlex
 import sys
 from typing import Any
 
-from brolly.commands.flags import MODEL, add_options, given
+from brolly.commands.flags import MODEL, add_options, check_kinds, given
 from brolly.errors import OptionError
 
 EXAMPLES = """examples:
@@ -21,14 +21,18 @@ EXAMPLES = """examples:
   brolly tune --recipe out/recipe.toml -o again
   brolly tune … --processes 2                     or torchrun --nproc_per_node 2 -m brolly tune …
   brolly tune … --resume                          the same command, after ^C or a crash
+  brolly tune openai:gpt-4.1-mini chats.jsonl --epochs 3            learnt at the vendor's, and kept there
+  brolly tune openai:gpt-4.1-mini --follow JOB                      look on again; --cancel JOB ends it
 
 rows: .jsonl, .json, .csv, .tsv, .parquet, folders, hf-dataset:org/name:split; docs/tune.md tells the shapes
 exit code: 0 done, 2 a mistake, 130 stopped and saved
 """
 
+ELSEWHERE = ("suffix", "lr_multiplier", "follow", "cancel")
+
 
 def flags(command: argparse.ArgumentParser) -> None:
-    from brolly.verbs import Lora, TuneOptions
+    from brolly.verbs import Lora, RemoteOptions, TuneOptions
 
     command.formatter_class, command.epilog = argparse.RawDescriptionHelpFormatter, EXAMPLES
     command.add_argument(
@@ -52,12 +56,19 @@ def flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best one here)")
     command.add_argument("--dtype", help="float32, bfloat16 or float16 (default: the checkpoint's; --full: float32)")
     command.add_argument("--json", action="store_true", help="one JSON line an event: plan, step, held, saved, done")
-    add_options(command.add_argument_group("what is learnt (LoRA)"), Lora)  # type: ignore[arg-type]
-    add_options(command.add_argument_group("how"), TuneOptions)  # type: ignore[arg-type]
+    add_options(command.add_argument_group("what is learnt (LoRA)"), Lora)
+    add_options(command.add_argument_group("how"), TuneOptions)
+    elsewhere = command.add_argument_group("models that run elsewhere: their vendor learns the rows")
+    add_options(elsewhere, RemoteOptions)
+    elsewhere.add_argument("--suffix", metavar="TEXT", help="a part of the tuned model's name")
+    elsewhere.add_argument("--lr-multiplier", type=float, metavar="N", help="times the learning rate of the vendor's")
+    elsewhere.add_argument("--follow", metavar="JOB", help="look on while a job learns that was begun before")
+    elsewhere.add_argument("--cancel", metavar="JOB", help="end a job that was begun before")
 
 
 def run(args: argparse.Namespace) -> int | None:
     from brolly.errors import BrollyError
+    from brolly.remote import is_remote
     from brolly.verbs import Lora, TuneOptions
 
     if args.processes is not None and args.processes < 1:
@@ -69,6 +80,13 @@ def run(args: argparse.Namespace) -> int | None:
     if len(args.models) > 2:
         raise OptionError(f"{len(args.models)} names were given; expected a model and its data.")
     model, data = [*args.models, None, None][:2]
+    check_kinds(args, *args.models[:1])
+    if is_remote(model):
+        from brolly.commands.tune_hosted import run as tune_hosted
+
+        return tune_hosted(args, model, data)
+    if flag := next((flag for flag in ELSEWHERE if getattr(args, flag) is not None), None):
+        raise OptionError(f"--{flag.replace('_', '-')} is for models that run elsewhere.")
     if args.recipe and data is None and model is not None:
         model, data = None, model  # a recipe's model on other data
     if args.no_paths and data is None:
@@ -198,7 +216,8 @@ class Bar:
                 if self.bar is None:
                     self.bar = progress.bar(event["steps"], "step", quiet=self.quiet)
                     self.bar.update(event["step"] - 1)
-                said = f"loss {event['loss']:.3f}, {event['tokens_per_s']:,} tokens/s"
+                said = f"loss {event['loss']:.3f}"
+                said += f", {event['tokens_per_s']:,} tokens/s" if "tokens_per_s" in event else ""
                 said += f", reward {event['reward']:.3f}" if "reward" in event else ""
                 self.bar.set_postfix_str(said, refresh=False)
                 self.bar.update(1)

@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from brolly.errors import OptionError, RecipeError
+from brolly.remote import Remote, is_remote
+from brolly.train.hosted import tune as elsewhere
 from brolly.train.tuning.alone import alone
 from brolly.train.tuning.examples import Examples, drawn
 from brolly.train.tuning.finish import finish, finished, write
@@ -54,7 +56,17 @@ def tune(
     `data` and `eval` are as `brolly.rows.open_rows` takes them, `start` an adapter to go on from, `recipe` a file that
     holds what is not given here. `approve` sees the plan before the first step; `progress` gets an event, a dict, for
     the plan, each step, evaluation and checkpoint. Raises RecipeError, OptionError, CheckpointError, DiskFull.
+    A model that runs elsewhere is tuned there, and what came of it stays there: see `brolly.train.hosted.tune`.
     """
+    if isinstance(model, Remote) or is_remote(model):
+        here = {"out": out, "recipe": recipe, "start": start, "resume": resume, "device": device, "dtype": dtype,
+                "report_to": report_to, "lora": lora != Lora()}  # fmt: skip
+        if name := next((name for name, value in here.items() if value), None):
+            raise OptionError(f"{name} is for a model on this computer; {model} is tuned where it runs.")
+        return elsewhere(
+            model, data, eval=eval, shape=shape, columns=columns, approve=cast(Any, approve), progress=progress,
+            **options,
+        )  # fmt: skip
     given = {"model": model, "data": data, "out": out, "eval": eval, "start": start, "device": device, "dtype": dtype,
              "shape": shape, "columns": columns}  # fmt: skip
     if recipe is not None:
