@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from brolly.errors import BadAnswer
-from brolly.remote import faults
 from brolly.remote.ask import Ask
 from brolly.remote.dialect import Told
 from brolly.remote.dialects.anthropic.turns import FAMILY
+from brolly.remote.faults import fault
 from brolly.remote.target import Target
 from brolly.verbs import Piece, ToolDelta, Usage
 
@@ -55,7 +55,7 @@ class _Block:
 class Reader:
     """Pieces of one stream's events."""
 
-    host: str = "the vendor"
+    target: Target
     blocks: dict[int, _Block] = field(default_factory=dict)  # that are open
     calls: list[_Block] = field(default_factory=list)
     characters: int = 0
@@ -85,7 +85,7 @@ class Reader:
             return self.end()
         elif kind == "error":
             said = told(data)
-            raise faults.error(STATUS.get(said.kind, 500), said, self.host)
+            raise fault(STATUS.get(said.kind, 500), said, self.target)
         return []
 
     def end(self) -> list[Piece]:
@@ -93,12 +93,12 @@ class Reader:
         if self.over:
             return []
         if not self.reason:
-            raise BadAnswer(f"{self.host} ended its stream before the answer was whole; ask again.")
+            raise BadAnswer(f"{self.target.host} ended its stream before the answer was whole; ask again.")
         self.over = True
         finish = ENDS.get(self.reason, "stop")
         if finish in ("stop", "tool_calls"):
             for block in self.calls:
-                _arguments(block, self.host)
+                _arguments(block, self.target.host)
             finish = "tool_calls" if self.calls and self.reason != "stop_sequence" else finish
         return [Piece("", finish_reason=finish, usage=_usage(self.usage), stopped=self.stopped)]
 
@@ -114,7 +114,7 @@ class Reader:
         if block.kind == "tool_use":
             id, name = head.get("id"), head.get("name")
             if not isinstance(id, str) or not id or not isinstance(name, str) or not name:
-                raise BadAnswer(f"{self.host} called a tool without {'an id' if name else 'a name'}; ask again.")
+                raise BadAnswer(f"{self.target.host} called a tool without {'an id' if name else 'a name'}; ask again.")
             block.call = len(self.calls)
             self.calls.append(block)
             return [Piece("", calls=(ToolDelta(block.call, id=id, name=name),))]
@@ -189,7 +189,7 @@ def whole(body: Any, ask: Ask, target: Target) -> list[Piece]:
     content = body.get("content") if isinstance(body, Mapping) else None
     if not isinstance(content, list):
         raise BadAnswer(f"{target.host} answered with {_kind(body)}; expected a message with its content.")
-    reader = Reader(target.host)
+    reader = Reader(target)
     reader._count(body.get("usage"))
     reader._told_end(body)
     pieces: list[Piece] = []
@@ -201,7 +201,7 @@ def whole(body: Any, ask: Ask, target: Target) -> list[Piece]:
 
 
 def told(body: Any) -> Told:
-    """An error's kind and message; a spent account by one kind, however it is told."""
+    """An error's kind and message, in Anthropic's envelope or without one."""
     error = body.get("error") if isinstance(body, Mapping) else None
     if not isinstance(error, Mapping):
         message = body.get("message", body) if isinstance(body, Mapping) else body  # AWS's and Google's gates
@@ -209,9 +209,7 @@ def told(body: Any) -> Told:
     kind, message = _text(error.get("type"))[:200], _text(error.get("message"))[:MESSAGE]
     details = error.get("details")
     code = _text(details.get("error_code"))[:200] if isinstance(details, Mapping) else ""
-    if "spend_limit" in code or "credit balance" in message:
-        kind = "billing_error"
-    return Told(kind, message)
+    return Told(code if "spend_limit" in code else kind, message)  # a limit that waiting does not lift
 
 
 def _arguments(block: _Block, host: str) -> None:

@@ -117,7 +117,7 @@ def counted(body: Any) -> int:
 
 
 def reader(ask: Ask, target: Target) -> Reader:
-    return Reader(target.host)
+    return Reader(target)
 
 
 def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
