@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,16 @@ MADE = ("litellm ", "models.dev")
 VERBS = {
     "chat": ["chat"], "responses": ["chat"], "embedding": ["embed"], "image_generation": ["draw"],
     "audio_transcription": ["transcribe"], "audio_speech": ["speak"],
+}  # fmt: skip
+# what OpenAI's own SDK says of its models beside those that chat
+LACKS: Mapping[str, Callable[[str], list[str]]] = {
+    "draw": lambda name: ["response_format"],
+    "embed": lambda name: ["dimensions"] * name.startswith("text-embedding-ada"),
+    "speak": lambda name: ["instructions"] * name.startswith("tts-1"),
+    "transcribe": lambda name: [
+        *["segments", "words", "translate"] * (name != "whisper-1"), *["hotwords"] * (name != "gpt-transcribe"),
+        *["prompt"] * name.endswith("diarize"),
+    ],
 }  # fmt: skip
 SAMPLING = ["temperature", "top_p", "top_k"]
 OPENAI_SAMPLING = ["temperature", "top_p", "logprobs"]  # which models that can do without thinking take then
@@ -151,10 +161,8 @@ def traits(vendor: str, name: str, folder: str, row: Row, dev: Dev) -> Row:
     if "chat" in verbs and ("image" in reads or "audio" in reads):
         found["reads"] = reads
     if vendor.startswith("openai"):
-        if verbs == ["draw"]:
-            found["lacks"] = ["response_format"]
-        if verbs == ["transcribe"] and name != "whisper-1":
-            found["lacks"] = ["segments", "words", "translate"]
+        if lacks := LACKS.get(verbs[0], lambda name: [])(name):
+            found["lacks"] = lacks
         ends = row.get("supported_endpoints") or ()
         if row["mode"] == "responses" or (ends and not any("chat" in end for end in ends) and "/v1/responses" in ends):
             found["dialects"] = ["openai.responses"]
