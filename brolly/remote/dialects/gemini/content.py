@@ -24,7 +24,7 @@ FIELDS = {
     "presence_penalty": "presencePenalty", "frequency_penalty": "frequencyPenalty",
 }  # fmt: skip
 OPTIONS = frozenset(FIELDS) | {"stop", "logprobs", "json_schema", "choice", "effort", "thoughts"}
-MOST_STOPS, MOST_LOGPROBS, MOST_ANSWERS, MOST_SEED = 5, 20, 8, 2**31 - 1
+STOPS, MOST_LOGPROBS, MOST_ANSWERS, MOST_SEED = 5, 20, 8, 2**31 - 1
 LEVELS = ("minimal", "low", "medium", "high", "xhigh")
 # what Google's own OpenAI-compatible address takes these words for, where thinking is counted in tokens
 BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576}
@@ -50,8 +50,6 @@ def lacks(ask: Ask, target: Target) -> list[str]:
     """What of this it has no word for."""
     options, traits = ask.options, traits_of(target)
     found = []
-    if len(options.stop) > MOST_STOPS:
-        found.append(f"{target} takes {MOST_STOPS} stop texts, not {len(options.stop)}")
     if (options.logprobs or 0) > MOST_LOGPROBS:
         found.append(f"{target} tells {MOST_LOGPROBS} alternatives of a token, not {options.logprobs}")
     if options.top_k == 0:
@@ -66,7 +64,7 @@ def lacks(ask: Ask, target: Target) -> list[str]:
 
 def _unsaid(ask: Ask, target: Target) -> list[str]:
     """What of the conversation it has no word for."""
-    reads, found = traits_of(target).reads, []
+    found = []
     if not any(message["role"] not in ("system", "developer") for message in ask.messages):
         found.append(f"{target} answers no instructions alone: add a message of the user's")
     called: dict[str, str] = {}
@@ -76,7 +74,7 @@ def _unsaid(ask: Ask, target: Target) -> list[str]:
             asked = message.get("tool_call_id")
             found.append(f"{target} wants the name of each tool that answers, and no message calls {asked!r:.80}")
         for part in _parts(message):
-            if told := _unknown(part, reads):
+            if told := _unknown(part):
                 found.append(f"{target} {told}")
     return list(dict.fromkeys(found))
 
@@ -255,16 +253,13 @@ def _part(part: Part) -> dict[str, Any]:
     return {"fileData": {"mimeType": _kind(url), "fileUri": url}}
 
 
-def _unknown(part: Part, reads: tuple[str, ...]) -> str:
+def _unknown(part: Part) -> str:
     """What is wrong with a part; "" if nothing is."""
     kind = part.get("type")
     if kind == "text":
         return ""
-    title = {"image_url": "image", "input_audio": "audio", "file": "pdf"}.get(str(kind))
-    if title is None:
+    if kind not in ("image_url", "input_audio", "file"):
         return f"has no parts of the type {kind!r:.40}"
-    if reads and title not in reads:
-        return f"reads {', '.join(('text', *reads))}; it reads no {title}"
     if kind == "input_audio":
         sound = part.get("input_audio")
         fine = isinstance(sound, Mapping) and isinstance(sound.get("data"), str) and sound.get("format", "").isalnum()
