@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from types import SimpleNamespace
 from typing import Any
 
-from brolly.commands.flags import MODEL, add_loading, add_options, given, open_model
+from brolly.commands.flags import MODEL, add_loading, add_options, add_remote, given, open_one, remotely
 from brolly.errors import BrollyError, OptionError
 
 EXAMPLES = """examples:
   brolly ask "how long is the guarantee?" --index ./docs --model org/chat-model
   brolly ask "how long is the guarantee?" --index ./docs            no model: the sentences that answer
   brolly ask --index ./docs --model org/chat-model --chat
+  brolly ask "how long is the guarantee?" --index ./docs --model openai:gpt-5 --max-cost 0.1
 
 exit code: 0 answered, 3 the files hold no answer, 2 it could not be asked
 """
@@ -47,12 +49,16 @@ def flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print one JSON object: text, answered, citations, …")
     add_loading(command)
     add_options(command, GenerateOptions)
+    add_remote(command)
 
 
 def run(args: argparse.Namespace) -> int:
     from brolly.adapt.retrieve import Index
     from brolly.adapt.retrieve.filters import parse
-    from brolly.commands.index import reranker
+    from brolly.commands.index import check_embedder, reranker
+    from brolly.commands.took import tell_cost
+    from brolly.remote import is_remote
+    from brolly.remote.prices import Budget
     from brolly.verbs import GenerateOptions
 
     options, filters = given(args, GenerateOptions), parse(args.filter)
@@ -61,8 +67,13 @@ def run(args: argparse.Namespace) -> int:
     question = "" if args.chat else args.prompt if args.prompt is not None else _stdin()
     if not args.chat and not question.strip():
         raise OptionError('there is no question; ask one: brolly ask "how long is the guarantee?" --index ./docs')
-    with Index(args.index, embed=args.embed) as index:
-        model = open_model(args) if args.model else None
+    budget = Budget(args.max_cost)
+    remote = {**remotely(args), "budget": budget}
+    if args.model and is_remote(args.model):
+        remote.pop("price", None)  # which is the writer's
+    with Index(args.index, embed=args.embed, remote=remote) as index:
+        check_embedder(args, index, *([args.model] if args.model else []))
+        model = open_one(args, args.model, budget) if args.model else None
         how: dict[str, Any] = {
             "top": args.top,
             "filters": filters,
@@ -72,7 +83,10 @@ def run(args: argparse.Namespace) -> int:
             "sure": args.sure,
             **options,
         }
-        return _talk(index, model, how) if args.chat else _once(index, model, question, how, args.json)
+        code = _talk(index, model, how) if args.chat else _once(index, model, question, how, args.json)
+        if is_remote(args.model) or is_remote(args.embed or index.meta.get("texts.reference")):
+            tell_cost(args, SimpleNamespace(budget=budget))
+        return code
 
 
 def _once(index: Any, model: Any, question: str, how: dict[str, Any], as_json: bool) -> int:

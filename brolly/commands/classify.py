@@ -58,7 +58,10 @@ def run(args: argparse.Namespace) -> int:
         missing = error
     model, errors = open_adapted(args), Errors()
     given_in = paths
-    if hasattr(model.network, "scores") and getattr(model.network.config, "labels", None):
+    if hasattr(model, "target"):  # it has no classifier, and says so
+        model.classify()
+    network = model.network
+    if hasattr(network, "scores") and getattr(network.config, "labels", None):
         every = inputs(args.inputs)
         paths, given_in = [one.name for one in every], [one.value() for one in every]
     elif missing:

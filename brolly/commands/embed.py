@@ -10,8 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from brolly.commands.flags import MODEL, add_adapter, add_loading, add_options, given, open_adapted
+from brolly.commands.flags import MODEL, add_adapter, add_loading, add_options, add_remote, given, open_adapted
 from brolly.commands.inputs import Errors, Input, inputs
+from brolly.commands.took import tell_cost
 from brolly.errors import BrollyError, MissingExtra, OptionError
 
 WINDOW = 2048  # inputs read at once: texts are sorted by length within it
@@ -19,6 +20,7 @@ KINDS = ("jsonl", "npz", "parquet")
 EXAMPLES = """examples:
   brolly embed org/clip photo.jpg "a dog" --json
   brolly embed org/clip ./photos "./more/*.png" --out vectors.npz
+  brolly embed openai:text-embedding-3-large notes.txt --dimensions 256 --json
   cat sentences.txt | brolly embed org/embedder - --out vectors.parquet --role document
 
 exit code: 0 done, 1 some inputs failed (they are listed, the others are done), 2 nothing could be done
@@ -44,6 +46,7 @@ def flags(command: argparse.ArgumentParser) -> None:
     add_options(command, EmbedOptions)
     add_adapter(command)
     add_loading(command)
+    add_remote(command)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -75,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         for one, vector in done(found, rows):
             print(line(one, vector))
+    tell_cost(args, model)
     return errors.close(len(rows))
 
 

@@ -47,8 +47,8 @@ def open_model(args: argparse.Namespace) -> Any:
     return open_one(args, args.model)
 
 
-def open_one(args: argparse.Namespace, name: str, beside: Any = None) -> Any:
-    """One of several models, by the flags of its kind; what runs elsewhere shares the budget of `beside`."""
+def open_one(args: argparse.Namespace, name: str, budget: Any = None) -> Any:
+    """One of several models, by the flags of its kind; those that run elsewhere share a budget."""
     from brolly.remote import is_remote
 
     if not name.strip():
@@ -56,7 +56,7 @@ def open_one(args: argparse.Namespace, name: str, beside: Any = None) -> Any:
     if is_remote(name):
         from brolly.remote import Remote
 
-        model: Any = Remote(name, budget=getattr(beside, "budget", None), **remotely(args))
+        model: Any = Remote(name, budget=budget, **remotely(args))
     else:
         model = _here(args, name)
     if args.verbose:

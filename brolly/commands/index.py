@@ -7,11 +7,13 @@ import json
 import sys
 from typing import Any
 
-from brolly.errors import OptionError
+from brolly.commands.flags import add_remote, check_kinds, remotely
+from brolly.errors import NotFound, OptionError
 
 EXAMPLES = """examples:
   brolly index ./docs                                    the index lies in ./docs/.brolly-index
   brolly index ./docs --embed org/embedder --images mini-clip
+  brolly index ./docs --embed openai:text-embedding-3-small --max-cost 0.5
   brolly index ./docs ./wiki -o ./both                   several places, one index
   brolly index ./docs --show
   brolly index ./docs --search "how do I reset it?" --filter suffix=pdf
@@ -46,6 +48,7 @@ def flags(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--rerank", metavar="MODEL", help="a reranker that puts them in order")
     command.add_argument("--json", action="store_true", help="print one JSON object")
+    add_remote(command)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -63,6 +66,7 @@ def _build(args: argparse.Namespace) -> int:
     from brolly.identity.show import clean
     from brolly.progress import bar
 
+    _check(args)
     with bar(None, "file", what="indexing") as progress:
 
         def step(done: int, total: int, name: str) -> None:
@@ -78,6 +82,7 @@ def _build(args: argparse.Namespace) -> int:
                 size=args.size,
                 anew=args.anew,
                 progress=step,
+                remote=remotely(args),
             ) as index:
                 done, place, n_documents = index.changes, str(index.place), len(index.documents())
         except KeyboardInterrupt:
@@ -110,6 +115,19 @@ def _build(args: argparse.Namespace) -> int:
             f"{len(done.removed):,} gone, {done.kept:,} as before; {done.n_chunks:,} chunks embedded"
         )
     return (1 if n_documents else 2) if done.faults else 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """The same before anything is read, of an index that may not be there yet."""
+    from brolly.adapt.retrieve import Index
+
+    if args.embed is None and not args.anew:
+        try:
+            with Index(args.out or args.inputs[0]) as index:
+                return check_embedder(args, index)
+        except NotFound:
+            pass
+    check_kinds(args, args.embed or "mini-embed")
 
 
 def _picture(name: str) -> bool:
@@ -156,7 +174,8 @@ def _search(args: argparse.Namespace) -> int:
     from brolly.identity.show import clean
 
     filters = parse(args.filter)
-    with Index(args.inputs[0], embed=args.embed, images=args.images) as index:
+    with Index(args.inputs[0], embed=args.embed, images=args.images, remote=remotely(args)) as index:
+        check_embedder(args, index)
         hits = index.search(args.search, top=args.top, filters=filters, rerank=reranker(args.rerank))
     if args.json:
         print(json.dumps({"query": args.search, "data": [row(hit) for hit in hits]}, ensure_ascii=False))
@@ -171,10 +190,19 @@ def _search(args: argparse.Namespace) -> int:
     return 0
 
 
+def check_embedder(args: argparse.Namespace, index: Any, *others: str) -> None:
+    """Flags for models that run elsewhere want one: the index's embedder, or another. Raises OptionError."""
+    check_kinds(args, args.embed or index.meta.get("texts.reference", ""), *others)
+
+
 def reranker(name: str | None) -> Any:
     """The model that was named to put hits in order."""
+    from brolly.remote import Remote, is_remote
+
     if name is None:
         return None
+    if is_remote(name):
+        Remote(name).rerank()  # which no vendor here does, and it says so
     from brolly.loader import load
 
     return load(name)

@@ -56,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
         raise OptionError(f"{folder} holds no pictures; expected some in it or in folders within it.")
     asked = _file(args.query)
     model, errors = open_adapted(args), Errors()
-    if not hasattr(model.network, "images"):
-        raise UnsupportedTask(f"{args.model} reads texts alone; searching pictures wants a model that sees.")
+    if not hasattr(getattr(model, "network", None), "images"):
+        raise UnsupportedTask(f"{args.model} gives no vectors of pictures; searching them wants a CLIP or a SigLIP.")
     query = model.embed(asked or args.query).vectors[0]  # what is wrong with it is told before a folder is read
     index = Index(folder, _name(args.model), fingerprint(model), len(query))
     if index.fresh:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -19,7 +20,8 @@ class Took:
         self.ended = self.begun
         self.usage: Usage | None = None
         self._n = 0
-        self._before = spent(model)
+        self._budget = getattr(model, "budget", None)
+        self._before = spent(self._budget)
 
     def watch(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
         """The same pieces."""
@@ -60,23 +62,29 @@ class Took:
                 if n
             ]  # fmt: skip
             said.append(", ".join([f"{self.usage.prompt_tokens:,} read", *beside]))
-        if cost := cost_since(self.model, self._before):
-            said.append(cost)
+        if cost := cost_since(self._budget, self._before):
+            seen = getattr(self.model.price, "seen", "")
+            said.append(cost + (f" by prices of {seen}" if seen else ""))
         return "; ".join(said)
 
 
-def spent(model: Any) -> tuple[float, int]:
-    """Dollars that a model has cost so far, and how many requests whose price nobody knows."""
-    budget = getattr(model, "budget", None)
+def spent(budget: Any) -> tuple[float, int]:
+    """Dollars spent so far, and how many requests have a price that nobody knows; of no budget, none."""
     return (budget.spent, budget.unknown) if budget is not None else (0.0, 0)
 
 
-def cost_since(model: Any, before: tuple[float, int]) -> str:
-    """What a model that runs elsewhere has cost since then; "" of one that runs here."""
-    if getattr(model, "budget", None) is None:
+def cost_since(budget: Any, before: tuple[float, int] = (0.0, 0)) -> str:
+    """What models that run elsewhere have cost since then; "" where there are none."""
+    if budget is None:
         return ""
-    dollars, unknown = (now - then for now, then in zip(spent(model), before, strict=True))
+    dollars, unknown = (now - then for now, then in zip(spent(budget), before, strict=True))
     if unknown:
         return f"cost unknown (${dollars:.6f} known)" if dollars else "cost unknown"
-    seen = getattr(model.price, "seen", "")
-    return f"${dollars:.6f}" + (f" by prices of {seen}" if seen else "")
+    return f"${dollars:.6f}"
+
+
+def tell_cost(args: Any, *models: Any) -> None:
+    """With --verbose, what a command's models that run elsewhere have cost, on standard error; they share a budget."""
+    budget = next((one.budget for one in models if hasattr(one, "budget")), None)
+    if args.verbose and budget is not None:
+        print(cost_since(budget), file=sys.stderr)

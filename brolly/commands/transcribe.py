@@ -14,21 +14,26 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from brolly.commands.flags import MODEL, add_adapter, add_loading, add_options, given, open_adapted
+from brolly.commands.flags import MODEL, add_adapter, add_loading, add_options, add_remote, given, open_adapted
 from brolly.commands.inputs import Errors, files_in
+from brolly.commands.took import tell_cost
 from brolly.errors import BrollyError, DiskFull, OptionError
+from brolly.remote.content import MOST_BYTES
 
 if TYPE_CHECKING:
+    from brolly.remote.hearing import Heard
     from brolly.tasks.transcribe import Transcribing
     from brolly.verbs import Segment
 
 FORMATS = ("txt", "srt", "vtt", "tsv", "json")
+TIMED = ("srt", "vtt", "tsv")
 MICROPHONE = "--mic"
 SOUNDS = {".flac", ".opus", ".ogg", ".oga", ".m4a", ".mka", ".mkv", ".webm", ".wv", ".caf", ".w64", ".amr", ".aac"}
 EXAMPLES = """examples:
   brolly transcribe org/whisper talk.mp3
   brolly transcribe org/whisper film.mkv --format srt --out film.srt --words
   brolly transcribe org/whisper ./recordings --out ./texts --batch-size 8 --vad
+  brolly transcribe openai:whisper-1 talk.mp3 --format srt
   brolly transcribe org/whisper --mic --language en
   curl -sL URL | brolly transcribe org/whisper -
 
@@ -51,6 +56,7 @@ def flags(command: argparse.ArgumentParser) -> None:
     add_options(command, TranscribeOptions)
     add_adapter(command)
     add_loading(command)
+    add_remote(command)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -68,11 +74,12 @@ def run(args: argparse.Namespace) -> int:
         if form == "txt" and len(names) > 1 and not places[name]:
             print(f"{clean(name)}:", flush=True)
         try:
-            write(partial(heard, model, name, options), form, places[name], args, name, len(names) > 1)
+            write(partial(heard, model, name, options, form in TIMED), form, places[name], args, name, len(names) > 1)
         except BrollyError as error:
             if len(names) == 1:
                 raise
             errors.add(name, error)
+    tell_cost(args, model)
     return errors.close(len(names) - len(errors.rows))
 
 
@@ -120,14 +127,20 @@ def outputs(args: argparse.Namespace, names: Mapping[str, Path]) -> tuple[str, d
     return form, places
 
 
-def heard(model: Any, name: str, options: dict[str, Any]) -> Transcribing:
+def heard(model: Any, name: str, options: dict[str, Any], timed: bool) -> Transcribing | Heard:
+    """A sound on its way to text; `timed`: with times, or not at all."""
     from brolly.media.audio import microphone
 
-    return model.stream_transcript(microphone() if name == MICROPHONE else name, **options)
+    if not hasattr(model, "target"):
+        return model.stream_transcript(microphone() if name == MICROPHONE else name, **options)
+    if name == MICROPHONE:
+        raise OptionError(f"{model.target} hears files; a Whisper on this disk hears the microphone, too.")
+    sound = sys.stdin.buffer.read(MOST_BYTES + 1) if name == "-" else Path(name)
+    return model.stream_transcript(sound, timed=timed, **options)
 
 
 def write(
-    begin: Callable[[], Transcribing], form: str, place: Path | None, args: argparse.Namespace, name: str,
+    begin: Callable[[], Transcribing | Heard], form: str, place: Path | None, args: argparse.Namespace, name: str,
     several: bool = False,
 ) -> None:  # fmt: skip
     """A sound's text, piece by piece as it is heard; what stops it, an error or ^C, leaves what was heard by then."""
@@ -158,13 +171,14 @@ def write(
                     print(json.dumps(named | found, ensure_ascii=False), file=file, flush=True)
         elif person:
             for segment in segments():
-                print(f"[{clock(segment.start)} --> {clock(segment.end)}] {segment.text.strip()}", flush=True)
+                when = f"[{clock(segment.start)} --> {clock(segment.end)}] " if segment.end else ""
+                print(f"{when}{segment.text.strip()}", flush=True)
         else:
             extra = {"highlight": args.highlight} if form in ("srt", "vtt") else {}
             for piece in WRITERS[form](segments(), **extra):
                 file.write(piece)
                 file.flush()
-    if args.verbose:
+    if args.verbose and running.heard:
         took = time.perf_counter() - begun
         print(f"{running.heard:.1f} s of sound in {took:.1f} s ({running.heard / took:.1f}×)", file=sys.stderr)
 

@@ -267,7 +267,8 @@ class Shelves:
         for name in names:
             with suppress(Exception):
                 card = house.card(house.entries[name])
-                if "embed" in card.verbs and "classify" not in card.verbs:
+                away = house.entries[name].target  # which costs, so it is named or not used
+                if "embed" in card.verbs and "classify" not in card.verbs and away is None:
                     return str(name)
         raise Refused("No model here embeds texts; serve one, such as mini-embed.", param="embedding_model")
 
@@ -310,7 +311,9 @@ class Shelves:
     async def _indexed(self, shelf: Shelf) -> str:
         """Have a shelf's documents indexed; why it failed, or nothing. Raises NotFound, OSError."""
         entry, _ = self.app.state.house.find(shelf.embedder)
-        words = (str(shelf.folder / DOCUMENTS), "--embed", str(entry.path), "--out", str(shelf.folder / INDEX))
+        if entry.target and self.app.state.settings.max_cost is not None:
+            return f"{entry.name} runs elsewhere, and what its vectors cost cannot be held within --max-cost."
+        words = (str(shelf.folder / DOCUMENTS), "--embed", entry.place, "--out", str(shelf.folder / INDEX))
         quiet, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
         process = await started("index", *words, "--json", stdout=quiet, stderr=pipe)
         try:
@@ -342,10 +345,10 @@ _OPENED = threading.Lock()
 def _search(shelf: Shelf, model: Any, question: str, most: int, ids: Sequence[str]) -> list[Any]:
     """In the model's thread."""
     from brolly.adapt.retrieve import Index
-    from brolly.adapt.retrieve.embedder import Embedder
+    from brolly.adapt.retrieve.embedder import embedder_of
 
     with _OPENED:
-        embedder = model.__dict__.setdefault("as_embedder", None) or Embedder(model)
+        embedder = model.__dict__.setdefault("as_embedder", None) or embedder_of(model)
         model.__dict__["as_embedder"] = embedder
     with Index(shelf.folder / INDEX, embed=embedder) as index:
         among = None if len(ids) == len(shelf.files) else {"folder": list(ids)}

@@ -296,7 +296,7 @@ def test_our_own_fault_is_1_and_says_how_to_see_more(folder: Path, capsys: Any, 
     def broken(_: object) -> None:
         raise ZeroDivisionError("a bug of ours")
 
-    monkeypatch.setattr("brolly.cli.open_model", broken)
+    monkeypatch.setattr("brolly.commands.run.open_model", broken)
     assert main(["run", str(folder), "x"]) == 1
     expected = "brolly: unexpected ZeroDivisionError: a bug of ours (--debug shows where)\n"
     assert capsys.readouterr().err == expected

@@ -1,17 +1,23 @@
-"""Answers that were written before, kept in the user's cache: the same tokens to the same model by the same options."""
+"""Answers that were written before, kept in the user's cache: the same tokens to the same model by the same options.
+
+Of a model that runs elsewhere, the same messages to the same name at the same address."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sqlite3
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from brolly.engine.job import Job
 from brolly.errors import OptionError
 from brolly.verbs import Usage
+
+if TYPE_CHECKING:
+    from brolly.engine.job import Job
+    from brolly.remote.ask import Ask
 
 MOST_BYTES = 1 << 30
 TABLE = """create table if not exists answers (
@@ -73,20 +79,26 @@ class Cache:
         self._db.close()
 
 
-def repeatable(job: Job) -> bool:
+def repeatable(job: Job | Ask) -> bool:
     """Whether the same job is to give the same answer: greedy, or by a seed."""
     return job.options.temperature == 0 or job.options.seed is not None
 
 
-def key_of(model: str, job: Job) -> bytes:
+def key_of(model: str, job: Job | Ask) -> bytes:
     """What an answer is kept under: the model, the prompt's tokens and everything that shapes the answer."""
-    asked = {name: value for name, value in asdict(job.options).items()}
-    said = repr((model, list(job.prompt), sorted(asked.items()), bool(job.guide), bool(job.split)))
+    asked = sorted(asdict(job.options).items())
+    if messages := getattr(job, "messages", ()):
+        rest = {name: getattr(job, name) for name in ("tools", "choice", "parallel", "n", "extra", "template")}
+        said = repr((model, asked, json.dumps([messages, rest], sort_keys=True, default=repr)))
+    else:
+        said = repr((model, list(job.prompt), asked, bool(job.guide), bool(job.split)))  # type: ignore[union-attr]
     return hashlib.sha256(said.encode("utf-8", "backslashreplace")).digest()
 
 
 def fingerprint(model: Any, adapter: str | Path | None = None) -> str:
-    """Of a model's template, some numbers of each of its tensors, and an adapter's file."""
+    """Of a model's template, some numbers of each of its tensors, and an adapter's file; or of its vendor's name."""
+    if target := getattr(model, "target", None):
+        return hashlib.sha256(repr((target.vendor.name, target.base, target.model)).encode()).hexdigest()
     tokenizer = model.tokenizer
     template = tokenizer.template.source if tokenizer.template else ""
     found = hashlib.sha256(repr((str(model.dtype), str(model.device), tokenizer.vocab_size, template)).encode())

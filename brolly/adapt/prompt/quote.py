@@ -17,6 +17,12 @@ from brolly.media.text.answers import render_chat
 
 CUT = "\ufdd0"  # a noncharacter: Unicode promises that it means nothing
 KEPT, SHORT = 4096, 4096  # texts whose quoting is remembered, as examples come with every row; their characters
+# what opens and closes turns in published templates, whichever model is at work
+MARKS = re.compile(
+    r"<\|[^<>|\n]{1,60}\|>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk|s|/s)>|\[/?(?:INST|SYS|AVAILABLE_TOOLS|TOOL_CALLS|"
+    r"TOOL_RESULTS)\]|<</?SYS>>|<｜[^<>\n]{1,60}｜>|</?(?:think|tool_call|tool_response)\b",
+    re.IGNORECASE,
+)
 PROBES = ("Qzeroq", "Qoneq", "Qtwoq", "Qthreeq")
 MARKED = re.compile(r"[<\[{(|#&@!\]>}].*", re.DOTALL)
 
@@ -96,8 +102,31 @@ class Quoter:
         return ids
 
 
-def quoter_of(model: Any) -> Quoter:
+class Marks:
+    """Of a model that runs elsewhere. Its vendor takes contents apart from roles; how it joins them nobody sees, and
+    servers of open models read marks in contents: so those of published templates get a blank inside."""
+
+    def quote(self, text: str) -> tuple[str, tuple[str, ...]]:
+        """The text with its markers broken, and what they were."""
+        found: list[str] = []
+
+        def broken(match: re.Match[str]) -> str:
+            found.append(match[0])
+            return f"{match[0][0]} {match[0][1:]}"
+
+        text = text.replace(CUT, "\ufffd")
+        for _ in range(8):  # breaking one may make another
+            before = text
+            text = MARKS.sub(broken, text)
+            if text == before:
+                break
+        return text, tuple(dict.fromkeys(found))
+
+
+def quoter_of(model: Any) -> Quoter | Marks:
     """The quoter of a model: its control tokens, and the words with which its template marks turns."""
+    if hasattr(model, "target"):
+        return Marks()
     tokenizer: Tokenizer = model.tokenizer
     return Quoter(tokenizer, turn_words(model) if tokenizer.template else ())
 

@@ -7,17 +7,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from brolly.adapt.prompt.cache import Cache, fingerprint, key_of, repeatable
-from brolly.adapt.prompt.flow import in_order
 from brolly.adapt.prompt.layout import messages, plain, title, unfolded
 from brolly.adapt.prompt.quote import CUT, quoter_of
 from brolly.adapt.prompt.select import TOGETHER, Nearest, fixed
-from brolly.engine.job import Job
-from brolly.errors import BrollyError, OptionError
+from brolly.errors import BrollyError, BudgetSpent, Filtered, KeyRefused, NotFound, OptionError, QuotaSpent
 from brolly.media.text.answers import render_chat
+from brolly.tasks.flow import in_order
 from brolly.verbs import Usage, gather
 
 if TYPE_CHECKING:
     from brolly.adapt.prompt.prompt import Example, Prompt, Result
+    from brolly.engine.job import Job
+    from brolly.remote.ask import Ask
+
+# after which no other row can be answered either: the key, the account, the budget, the model's name
+ENDS = (BudgetSpent, KeyRefused, QuotaSpent, NotFound)
 
 
 class Asking:
@@ -28,9 +32,13 @@ class Asking:
 
         self.prompt, self.model = prompt, model
         self.adapter = getattr(adapter, "path", adapter)  # of what `brolly.tune` gives
-        self.chats = model.tokenizer.template is not None
+        self.elsewhere = hasattr(model, "target")
+        self.chats = self.elsewhere or model.tokenizer.template is not None
         self.quoter = quoter_of(model)
-        self.options = USUAL | dict(prompt.options) | prompt.answer.limits("" if self.chats else " ")
+        usual = model.usual if self.elsewhere else USUAL
+        self.options = usual | dict(prompt.options) | prompt.answer.limits("" if self.chats else " ")
+        # a thinking model has no temperature; who asked for none wants the likeliest answer of it, too
+        self.greedy = self.elsewhere and not prompt.options.get("temperature", 0.0)
         if not self.chats and prompt.answer.free:
             heads = [title(prompt.answer.name), *(title(v.name) for v in prompt.variables)]
             own = self.options.get("stop", ())
@@ -52,17 +60,19 @@ class Asking:
             return self.quoter.quote(plain(self.prompt, row, examples))
         said, broken = self.messages(row, examples)
         model = self.model
+        if self.elsewhere:
+            return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in said), broken
         return render_chat(model.tokenizer.template, model.answers, said, tools=[], extra=None), broken
 
-    def job(self, row: Mapping[str, Any], examples: Sequence[Example]) -> tuple[Job, tuple[str, ...]]:
-        """What the engine takes. Where nothing was broken, its tokens are those of Model.chat or Model.generate."""
+    def job(self, row: Mapping[str, Any], examples: Sequence[Example]) -> tuple[Any, tuple[str, ...]]:
+        """What the engine or the vendor takes; where nothing was broken, the same as by Model.chat or .generate."""
         model = self.model
         if self.chats:
             said, broken = self.messages(row, examples)
             job = model.prepare_chat(said, adapter=self.adapter, **self.options)
             if any(CUT in message["content"] for message in said):
                 text, _ = self.text(row, examples)
-                job = replace(job, prompt=self.quoter.encode(text))
+                job = replace(job, prompt=self.quoter.encode(text))  # type: ignore[union-attr]
             return job, broken
         text, broken = self.text(row, examples)
         first, *rest = text.split(CUT)
@@ -77,14 +87,15 @@ class Asking:
         answer = self.prompt.answer
         if reason == "length" and not answer.free:
             most = self.options["max_tokens"]
+            thoughts = " (its thoughts count)" if self.elsewhere else ""
             try:  # the last token may have made it whole
                 if answer.regex and not answer.fits(text.strip()):
                     raise OptionError("it cannot be told")
                 return answer.read(text)
             except OptionError:
                 raise OptionError(
-                    f"the answer was cut at {most} tokens, or at the end of the context, before it was whole: "
-                    f"{text[-60:]!r}; raise max_tokens in [options], or bound the schema (maxLength, maxItems)."
+                    f"the answer was cut at {most} tokens{thoughts}, or at the end of the context, before it was "
+                    f"whole: {text[-60:]!r}; raise max_tokens in [options], or bound the schema (maxLength, maxItems)."
                 ) from None
         return answer.read(text if self.chats or not answer.free else unfolded(text))
 
@@ -92,6 +103,8 @@ class Asking:
 def shown(prompt: Prompt, model: Any, given: Any, embedder: Any) -> str:
     """The prompt of one row, or the texts that pictures are compared with."""
     if prompt.kind == "classify":
+        if hasattr(model, "target"):  # it has no classifier, and says so
+            model.classify()
         around = prompt.templates or model.templates
         return "\n".join(text.replace("{}", label) for label in prompt.answer.choice for text in around)
     row = prompt.values(given)
@@ -109,11 +122,13 @@ def written(
 
     asking = Asking(prompt, model, adapter)
     # a shape that is refused, an adapter of another model, a model that does not write: told before the rows
-    model.prepare("a", adapter=asking.adapter, **asking.options)
+    first = model.prepare("a", adapter=asking.adapter, **asking.options)
+    if asking.elsewhere:
+        model.check(first)
     nearest = Nearest(prompt, embedder) if embedder is not None and prompt.select.by == "nearest" else None
     told = fingerprint(model, asking.adapter) if cache else ""
 
-    def asked() -> Iterator[tuple[tuple[Result, bytes], Job | None]]:
+    def asked() -> Iterator[tuple[tuple[Result, bytes], Job | Ask | None]]:
         for row, examples, place in _with_examples(prompt, rows, nearest):
             if isinstance(row, Exception):
                 yield (Result(place, error=row), b""), None
@@ -123,7 +138,7 @@ def written(
             except BrollyError as error:
                 yield (Result(place, error=error), b""), None
                 continue
-            key = key_of(told, job) if cache and repeatable(job) else b""
+            key = key_of(told, job) if cache and (asking.greedy or repeatable(job)) else b""
             kept = cache.get(key) if cache and key else None
             if kept:
                 yield (_read(asking, Result(place, cached=True, broken=broken), *kept), b""), None
@@ -132,14 +147,14 @@ def written(
 
     for (result, key), pieces, error in in_order(model.submit, asked()):
         if error is not None:
-            if not isinstance(error, Exception):
+            if not isinstance(error, Exception) or isinstance(error, ENDS):
                 raise error
             yield replace(result, error=error)
         elif not pieces:
             yield result
         else:
             found = gather(pieces, False)
-            if cache and key:
+            if cache and key and found.finish_reason != "content_filter":
                 cache.put(key, found.text, found.finish_reason, found.usage)
             yield _read(asking, result, found.text, found.finish_reason, found.usage)
 
@@ -148,6 +163,8 @@ def _read(asking: Asking, result: Result, text: str, reason: str, usage: Usage) 
     result = replace(
         result, text=text, finish_reason=reason, tokens=(usage.prompt_tokens, usage.completion_tokens)
     )  # fmt: skip
+    if reason == "content_filter":
+        return replace(result, error=Filtered("the vendor's rules kept the answer, or the rest of it, back."))
     try:
         return replace(result, value=asking.read(text, reason))
     except OptionError as error:

@@ -292,10 +292,11 @@ def _proposed(prompt: Prompt, bench: Bench, cases: Sequence[Case], order: Sequen
         shown = "\n".join(
             f"{json.dumps(dict(c.values), default=str)} → {prompt.answer.write(c.expected)}" for c in some
         )
-        asking = Plain(
-            PROPOSE, variables={"present_instruction": "text", "examples": "text"},
-            options={"temperature": 0.8, "seed": turn, "max_tokens": 120},
-        )  # fmt: skip
+        options: dict[str, Any] = {"temperature": 0.8, "seed": turn, "max_tokens": 120}
+        if hasattr(bench.model, "target"):  # many a closed model has neither, and thinks before it writes
+            takes = {k: v for k, v in options.items() if k != "max_tokens" and bench.model.takes(k)}
+            options = {"max_tokens": bench.model.usual["max_tokens"], **takes}
+        asking = Plain(PROPOSE, variables={"present_instruction": "text", "examples": "text"}, options=options)
         row = {"present_instruction": prompt.instructions, "examples": shown}
         how = {k: v for k, v in bench.how.items() if k != "embedder"}
         (result,) = asking.stream(bench.model, [row], **how)

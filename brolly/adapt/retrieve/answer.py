@@ -9,11 +9,12 @@ from typing import Any
 from brolly.adapt.prompt.quote import quoter_of
 from brolly.adapt.retrieve.cited import Checked
 from brolly.adapt.retrieve.context import Source, harmless, joined, within
+from brolly.adapt.retrieve.embedder import about_tokens
 from brolly.adapt.retrieve.filters import Filters
 from brolly.adapt.retrieve.index import Findings, Index
 from brolly.adapt.retrieve.quote import Sentence, confidence, passage, weigh
 from brolly.adapt.retrieve.store import Hit
-from brolly.errors import OptionError, UnsupportedTask
+from brolly.errors import Filtered, OptionError, UnsupportedTask
 from brolly.media.text import Tokenizer
 
 NONE = "The files hold no answer to this."
@@ -113,6 +114,8 @@ def writes(model: Any) -> bool:
     """Whether a model is one that can be let write an answer: it talks, and is large enough to read sources."""
     if model is None:
         return False
+    if hasattr(model, "target"):
+        return (model.traits.context or WRITES[1]) >= WRITES[1]
     if getattr(getattr(model, "tokenizer", None), "template", True) is None:
         return False
     header = getattr(getattr(model, "card", None), "header", None)
@@ -158,15 +161,18 @@ def _written(
     control = tokenizer.control.keys() if tokenizer is not None else ()
 
     def count(text: str) -> int:
-        return (
-            len(tokenizer.encode(text, special=False, parse_special=False)) if tokenizer is not None else len(text) // 3
-        )
+        if tokenizer is None:
+            return about_tokens(text)
+        return len(tokenizer.encode(text, special=False, parse_special=False))
 
-    quoter = quoter_of(model) if isinstance(tokenizer, Tokenizer) else None
+    quoter: Any = quoter_of(model) if isinstance(tokenizer, Tokenizer) else None
     asked = harmless(question, control, quoter)
     context = getattr(getattr(getattr(model, "network", None), "config", None), "context", None)
     room = BUDGET if budget is None else budget
     options = dict(options)
+    if hasattr(model, "target"):
+        context = model.traits.context
+        options.setdefault("max_tokens", model.usual["max_tokens"])
     if context is not None:
         options["max_tokens"] = options.get("max_tokens") or min(512, context // 4)
         around = count(SYSTEM) + count(asked) + sum(count(q) + count(a) for q, a in history[-4:]) + 128
@@ -220,7 +226,10 @@ def _pieces(
             {"role": "assistant", "content": harmless(answered, *marks)},
         ]
     messages.append({"role": "user", "content": f"{shown}\n\nQuestion: {question}"})
-    yield from (piece.text for piece in model.stream_chat(messages, **options))
+    for piece in model.stream_chat(messages, **options):
+        yield piece.text
+        if piece.finish_reason == "content_filter":
+            raise Filtered("the vendor's rules kept the answer, or the rest of it, back; ask otherwise, or quote.")
 
 
 def layout(source: Source, control: Any = (), quoter: Any = None) -> str:

@@ -6,16 +6,10 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from brolly.adapt.prompt.quote import CUT, Quoter
+from brolly.adapt.prompt.quote import CUT, MARKS, Quoter
 from brolly.adapt.retrieve.store import Hit
 from brolly.errors import OptionError
 
-# what opens and closes turns in published templates, whichever model is at work
-MARKS = re.compile(
-    r"<\|[^<>|\n]{1,60}\|>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk|s|/s)>|\[/?(?:INST|SYS|AVAILABLE_TOOLS|TOOL_CALLS|"
-    r"TOOL_RESULTS)\]|<</?SYS>>|<｜[^<>\n]{1,60}｜>|</?(?:think|tool_call|tool_response)\b",
-    re.IGNORECASE,
-)
 BLANK = r"[\s\u00ad\u200b-\u200f\u2060\ufeff]*"
 # our own marks of a source, however they are spelt
 SOURCE = re.compile(rf"[<＜‹﹤](?={BLANK}[/／]?{BLANK}source\b)", re.IGNORECASE)

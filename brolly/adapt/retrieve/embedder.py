@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from brolly.errors import OptionError, UnsupportedTask
 
 REMEMBERED = 20_000  # vectors of short texts
+LEAST = 512  # tokens that any embedder reads
 AROUND = 8  # tokens kept free for what a tokenizer puts around a text
 
 
 class Embedder:
-    """`reference` is what `brolly.load` takes; a Model may stand for it."""
+    """`reference` is what `brolly.load` takes; a Model may stand for it. `embedder_of` knows those behind HTTP, too."""
 
     def __init__(self, reference: Any, *, pictures: bool = False) -> None:
         from brolly.model import Model
@@ -72,6 +73,72 @@ class Embedder:
         """(dimensions,) float32, of length 1."""
         return unit(self.model.embed([_readable(text)], role="query").vectors)[0]
 
+    def close(self) -> None:
+        """Let go of what it holds."""
+
+
+class Elsewhere(Embedder):
+    """One that runs elsewhere: no tokenizer, so tokens are told by bytes; known by its vendor and its name there.
+
+    `dimensions` is 0 until the first vector comes, or until the index that asks says how long its own are.
+    """
+
+    model: Any
+
+    def __init__(self, model: Any) -> None:
+        self.model, target = model, model.target
+        self.reference, self.dimensions = str(target), 0
+        self._roles = model.takes("role", "embed")  # UnsupportedTask where it does not embed at all
+        self.fingerprint = hashlib.sha256(repr((target.vendor.name, target.model)).encode()).hexdigest()[:32]
+        self._short = {}
+
+    @property
+    def reads(self) -> int:
+        return max((self.model.traits.context or LEAST) - AROUND, 8)
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        return [about_tokens(text) for text in texts]
+
+    def documents(self, texts: Sequence[str], batch_size: int = 32) -> Any:
+        return self._vectors(texts, "document")
+
+    def query(self, text: str) -> Any:
+        return self._vectors([text], "query")[0]
+
+    def close(self) -> None:
+        self.model.close()
+
+    def _vectors(self, texts: Sequence[str], role: str) -> Any:
+        how = {"role": role} if self._roles else {}
+        found = unit(self.model.embed([_readable(text) for text in texts], **how).vectors)
+        if self.dimensions not in (0, found.shape[1]):
+            raise OptionError(
+                f"{self.reference} gives {found.shape[1]} numbers a vector, and gave {self.dimensions} before; vectors "
+                "of two lengths cannot be compared. Make the index anew."
+            )
+        self.dimensions = int(found.shape[1])
+        return found
+
+
+def embedder_of(reference: Any, *, pictures: bool = False, remote: Mapping[str, Any] | None = None) -> Embedder:
+    """The embedder of a model or of what `brolly.load` takes; `remote` are RemoteOptions of one that runs elsewhere.
+
+    Raises UnsupportedTask, NotFound.
+    """
+    from brolly.remote import Remote, is_remote
+
+    model = Remote(reference, **(remote or {})) if is_remote(reference) else reference
+    if not isinstance(model, Remote):
+        return Embedder(model, pictures=pictures)
+    if pictures:
+        raise UnsupportedTask(f"{model.target} embeds no pictures here; use a model on this disk, such as mini-clip.")
+    return Elsewhere(model)
+
+
+def about_tokens(text: str) -> int:
+    """Tokens of a text whose tokenizer nobody has: one every three bytes, which is rather too many."""
+    return len(text.encode("utf-8", "replace")) // 3 + 1
+
 
 def _dtype() -> str | None:
     """bfloat16 where the processor computes in it, which is faster: what is kept has no more digits than float16."""
@@ -104,7 +171,10 @@ def check(kept: dict[str, str], given: Embedder, what: str, place: Path) -> None
     """Raises OptionError where an index was made by another embedder."""
     name, dimensions, mark = (kept.get(f"{what}.{key}", "") for key in ("reference", "dimensions", "fingerprint"))
     if mark and mark != given.fingerprint:
+        long = f" ({given.dimensions})" if given.dimensions else ""
         raise OptionError(
-            f"{place} was made by {name} ({dimensions} numbers a vector), and {given.reference} is another model "
-            f"({given.dimensions}); vectors of two models cannot be compared. Use {name}, or make the index anew."
+            f"{place} was made by {name} ({dimensions} numbers a vector), and {given.reference} is another model{long}"
+            f"; vectors of two models cannot be compared. Use {name}, or make the index anew."
         )
+    if mark and not given.dimensions:
+        given.dimensions = int(dimensions)

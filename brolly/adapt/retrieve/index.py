@@ -12,7 +12,7 @@ from typing import Any
 from brolly.adapt.retrieve.child import Reader
 from brolly.adapt.retrieve.chunks import Chunk, chunks
 from brolly.adapt.retrieve.document import Document
-from brolly.adapt.retrieve.embedder import Embedder, check
+from brolly.adapt.retrieve.embedder import Embedder, check, embedder_of
 from brolly.adapt.retrieve.files import FOLDER, Found, digest, look, read
 from brolly.adapt.retrieve.filters import Filters, allowed
 from brolly.adapt.retrieve.fuse import fuse, weights
@@ -60,11 +60,15 @@ class Findings:
 class Index:
     """An index that is there: `path` is its folder or that of its documents, or a server's address (postgresql://…/name).
 
-    `embed` and `images` stand for the models that it was made with, where those lie elsewhere now. Raises NotFound,
-    CheckpointError; OptionError for another embedder than its own.
+    `embed` and `images` stand for the models that it was made with, where those lie elsewhere now; `remote` are
+    RemoteOptions (and a "budget") for an embedder behind HTTP. Raises NotFound, CheckpointError; OptionError for
+    another embedder than its own.
     """
 
-    def __init__(self, path: str | Path, *, embed: Any = None, images: Any = None, rerank: Any = None) -> None:
+    def __init__(
+        self, path: str | Path, *, embed: Any = None, images: Any = None, rerank: Any = None,
+        remote: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         self.place, self._store = _open(path)
         with self._store.reading() as now:
             self.meta = now.meta()
@@ -72,18 +76,19 @@ class Index:
             raise NotFound(f"{path} is an index that was never filled; run: brolly index {path}")
         self._given = {"texts": embed, "images": images}
         self._embedders: dict[str, Embedder] = {}
-        self._rerank = rerank
+        self._rerank, self._remote = rerank, remote
 
     @classmethod
     def build(
         cls, paths: str | Path | Sequence[str | Path], *, embed: Any = None, images: Any = None,
         out: str | Path | None = None, size: int | None = None, anew: bool = False, progress: Progress | None = None,
+        remote: Mapping[str, Any] | None = None,
     ) -> Index:  # fmt: skip
         """The index of documents, made or brought up to date; it lies beside them unless `out` says otherwise.
 
         `embed` is a text embedder (default: the index's own, else mini-embed); `images` a CLIP, by which pictures are
-        found too. `size` is a chunk's most tokens. `anew` forgets an index that is there. Raises NotFound, OptionError,
-        Busy, DiskFull.
+        found too. `size` is a chunk's most tokens. `anew` forgets an index that is there. `remote` are RemoteOptions
+        for an embedder that runs elsewhere. Raises NotFound, OptionError, Busy, DiskFull.
         """
         roots = [Path(os.path.expanduser(p)).absolute() for p in ([paths] if isinstance(paths, (str, Path)) else paths)]
         if not roots:
@@ -103,7 +108,7 @@ class Index:
             index = cls.__new__(cls)
             index.place, index._store, index.meta = place, store, meta
             index._given = {"texts": embed, "images": images}
-            index._embedders, index._rerank = {}, None
+            index._embedders, index._rerank, index._remote = {}, None, remote
             if "texts.fingerprint" not in meta and embed is None:
                 index._given["texts"] = DEFAULT
             at = place if isinstance(place, Path) else base
@@ -176,7 +181,10 @@ class Index:
             if reference is None:
                 raise OptionError(f"{self.place} has no embedder of {what}.")
             try:
-                found = given if isinstance(given, Embedder) else Embedder(reference, pictures=what == "images")
+                pictures = what == "images"
+                found = given
+                if not isinstance(given, Embedder):
+                    found = embedder_of(reference, pictures=pictures, remote=self._remote)
             except NotFound as error:
                 say = f"{self.place} was made by {reference}, which is not here ({error}); say where it is now: embed=…"
                 raise NotFound(say) from None
@@ -209,6 +217,9 @@ class Index:
     def close(self) -> None:
         """Let go of its file and its models."""
         self._store.close()
+        for what, embedder in self._embedders.items():
+            if isinstance(self._given[what], (str, type(None))):  # of its own
+                embedder.close()
         self._embedders.clear()
 
     def __enter__(self) -> Index:
@@ -371,12 +382,13 @@ class _Work:
         import numpy as np
 
         whole = [(document, chunk) for _, document, parts in self._waiting if document for chunk in parts]
-        vectors = np.zeros((len(whole), self.texts.dimensions), np.float16)
+        some = []
         for start in range(0, len(whole), WINDOW):
             part = [
                 headed(document.title, chunk.heading, chunk.text) for document, chunk in whole[start : start + WINDOW]
             ]
-            vectors[start : start + WINDOW] = self.texts.documents(part)
+            some.append(self.texts.documents(part).astype(np.float16))
+        vectors = np.concatenate(some) if some else np.zeros((0, self.texts.dimensions), np.float16)
         entries, at = [], 0
         seen = self._see([found for found, document, _ in self._waiting if document is None])
         for found, document, parts in self._waiting:

@@ -12,9 +12,9 @@ import pytest
 
 from brolly import Prompt
 from brolly.adapt.prompt.cache import Cache, fingerprint
-from brolly.adapt.prompt.flow import WINDOW
 from brolly.adapt.prompt.select import Nearest
 from brolly.errors import BrollyError, Busy, OptionError
+from brolly.tasks.flow import WINDOW
 from tests.adapt.prompt.models import Told
 
 ECHO = Prompt("Say it again.", input="[{text}]", variables={"text": {"type": "text", "bare": True}})

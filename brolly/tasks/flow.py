@@ -1,4 +1,4 @@
-"""Many jobs through an engine that writes them together: answers in the jobs' order, an error in its own place."""
+"""Many jobs through what writes them together, an engine or a vendor: answers in order, an error in its own place."""
 
 from __future__ import annotations
 
@@ -7,15 +7,23 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from brolly.engine.job import Deliver, Job, Ticket
 from brolly.errors import Busy
 from brolly.verbs import Piece
 
 T = TypeVar("T")
 WINDOW = 128  # jobs that are open at a time: twice what the engine writes together, half of what it lets wait
-Submit = Callable[[Job, Deliver], Ticket]
+Deliver = Callable[[Piece | BaseException], None]
+
+
+class Ticket(Protocol):
+    """A job that was taken."""
+
+    def cancel(self) -> None: ...
+
+
+Submit = Callable[[Any, Deliver], Ticket]  # of an engine's Job, or a remote Ask
 
 
 @dataclass
@@ -29,7 +37,7 @@ class Slot(Generic[T]):
     ticket: Ticket | None = None
 
 
-def in_order(submit: Submit, asked: Iterable[tuple[T, Job | None]]) -> Iterator[tuple[T, list[Piece], Any]]:
+def in_order(submit: Submit, asked: Iterable[tuple[T, Any]]) -> Iterator[tuple[T, list[Piece], Any]]:
     """Of each thing asked, in order: itself, its pieces and its error. One without a job passes as it is.
 
     Whoever stops taking them, by ^C too, ends what is still being written.
@@ -62,7 +70,7 @@ def in_order(submit: Submit, asked: Iterable[tuple[T, Job | None]]) -> Iterator[
                 slot.ticket.cancel()
 
 
-def _submit(submit: Submit, job: Job, slot: Slot[Any], ends: SimpleQueue[None]) -> None:
+def _submit(submit: Submit, job: Any, slot: Slot[Any], ends: SimpleQueue[None]) -> None:
     """Hand a job to the engine; where too many wait there, wait for one of ours, or as long as it says."""
 
     def deliver(piece: Piece | BaseException) -> None:
