@@ -109,7 +109,7 @@ def hints(ask: Ask, target: Target) -> list[str]:
 
 def call(ask: Ask, target: Target) -> Call:
     """The request. Raises OptionError."""
-    body = _joined(_conversation(ask, target) | _settings(ask, target), ask.extra)
+    body = _joined(conversation(ask, target) | _settings(ask, target), ask.extra)
     if ask.stream:
         return Call(model_path(target, "streamGenerateContent"), body, query={"alt": "sse"})
     return Call(model_path(target, "generateContent"), body)
@@ -124,7 +124,7 @@ def count(ask: Ask, target: Target) -> Call:
 
     Raises OptionError.
     """
-    said = _conversation(ask, target)
+    said = conversation(ask, target)
     if len(said) > 1:
         said = {"generateContentRequest": {"model": model_path(target, "").strip("/:"), **said}}
     return Call(model_path(target, "countTokens"), said)
@@ -141,7 +141,7 @@ def counted(body: Any) -> int:
 # what is said
 
 
-def _conversation(ask: Ask, target: Target) -> dict[str, Any]:
+def conversation(ask: Ask, target: Target) -> dict[str, Any]:
     """contents, systemInstruction and tools. Raises OptionError."""
     if unsaid := _unsaid(ask, target):
         raise OptionError(f"{'; '.join(unsaid)}.")
@@ -201,7 +201,7 @@ def _signed(message: Message) -> Iterator[dict[str, Any]]:
     for one in _own(message):
         if "call" in one:
             continue
-        after, length = (one.get(name) if type(one.get(name)) is int else 0 for name in ("after", "length"))
+        after, length = (int(one[name]) if type(one.get(name)) is int else 0 for name in ("after", "length"))
         if not at <= after <= after + length <= len(text):
             after, length = len(text), 0  # the text was changed since
         if text[at:after]:
