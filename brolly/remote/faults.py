@@ -30,8 +30,8 @@ LONGEST = 500  # characters of a vendor's message that are shown
 SOON, LATER = 1.0, 5.0  # seconds after which to ask again where nobody says when: too many requests; no room
 Kind = type[BrollyError]
 
-# Codes and types that mean one thing whatever the status. Read on 2026-11-29: OpenAI's error codes and ResponseError (its
-# SDK 3.57), Anthropic's errors (SDK 2.14), google.rpc.Code and ErrorInfo, Bedrock; the sources of vLLM and llama.cpp.
+# Codes and types that mean one thing whatever the status. Read on 2026-11-29: OpenAI's error codes and ResponseError
+# (SDK 3.57), Anthropic's errors (SDK 2.14), google.rpc.Code and ErrorInfo, Bedrock; vLLM's and llama.cpp's servers.
 KINDS: dict[str, Kind] = {
     **dict.fromkeys(
         (
@@ -197,6 +197,8 @@ def fault(
 ) -> BrollyError:
     """The error of an answer, or of an event within one (then status is 0 or None). `after` are seconds that a header
     tells; `secrets` are taken out of what the vendor says."""
+    from brolly.remote.listing import hint
+
     status = status or 0
     kind = kind_of(status, told)
     message = cleaned(told.message, secrets)
@@ -205,13 +207,12 @@ def fault(
     if told.param and told.param not in message:
         what += f", at {cleaned(told.param, secrets, 80)}"
     vendor = target.vendor
-    own = vendor.name == COMPATIBLE
     said = SAID[kind]
     text = said.text.format(
         host=target.host, model=cleaned(target.model, secrets, 120), why=f" ({what})" if what else "",
         when=f" in {after:.0f} s" if after is not None and after >= 1 else " in a moment",
         key=_mend_key(target), console=f"see {vendor.console}" if vendor.console else "see to it at its console",
-        list="see whether the address is right" if own else f"`brolly list {vendor.name}:` tells what it has",
+        list=hint(target) if kind is NotFound else "",
     )  # fmt: skip
     return said.make(text, status, after)
 
