@@ -10,8 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from brolly.commands.flags import MODEL, add_loading, open_model
-from brolly.errors import DiskFull, OptionError
+from brolly.commands.flags import MODEL, add_loading, add_remote, check_kinds, open_one
+from brolly.commands.took import tell_cost
+from brolly.errors import BudgetSpent, DiskFull, OptionError
 
 EXAMPLES = """examples:
   brolly prompt new triage.toml
@@ -19,6 +20,7 @@ EXAMPLES = """examples:
   brolly prompt run triage.toml tickets.csv -o answers.jsonl        ^C, then the same with --resume
   brolly prompt eval triage.toml labelled.jsonl --compare older.toml
   brolly prompt tune triage.toml labelled.jsonl --budget 200
+  brolly prompt run triage.toml tickets.csv -o answers.jsonl --model openai:gpt-5 --max-cost 2
 
 rows: .jsonl, .json, .csv, .tsv, .parquet, also packed as .gz, .xz, .zst; - for JSONL on standard input
 exit code: 0 done, 1 some rows failed (they are listed, the others are done), 2 nothing could be done
@@ -72,6 +74,7 @@ def _verb(verbs: Any, name: str, help: str) -> argparse.ArgumentParser:
     command.add_argument("--no-cache", action="store_true", help="ask again what was answered before")
     command.add_argument("--json", action="store_true", help="print one JSON object at the end")
     add_loading(command)
+    add_remote(command)
     return command
 
 
@@ -107,7 +110,7 @@ def show(args: argparse.Namespace) -> int:
     row = next(_given(args)[1], None) if args.rows or args.values else None
     if row is not None:
         model = _model(args, prompt)
-        text = prompt.show(model, _good(row), embedder=_embedder(args))
+        text = prompt.show(model, _good(row), embedder=_embedder(args, model))
         print(json.dumps({"prompt": prompt.id, "text": text}, ensure_ascii=False) if args.json else text)
         return 0
     table = prompt.table()
@@ -159,7 +162,11 @@ def answer(args: argparse.Namespace) -> int:
         if out:
             print(f"\nbrolly: interrupted; {out} holds {done + n_good + failures.n:,} rows. Go on with --resume.", file=sys.stderr)  # fmt: skip # noqa: E501
         raise
+    except BudgetSpent as error:
+        rest = f" {out} holds {done + n_good + failures.n:,} rows; go on with --resume." if out else ""
+        raise BudgetSpent(f"{error}{rest}") from None
     finally:
+        tell_cost(args, model)
         if file:
             file.close()
     counts = {
@@ -198,6 +205,7 @@ def evaluate(args: argparse.Namespace) -> int:
                 scores[-1].append(scored(measure, case.expected, result))
                 failed[-1] += result.error is not None
                 progress.update(1)
+    tell_cost(args, model)
     found = [interval(some) for some in scores]
     gap = difference(scores[0], scores[1]) if len(scores) == 2 else None
     if args.json:
@@ -235,6 +243,7 @@ def tune(args: argparse.Namespace) -> int:
             model, rows, budget=args.budget, measure=args.measure, examples=args.examples, propose=args.propose,
             share=args.held, seed=args.seed, told=progress.update, **_how(args, model),
         )  # fmt: skip
+    tell_cost(args, model)
     report, drawn = out.with_suffix(".md"), out.with_suffix(".svg")
     for file, text in ((report, markdown(found, drawn.name)), (drawn, picture(found))):
         data = text.encode()
@@ -295,26 +304,35 @@ def _model(args: argparse.Namespace, prompt: Any) -> Any:
     args.model = args.model or prompt.model
     if not args.model:
         raise OptionError(f"{args.file} names no model; say which with --model, such as --model mini-llm.")
-    model = open_model(args)
-    if args.adapter:
+    if args.embed:
+        check_kinds(args, args.model, args.embed)
+    else:
+        check_kinds(args, args.model)
+    model = open_one(args, args.model)
+    if args.adapter and not hasattr(model, "target"):
         from brolly.commands.flags import adapter_folder
 
         args.adapter = adapter_folder(args)
     return model
 
 
-def _embedder(args: argparse.Namespace) -> Any:
-    return open_model(argparse.Namespace(**{**vars(args), "model": args.embed})) if args.embed else None
+def _embedder(args: argparse.Namespace, model: Any) -> Any:
+    """The embedder that was named; one that runs elsewhere shares the budget, and has a price of its own."""
+    if not args.embed:
+        return None
+    beside = {"price": None} if hasattr(model, "target") else {}
+    return open_one(argparse.Namespace(**{**vars(args), **beside}), args.embed, getattr(model, "budget", None))
 
 
 def _how(args: argparse.Namespace, model: Any) -> dict[str, Any]:
     """What `Prompt.stream` takes beside the rows."""
     from brolly.adapt.prompt.cache import Cache, cache_file
 
-    if not hasattr(model, "submit") or "generate" not in model.card.verbs:
+    if not hasattr(model, "target") and (not hasattr(model, "submit") or "generate" not in model.card.verbs):
         return {}
     return {
-        "adapter": args.adapter, "embedder": _embedder(args), "cache": None if args.no_cache else Cache(cache_file()),
+        "adapter": args.adapter, "embedder": _embedder(args, model),
+        "cache": None if args.no_cache else Cache(cache_file()),
     }  # fmt: skip
 
 

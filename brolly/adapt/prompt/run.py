@@ -128,8 +128,12 @@ def written(
     nearest = Nearest(prompt, embedder) if embedder is not None and prompt.select.by == "nearest" else None
     told = fingerprint(model, asking.adapter) if cache else ""
 
+    over: Exception | None = None
+
     def asked() -> Iterator[tuple[tuple[Result, bytes], Job | Ask | None]]:
         for row, examples, place in _with_examples(prompt, rows, nearest):
+            if over is not None:
+                return
             if isinstance(row, Exception):
                 yield (Result(place, error=row), b""), None
                 continue
@@ -147,16 +151,23 @@ def written(
 
     for (result, key), pieces, error in in_order(model.submit, asked()):
         if error is not None:
-            if not isinstance(error, Exception) or isinstance(error, ENDS):
+            if not isinstance(error, Exception):
                 raise error
-            yield replace(result, error=error)
+            if isinstance(error, ENDS):
+                over = over or error  # what is being answered now is paid for, and kept for the next time
+            elif over is None:
+                yield replace(result, error=error)
         elif not pieces:
-            yield result
+            if over is None:
+                yield result
         else:
             found = gather(pieces, False)
             if cache and key and found.finish_reason != "content_filter":
                 cache.put(key, found.text, found.finish_reason, found.usage)
-            yield _read(asking, result, found.text, found.finish_reason, found.usage)
+            if over is None:
+                yield _read(asking, result, found.text, found.finish_reason, found.usage)
+    if over is not None:
+        raise over
 
 
 def _read(asking: Asking, result: Result, text: str, reason: str, usage: Usage) -> Result:
