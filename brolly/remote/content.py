@@ -34,6 +34,10 @@ def messages_of(given: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
         content = message.get("content")
         if content is not None and not isinstance(content, (str, list, tuple)):
             raise OptionError(f"the content of message {at} is {content!r:.60}; expected text or a list of parts.")
+        for name in ("tool_calls", "opaque"):
+            several = message.get(name) or ()
+            if not isinstance(several, (list, tuple)) or not all(isinstance(one, Mapping) for one in several):
+                raise OptionError(f"{name} of message {at} is {several!r:.60}; expected a list of mappings.")
         if isinstance(content, (list, tuple)):
             message = {**message, "content": [part_of(one) for one in content]}
         rows.append(message)
