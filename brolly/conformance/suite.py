@@ -38,14 +38,15 @@ class Subject:
     verbs: tuple[str, ...]
     context: int | None = None
     thinks: bool = False
+    cool: bool = True  # whether it takes a temperature
     elsewhere: Callable[[str], Any] | None = None
     wrong_key: Callable[[], Any] | None = None
     answers: dict[str, Any] = field(default_factory=dict)  # of checks that others build on
 
     @property
     def options(self) -> dict[str, Any]:
-        """What makes it repeat itself."""
-        return {"temperature": 0.0} if self.repeats else {}
+        """What makes it repeat itself, where it may be said."""
+        return {"temperature": 0.0} if self.repeats and self.cool else {}
 
     @property
     def room(self) -> int:

@@ -54,7 +54,7 @@ def here(reference: str, **remote: Any) -> Iterator[Subject]:
         yield Subject(
             model, reference, repeats=model.target.host.startswith("127.0.0.1"), free=model.target.vendor.local,
             reads=("text", *traits.reads), verbs=model.card.verbs, context=traits.context,
-            thinks=traits.thinking not in ("", "none"),
+            thinks=traits.thinking not in ("", "none"), cool="temperature" not in traits.lacks,
             elsewhere=lambda name: Remote(replace(model.target, name=name, model=name)),
             wrong_key=lambda: Remote(with_key(model.target, "wrong-0123456789")),
         )  # fmt: skip
