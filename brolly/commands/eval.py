@@ -10,7 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brolly.commands.flags import MODEL, adapter_folder, add_loading, add_options, given, open_model
+from brolly.commands.flags import (
+    MODEL,
+    adapter_folder,
+    add_loading,
+    add_options,
+    add_remote,
+    check_kinds,
+    given,
+    open_model,
+    open_one,
+)
+from brolly.commands.took import tell_cost
 from brolly.errors import CheckpointError, OptionError
 
 if TYPE_CHECKING:
@@ -21,6 +32,7 @@ EXAMPLES = """examples:
   brolly eval mini-llm held.jsonl --compare my-adapter         what an adapter changed, by a paired interval
   brolly eval mini-clip ./pictures --out report/               accuracy on a folder a label; rows.jsonl, plot.svg
   brolly eval mini-whisper manifest.jsonl --normalize unicode  WER and CER
+  brolly eval mini-llm held.jsonl --compare openai:gpt-5 --max-cost 1
   brolly eval org/model --harness hellaswag,arc_easy           tasks of lm-evaluation-harness
 
 docs/evaluate.md tells what is measured of which rows; docs/data.md, which files and shapes are read.
@@ -59,6 +71,7 @@ def flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--chat", action="store_true", help="put the harness's prompts into the chat template")
     add_loading(command)
     add_options(command, GenerateOptions)
+    add_remote(command)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -80,13 +93,14 @@ def run(args: argparse.Namespace) -> int:
     if args.language:
         options["language"] = args.language
     rows = open_rows(args.data, shape=args.shape, columns=args.columns)
-    model = open_model(args)
+    check_kinds(args, *_named(args))
+    model = open_one(args, args.model)
     asked: dict[str, Any] = {
         "normalize": args.normalize, "limit": args.limit, "generate": args.generate, "options": options,
         "templates": lines_of(args.templates, "templates") if args.templates else None, "out": args.out,
         "resume": args.resume, "quiet": args.json or not sys.stderr.isatty(),
     }  # fmt: skip
-    adapter = adapter_folder(args) if args.adapter else None
+    adapter = args.adapter and (args.adapter if hasattr(model, "target") else adapter_folder(args))
     second, found = None, None
     try:
         report = evaluate(model, rows, adapter=adapter, **asked)
@@ -100,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
         if args.out:
             print(f"\nbrolly: stopped; the same command with --resume goes on in {args.out}.", file=sys.stderr)
         raise
+    tell_cost(args, model, *([other] if second is not None else []))
     if args.trained_on:
         report = replace(report, notes=(*report.notes, contamination(rows, args)))
     if args.out:
@@ -125,11 +140,18 @@ def contamination(rows: Any, args: argparse.Namespace) -> str:
 def compared(args: argparse.Namespace, model: Any) -> tuple[Any, str | None]:
     """What --compare names: an adapter of this model, or a model of its own."""
     from brolly import hub
+    from brolly.remote import is_remote
 
+    if is_remote(args.compare):
+        return open_one(args, args.compare, getattr(model, "budget", None)), None
     path = hub.resolve(args.compare, quiet=not sys.stderr.isatty())
-    if (Path(path) / "adapter_config.json").is_file():
+    if not hasattr(model, "target") and (Path(path) / "adapter_config.json").is_file():
         return model, str(path)
-    return open_model(argparse.Namespace(**{**vars(args), "model": args.compare})), None
+    return open_one(args, args.compare), None
+
+
+def _named(args: argparse.Namespace) -> list[str]:
+    return [args.model, *([args.compare] if args.compare else [])]
 
 
 def as_json(report: Report, second: Report | None, found: Sequence[Difference] | None) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from math import log
 from typing import Any
 
@@ -58,18 +58,12 @@ class Writing:
                 self.notes.append("an answer ends after twice the expected one's tokens and 16 at the latest")
 
     def _choices(self, rows: Iterable[Row]) -> set[str] | None:
-        """All answers, where few are expected, again and again."""
-        found: set[str] = set()
-        n = 0
-        for row in rows:
-            if isinstance(row.value, Text):
-                self.generate = False
-                return None
-            found.add(self.alike(expected_of(row.value)))
-            n += 1
-            if len(found) > MOST_CHOICES:
-                return None
-        return found if len(found) > 1 and 5 * len(found) <= n else None
+        rows = iter(rows)
+        first = next(rows, None)
+        if first is not None and isinstance(first.value, Text):
+            self.generate = False
+            return None
+        return choices_of(rows if first is None else chain([first], rows), self.alike)
 
     def records(self, rows: Iterator[Row]) -> Iterator[Record]:
         while batch := list(islice(rows, BATCH)):
@@ -112,6 +106,18 @@ class Writing:
             )
         last = answered(value.messages)
         return self.model.prepare_chat(value.bare[:last], tools=value.tools, **options)
+
+
+def choices_of(rows: Iterable[Row], alike: Callable[[str], str]) -> set[str] | None:
+    """All answers, where few are expected, again and again."""
+    found: set[str] = set()
+    n = 0
+    for row in rows:
+        found.add(alike(expected_of(row.value)))
+        n += 1
+        if len(found) > MOST_CHOICES:
+            return None
+    return found if len(found) > 1 and 5 * len(found) <= n else None
 
 
 def likely(told: Told) -> dict[str, Any]:

@@ -53,8 +53,10 @@ def evaluate(
     if limit is not None and limit < 1:
         raise OptionError(f"limit is {limit}; expected at least 1.")
     data = rows if isinstance(rows, Rows) else open_rows(rows)
-    whole = load(model) if isinstance(model, (str, Path)) else model
-    name = str(whole.card.header.path)
+    whole: Any = load(model) if isinstance(model, (str, Path)) else model
+    elsewhere = hasattr(whole, "target")
+    name = str(whole.target if elsewhere else whole.card.header.path)
+    n_params = None if elsewhere else whole.card.header.n_params
     if adapter is not None:
         whole, name = whole.with_adapter(adapter), f"{name} with {getattr(adapter, 'path', adapter)}"
     asked = dict(options or {})
@@ -67,7 +69,7 @@ def evaluate(
     kept = None
     if out is not None:
         settings = {
-            "model": name, "parameters": whole.card.header.n_params, "data": data.source, "sha256": data.fingerprint,
+            "model": name, "parameters": n_params, "data": data.source, "sha256": data.fingerprint,
             "shape": data.shape, "columns": dict(data.columns), "normalize": normalize, "limit": limit,
             "generate": generate, "templates": list(templates) if templates else None,
             "options": {key: list(v) if isinstance(v, tuple) else v for key, v in sorted(asked.items())},
@@ -123,6 +125,13 @@ def choose(
     options: Mapping[str, Any],
 ) -> Judge:  # fmt: skip
     """The judge for what a model can do and what rows hold. Raises UnsupportedTask, OptionError."""
+    if hasattr(model, "target"):
+        from brolly.measure.answering import judge_of
+
+        if templates:
+            raise OptionError(f"{model.target} compares no pictures with texts; leave the templates out.")
+        judge: Judge = judge_of(model, rows.shape, good(), normalize, generate, options)
+        return judge
     verbs, shape = model.card.recognised.tasks, rows.shape
     name = f"{model.card.header.path}, measured on rows of the shape {shape!r},"
     given = {*options, *(["normalize"] if normalize else []), *(["templates"] if templates else [])}

@@ -65,11 +65,13 @@ class Report:
 
 
 def compare(a: Report, b: Report, seed: int = 0) -> tuple[Difference, ...]:
-    """b - a of each measure, on the rows that both have answered. Raises OptionError where the data differ."""
+    """b - a of each measure that both have, on rows that both have answered. Raises OptionError at other data."""
     if a.shape != b.shape or a.data != b.data:
         raise OptionError(f"{a.data} and {b.data} are not the same data; compare two models on one.")
     shared = sorted(a.scores.keys() & b.scores.keys())
-    return tuple(differences(a.statistics, [a.scores[i] for i in shared], [b.scores[i] for i in shared], seed))
+    theirs = {one.name for one in b.statistics}
+    common = [one for one in a.statistics if one.name in theirs]
+    return tuple(differences(common, [a.scores[i] for i in shared], [b.scores[i] for i in shared], seed))
 
 
 def table(report: Report) -> str:

@@ -161,6 +161,8 @@ def vectors(model: Any, inputs: Sequence[Any], role: str | None = None) -> tuple
     """A vector an input, and what is wrong with those that have none: theirs is nought."""
     found: list[Any] = [None] * len(inputs)
     errors: dict[Any, str] = {}
+    if hasattr(model, "target") and not model.takes("role", "embed"):
+        role = None
     for one in model.stream_embed(list(inputs), role=role):
         if one.error is not None:
             if not isinstance(one.error, BrollyError):
