@@ -1,4 +1,4 @@
-"""Google Cloud's own credentials (a service account, gcloud's login, the machine's): a token an hour, in each request."""
+"""Google Cloud's own credentials (a service account, gcloud's login, the machine's): a token that lives an hour."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class Token:
                     self._found, _ = google.auth.default(scopes=[SCOPE])
                 if not self._found.valid:
                     self._found.refresh(Request())
-            except DefaultCredentialsError:
+            except DefaultCredentialsError as error:
                 raise KeyRefused(
-                    f"there are no credentials for {self.target.host}; set GOOGLE_APPLICATION_CREDENTIALS to a key's "
-                    "file, or run `gcloud auth application-default login`."
+                    f"there are no credentials for {self.target.host} ({_said(error)}); set "
+                    "GOOGLE_APPLICATION_CREDENTIALS to a key's file, or run `gcloud auth application-default login`."
                 ) from None
             except TransportError:
                 raise Unreachable(
@@ -74,4 +74,4 @@ def auth_of(target: Target) -> Token:
 def _said(error: Exception) -> str:
     """What of an error may be told: its first words, without what came with them."""
     text = str(error.args[0]) if error.args else type(error).__name__
-    return " ".join(text.split())[:200]
+    return " ".join(text.split())[:200].rstrip(".")

@@ -5,18 +5,23 @@ from __future__ import annotations
 import base64
 import json
 from typing import Any
+from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from google import genai
 from google.genai import types
+from google.oauth2.credentials import Credentials
 from pydantic.alias_generators import to_camel
 
-from brolly.remote.dialects.gemini import content, embeddings, images, models
+from brolly.remote.dialects.gemini import cloud as cloud_dialect
+from brolly.remote.dialects.gemini import cloud_predict, content, embeddings, images, models
 from brolly.remote.model import Remote
 from brolly.remote.target import parse
 from brolly.verbs import DrawOptions, EmbedOptions, gather
 from tests.remote.fakes import KEY
-from tests.remote.fakes.gemini import PICTURE, FakeGemini
+from tests.remote.fakes.gemini import PICTURE, FakeGemini, FakeVertex
+from tests.remote.fakes.server import Reply, Request
 
 WEATHER = {
     "type": "object",
@@ -67,18 +72,34 @@ CASES: dict[str, tuple[str, list[dict[str, Any]], dict[str, Any], list[types.Con
         "gemini-2.5-flash",
         said("Hello"),
         dict(
-            temperature=0.5, top_p=0.9, top_k=20, max_tokens=50, seed=7, stop=("\n\n", "END"), presence_penalty=0.5,
+            temperature=0.5,
+            top_p=0.9,
+            top_k=20,
+            max_tokens=50,
+            seed=7,
+            stop=("\n\n", "END"),
+            presence_penalty=0.5,
             frequency_penalty=-0.5,
         ),
         [user("Hello")],
         dict(
-            temperature=0.5, top_p=0.9, top_k=20, max_output_tokens=50, seed=7, stop_sequences=["\n\n", "END"],
-            presence_penalty=0.5, frequency_penalty=-0.5,
+            temperature=0.5,
+            top_p=0.9,
+            top_k=20,
+            max_output_tokens=50,
+            seed=7,
+            stop_sequences=["\n\n", "END"],
+            presence_penalty=0.5,
+            frequency_penalty=-0.5,
         ),
     ),
     "temperature 0": ("gemini-2.5-flash", said("Hello"), {"temperature": 0}, [user("Hello")], {"temperature": 0}),
     "log-probabilities": (
-        "gemini-2.5-flash", said("Hello"), {"logprobs": 3}, [user("Hello")], {"response_logprobs": True, "logprobs": 3},
+        "gemini-2.5-flash",
+        said("Hello"),
+        {"logprobs": 3},
+        [user("Hello")],
+        {"response_logprobs": True, "logprobs": 3},
     ),
     "a picture, a sound, a PDF": (
         "gemini-2.5-flash",
@@ -109,7 +130,10 @@ CASES: dict[str, tuple[str, list[dict[str, Any]], dict[str, Any], list[types.Con
         {"response_mime_type": "application/json", "response_json_schema": SCHEMA},
     ),
     "any JSON": (
-        "gemini-2.5-flash", said("Make one"), {"json_schema": "{}"}, [user("Make one")],
+        "gemini-2.5-flash",
+        said("Make one"),
+        {"json_schema": "{}"},
+        [user("Make one")],
         {"response_mime_type": "application/json"},
     ),
     "a choice": (
@@ -120,7 +144,11 @@ CASES: dict[str, tuple[str, list[dict[str, Any]], dict[str, Any], list[types.Con
         {"response_mime_type": "text/x.enum", "response_schema": {"type": "STRING", "enum": ["yes", "no"]}},
     ),
     "tools": (
-        "gemini-2.5-flash", said("The weather?"), {"tools": [TOOL]}, [user("The weather?")], {"tools": [DECLARED]},
+        "gemini-2.5-flash",
+        said("The weather?"),
+        {"tools": [TOOL]},
+        [user("The weather?")],
+        {"tools": [DECLARED]},
     ),
     "a tool that it must call": (
         "gemini-2.5-flash",
@@ -144,8 +172,16 @@ CASES: dict[str, tuple[str, list[dict[str, Any]], dict[str, Any], list[types.Con
                 "role": "assistant",
                 "content": "I look.",
                 "tool_calls": [
-                    {"id": "fc_1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city":"A"}'}},
-                    {"id": "fc_2", "type": "function", "function": {"name": "get_weather", "arguments": '{"city":"B"}'}},
+                    {
+                        "id": "fc_1",
+                        "type": "function",
+                        "function": {"name": "get_weather", "arguments": '{"city":"A"}'},
+                    },
+                    {
+                        "id": "fc_2",
+                        "type": "function",
+                        "function": {"name": "get_weather", "arguments": '{"city":"B"}'},
+                    },
                 ],
                 "opaque": [
                     {"vendor": "gemini", "call": "fc_1", "signature": base64.urlsafe_b64encode(b"signed").decode()},
@@ -187,8 +223,13 @@ CASES: dict[str, tuple[str, list[dict[str, Any]], dict[str, Any], list[types.Con
         "gemini-3-pro",
         [
             *said("The weather?"),
-            {"role": "assistant", "content": None, "tool_calls": [
-                {"id": "toolu_1", "type": "function", "function": {"name": "get_weather", "arguments": ""}}]},
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [
+                    {"id": "toolu_1", "type": "function", "function": {"name": "get_weather", "arguments": ""}}
+                ],
+            },
             {"role": "tool", "tool_call_id": "toolu_1", "content": "rain"},
         ],
         {},
@@ -208,15 +249,24 @@ CASES: dict[str, tuple[str, list[dict[str, Any]], dict[str, Any], list[types.Con
         {},
     ),
     "an effort in tokens": (
-        "gemini-2.5-flash", said("Think"), {"effort": "2048", "thoughts": True}, [user("Think")],
+        "gemini-2.5-flash",
+        said("Think"),
+        {"effort": "2048", "thoughts": True},
+        [user("Think")],
         {"thinking_config": types.ThinkingConfig(thinking_budget=2048, include_thoughts=True)},
     ),
     "no thinking": (
-        "gemini-2.5-flash", said("Quick"), {"effort": "none"}, [user("Quick")],
+        "gemini-2.5-flash",
+        said("Quick"),
+        {"effort": "none"},
+        [user("Quick")],
         {"thinking_config": types.ThinkingConfig(thinking_budget=0)},
     ),
     "an effort in words": (
-        "gemini-3.1-pro-preview", said("Think"), {"effort": "low"}, [user("Think")],
+        "gemini-3.1-pro-preview",
+        said("Think"),
+        {"effort": "low"},
+        [user("Think")],
         {"thinking_config": types.ThinkingConfig(thinking_level="low")},
     ),
     "fields of the vendor's own": (
@@ -259,10 +309,7 @@ def test_a_request_is_the_sdks(name: str, stream: bool, fake: FakeGemini, sdk: g
     model, messages, options, contents, config = CASES[name]
     fake.signed.add(base64.urlsafe_b64encode(b"signed").decode().rstrip("="))
     asked = {"model": model, "contents": contents, "config": types.GenerateContentConfig(**config)}
-    if stream:
-        theirs = list(sdk.models.generate_content_stream(**asked))
-    else:
-        theirs = [sdk.models.generate_content(**asked)]
+    theirs = list(sdk.models.generate_content_stream(**asked)) if stream else [sdk.models.generate_content(**asked)]
     assert theirs
     request = fake.requests[-1]
     remote = Remote(f"gemini:{model}")
@@ -271,6 +318,211 @@ def test_a_request_is_the_sdks(name: str, stream: bool, fake: FakeGemini, sdk: g
     assert "/v1" + ours.path == request.path
     assert dict(ours.query) == {k: v for k, v in request.query.items()}
     assert same(json.loads(json.dumps(ours.body))) == same(request.json)
+
+
+@pytest.fixture(scope="module")
+def cloud() -> Any:
+    with FakeVertex() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def cloud_sdk(cloud: FakeVertex) -> genai.Client:
+    return genai.Client(
+        vertexai=True, project="my-project", location="europe-west4", credentials=Credentials(FakeVertex.token),
+        http_options=types.HttpOptions(base_url=cloud.url),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "my-project")
+    monkeypatch.setenv("GOOGLE_CLOUD_LOCATION", "europe-west4")
+
+
+def path_of(target: Any) -> str:
+    return str(urlsplit(target.base).path)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("name", CASES)
+def test_a_request_to_google_cloud_is_the_sdks(
+    name: str, stream: bool, cloud: FakeVertex, cloud_sdk: genai.Client, place: None
+) -> None:
+    model, messages, options, contents, config = CASES[name]
+    cloud.signed.add(base64.urlsafe_b64encode(b"signed").decode().rstrip("="))
+    asked = {"model": model, "contents": contents, "config": types.GenerateContentConfig(**config)}
+    if stream:
+        assert list(cloud_sdk.models.generate_content_stream(**asked))
+    else:
+        assert cloud_sdk.models.generate_content(**asked)
+    request = cloud.requests[-1]
+    remote = Remote(f"vertex:{model}")
+    ours = content.call(_as(remote.prepare_chat(messages, **options), stream), remote.target)
+    assert path_of(remote.target) + ours.path == request.path
+    assert dict(ours.query) == request.query
+    assert same(json.loads(json.dumps(ours.body))) == same(request.json)
+
+
+def test_counting_is_the_sdks(
+    fake: FakeGemini, sdk: genai.Client, cloud: FakeVertex, cloud_sdk: genai.Client, place: None
+) -> None:
+    ask = Remote("gemini:gemini-3-pro").prepare_chat(said("How many words?"))
+    found = sdk.models.count_tokens(model="gemini-3-pro", contents=[user("How many words?")])
+    ours = content.count(ask, parse("gemini:gemini-3-pro"))
+    assert ("/v1" + ours.path, same(ours.body)) == (fake.requests[-1].path, same(fake.requests[-1].json))
+    assert content.counted({"totalTokens": 3}) == found.total_tokens == 3
+
+    target = parse("vertex:gemini-3-pro")
+    full = [{"role": "system", "content": "Be brief."}, *said("How many words?")]
+    ask = Remote(target).prepare_chat(full, tools=[TOOL])
+    cloud_sdk.models.count_tokens(
+        model="gemini-3-pro", contents=[user("How many words?")],
+        config=types.CountTokensConfig(
+            system_instruction=types.Content(parts=[types.Part(text="Be brief.")]), tools=[DECLARED]
+        ),
+    )  # fmt: skip
+    ours = cloud_dialect.count(ask, target)
+    assert path_of(target) + ours.path == cloud.requests[-1].path
+    assert same(json.loads(json.dumps(ours.body))) == same(cloud.requests[-1].json)
+
+
+EMBEDDED = [
+    ({}, {}),
+    ({"role": "query"}, {"task_type": "RETRIEVAL_QUERY"}),
+    ({"role": "document", "dimensions": 4}, {"task_type": "RETRIEVAL_DOCUMENT", "output_dimensionality": 4}),
+]
+
+
+@pytest.mark.parametrize("texts", [["one"], ["one", "two"]], ids=["one", "several"])
+@pytest.mark.parametrize("options,config", EMBEDDED)
+def test_embedding_is_the_sdks(
+    texts: list[str], options: dict[str, Any], config: dict[str, Any], fake: FakeGemini, sdk: genai.Client,
+    cloud: FakeVertex, cloud_sdk: genai.Client, place: None,
+) -> None:  # fmt: skip
+    asked = {"contents": [user(text) for text in texts], "config": types.EmbedContentConfig(**config)}
+    for server, client, dialect, name in (
+        (fake, sdk, embeddings, "gemini:gemini-embedding-001"),
+        (cloud, cloud_sdk, cloud_dialect, "vertex:gemini-embedding-001"),
+        (cloud, cloud_sdk, cloud_predict, "vertex:text-embedding-005"),
+    ):
+        target = parse(name)
+        theirs = client.models.embed_content(model=target.model, **asked)
+        ours = dialect.embed(texts, EmbedOptions(**options), target)
+        request = server.requests[-1]
+        assert path_of(target) + ours.path == request.path
+        assert same(json.loads(json.dumps(ours.body))) == same(request.json)
+        body = server.answer(request).body
+        found = dialect.vectors(body, len(texts))
+        assert np.allclose(found.vectors, [one.values for one in theirs.embeddings or []])
+        assert found.n_tokens == len(texts)
+
+
+def test_drawing_is_the_sdks(fake: FakeGemini, sdk: genai.Client) -> None:
+    target = parse("gemini:gemini-3-pro-image")
+    theirs = sdk.models.generate_content(
+        model=target.model,
+        contents=[user("Make it blue", types.Part.from_bytes(data=PICTURE, mime_type="image/png"))],
+        config=types.GenerateContentConfig(
+            response_modalities=["IMAGE"], seed=3, image_config=types.ImageConfig(aspect_ratio="16:9", image_size="2K")
+        ),
+    )
+    ours = images.draw("Make it blue", [PICTURE], DrawOptions(size="16:9 2K", seed=3), target)
+    request = fake.requests[-1]
+    assert "/v1" + ours.path == request.path and same(json.loads(json.dumps(ours.body))) == same(request.json)
+    found = images.drawn(fake.answer(request).body)
+    parts = theirs.candidates[0].content.parts  # type: ignore[index, union-attr]
+    shown = [part.inline_data.data for part in parts or [] if part.inline_data and not part.thought]
+    assert [one.data for one in found.pictures] == shown == [PICTURE]
+    assert found.usage is not None and found.usage.completion_tokens == 1292
+
+
+def test_the_list_is_the_sdks(fake: FakeGemini, sdk: genai.Client) -> None:
+    target = parse("gemini:gemini-3-pro")
+    theirs = list(sdk.models.list())
+    ours, after = [], ""
+    while True:
+        call = models.models(target, after)
+        assert "/v1" + call.path == fake.requests[-1].path and call.method == "GET"
+        request = Request("GET", "/v1/models", dict(call.query), {"x-goog-api-key": KEY}, b"", "/v1/models")
+        rows, after = models.listed(fake.answer(request).body)
+        ours += rows
+        if not after:
+            break
+    assert [one.id for one in ours] == [(one.name or "").removeprefix("models/") for one in theirs]
+    assert [one.context for one in ours] == [one.input_token_limit for one in theirs]
+    assert ours[0].verbs == ("chat", "count") and ours[-1].verbs == ("embed",) and len(ours) == 5
+
+
+SEEN = {
+    **{name: CASES[name] for name in ("a question", "log-probabilities", "a schema", "an effort in tokens")},
+    "a call": ("gemini-3-pro", said("The weather?"), {"tools": [TOOL]}, [user("The weather?")], {"tools": [DECLARED]}),
+    "two calls": (
+        "gemini-3-pro", said("weather twice"), {"tools": [TOOL]}, [user("weather twice")], {"tools": [DECLARED]},
+    ),
+    "two words": ("gemini-3-pro", said("Hello"), {"max_tokens": 2}, [user("Hello")], {"max_output_tokens": 2}),
+    "what is forbidden": ("gemini-3-pro", said("It is forbidden"), {}, [user("It is forbidden")], {}),
+    "a long question": ("gemini-3-pro", said("word " * 40), {}, [user("word " * 40)], {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("name", SEEN)
+def test_what_the_sdk_reads_we_read(name: str, stream: bool, fake: FakeGemini, sdk: genai.Client) -> None:
+    model, messages, options, contents, config = SEEN[name]
+    asked = {"model": model, "contents": contents, "config": types.GenerateContentConfig(**config)}
+    theirs = list(sdk.models.generate_content_stream(**asked)) if stream else [sdk.models.generate_content(**asked)]
+    remote = Remote(f"gemini:{model}")
+    ask = _as(remote.prepare_chat(messages, **options), stream)
+    if stream:
+        reader = content.reader(ask, remote.target)
+        pieces = [piece for data in events(fake.replied[-1]) for piece in reader.push("", data)] + reader.end()
+    else:
+        pieces = content.whole(fake.replied[-1].body, ask, remote.target)
+    ours = gather(pieces, True)
+    parts = [p for one in theirs for p in (one.candidates[0].content.parts or [])]  # type: ignore[index, union-attr]
+    assert ours.text == "".join(p.text for p in parts if p.text and not p.thought)
+    assert (ours.reasoning or "") == "".join(p.text for p in parts if p.text and p.thought)
+    calls = [p.function_call for p in parts if p.function_call]
+    assert [(c.id, c.name, json.loads(c.arguments)) for c in ours.tool_calls] == [(c.id, c.name, c.args) for c in calls]
+    signatures = [p.thought_signature for p in parts if p.thought_signature]
+    given = [base64.urlsafe_b64decode(one["signature"]) for one in ours.opaque if "signature" in one]
+    assert given == signatures
+    reason = theirs[-1].candidates[0].finish_reason.value  # type: ignore[index, union-attr]
+    words = {"STOP": "tool_calls" if calls else "stop", "MAX_TOKENS": "length", "SAFETY": "content_filter"}
+    assert ours.finish_reason == words[reason]
+    used = theirs[-1].usage_metadata
+    assert used is not None
+    assert ours.usage.prompt_tokens == used.prompt_token_count
+    assert ours.usage.completion_tokens == (used.candidates_token_count or 0) + (used.thoughts_token_count or 0)
+    assert ours.usage.reasoning_tokens == (used.thoughts_token_count or 0)
+    assert ours.usage.cached_tokens == (used.cached_content_token_count or 0)
+    results = [one.candidates[0].logprobs_result for one in theirs]  # type: ignore[index]
+    told = [(c.token, c.log_probability) for one in results if one for c in one.chosen_candidates or []]
+    assert [(one.text, one.logprob) for one in ours.logprobs or []] == told
+
+
+def test_several_answers_are_told_apart_as_by_the_sdk(fake: FakeGemini, sdk: genai.Client) -> None:
+    theirs = sdk.models.generate_content(
+        model="gemini-2.5-flash", contents=[user("Hello")], config=types.GenerateContentConfig(candidate_count=3)
+    )
+    remote = Remote("gemini:gemini-2.5-flash")
+    ask = _as(remote.prepare_chat(said("Hello"), n=3), False)
+    assert same(content.call(ask, remote.target).body) == same(fake.requests[-1].json)
+    pieces = content.whole(fake.replied[-1].body, ask, remote.target)
+    for candidate in theirs.candidates or []:
+        index = candidate.index or 0
+        ours = gather(piece for piece in pieces if piece.index == index)
+        assert ours.text == candidate.content.parts[0].text  # type: ignore[index, union-attr]
+    used = theirs.usage_metadata
+    assert used is not None
+    assert sum(p.usage.completion_tokens for p in pieces if p.usage) == used.candidates_token_count
+
+
+def events(reply: Reply) -> list[Any]:
+    """The events of a stream that the fake sent."""
+    text = b"".join(reply.chunks).decode()  # type: ignore[arg-type]
+    return [json.loads(row.removeprefix("data: ")) for row in text.split("\r\n\r\n") if row]
 
 
 def _as(ask: Any, stream: bool) -> Any:

@@ -35,7 +35,7 @@ ENDS = {"stop": "STOP", "tool_calls": "STOP", "length": "MAX_TOKENS", "content_f
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", alias_generator=to_camel)
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
 
 class Settings(types.GenerationConfig):
@@ -102,6 +102,25 @@ class CloudBatch(Strict):
     requests: list[CloudOne]
 
 
+class Instance(BaseModel):
+    """Of :predict, whose names are in snake_case."""
+
+    model_config = ConfigDict(extra="forbid")
+    content: str
+    task_type: str | None = None
+    title: str | None = None
+
+
+class Parameters(Strict):
+    output_dimensionality: int | None = None
+    auto_truncate: bool | None = None
+
+
+class Predict(Strict):
+    instances: list[Instance]
+    parameters: Parameters | None = None
+
+
 class Refused(Exception):
     def __init__(self, status: int, message: str, *details: Mapping[str, Any]) -> None:
         self.status, self.message, self.details = status, message, details
@@ -135,7 +154,7 @@ def event(data: Any) -> bytes:
 
 
 class FakeGemini(Fake):
-    """Gemini at `url`/v1. `signed` are the signatures that it gave."""
+    """Gemini at `url`/v1. `signed` are the signatures that it gave, `replied` its answers."""
 
     version = "v1"
     words_of_counts: type[BaseModel] = Count
@@ -143,13 +162,16 @@ class FakeGemini(Fake):
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
         self.signed: set[str] = set()
+        self.replied: list[Reply] = []
 
     def answer(self, request: Request) -> Reply:
         try:
             self.let_in(request)
-            return self.route(request)
+            found = self.route(request)
         except Refused as error:
-            return refusal(error.status, error.message, *error.details)
+            found = refusal(error.status, error.message, *error.details)
+        self.replied.append(found)
+        return found
 
     def let_in(self, request: Request) -> None:
         key = request.headers.get("x-goog-api-key") or request.query.get("key")
@@ -492,6 +514,14 @@ class FakeVertex(FakeGemini):
         return self.call(request, unquote(found[3]), found[4])
 
     def call(self, request: Request, model: str, method: str) -> Reply:
+        if method == "predict" and model.startswith("text-"):
+            asked = self.read(Predict, request)
+            dim = (asked.parameters and asked.parameters.output_dimensionality) or DIM
+            told = [
+                {"values": vector(one.content, dim), "statistics": {"token_count": len(words(one.content))}}
+                for one in asked.instances
+            ]
+            return Reply(body={"predictions": [{"embeddings": one} for one in told]})
         if method == "batchEmbedContents":
             rows = self.read(CloudBatch, request).requests
             return Reply(body={"embeddings": [cloud_vector(one) for one in rows]})
