@@ -79,8 +79,15 @@ def cost_since(budget: Any, before: tuple[float, int] = (0.0, 0)) -> str:
         return ""
     dollars, unknown = (now - then for now, then in zip(spent(budget), before, strict=True))
     if unknown:
-        return f"cost unknown (${dollars:.6f} known)" if dollars else "cost unknown"
-    return f"${dollars:.6f}"
+        return f"cost unknown ({in_dollars(dollars)} known)" if dollars else "cost unknown"
+    return in_dollars(dollars)
+
+
+def in_dollars(amount: float) -> str:
+    """$1.2345, $0.000012"""
+    from math import floor, log10
+
+    return f"${amount:.{4 if amount >= 0.01 or amount <= 0 else 1 - floor(log10(amount))}f}"
 
 
 def tell_cost(args: Any, *models: Any) -> None:

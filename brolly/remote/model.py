@@ -381,10 +381,12 @@ class Remote:
         filters = [undo() for _ in range(ask.n)] if undo else []
         calls: list[str] = []
         opaque: list[Mapping[str, Any]] = []
-        whole = False
+        cost: float | None = 0.0  # of one that was refused
+        settled = False
         try:
             async with aclosing(self._raw(dialect, fitting)) as batches:
                 async for batch in batches:
+                    cost = held or None  # whoever leaves early never learns it
                     if filters:
                         batch = [filters[piece.index].push(piece) for piece in batch]
                     for piece in batch:
@@ -394,15 +396,17 @@ class Remote:
                             usages[piece.index] = piece.usage
                     if opaque and calls:
                         self._remember(calls, opaque)
+                    if len(usages) == ask.n and not settled:  # before the last piece is seen, and its reader leaves
+                        settled, found = True, self._cost(usages)
+                        self.budget.settle(held, cost if found is None else found)
                     if any(one.over for one in filters):
                         at = next(i for i, piece in enumerate(batch) if piece.finish_reason)
                         yield [*batch[:at], replace(batch[at], usage=batch[at].usage or Usage(0, 0))]
                         return
                     yield batch
-            whole = True
         finally:
-            cost = self._cost(usages) if whole else None
-            self.budget.settle(held, held if cost is None and held else cost)
+            if not settled:
+                self.budget.settle(held, cost)
 
     async def _raw(self, dialect: Any, ask: Ask) -> AsyncGenerator[list[Piece], None]:
         call = dialect.call(ask, self.target)

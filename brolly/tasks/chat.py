@@ -192,7 +192,9 @@ class Conversation:
         budget = getattr(self.model, "budget", None)
         if budget is None:
             return ""
-        cost = f"${budget.spent:.6f}" + (f" and {budget.unknown} answers of unknown price" if budget.unknown else "")
+        cost = f"${budget.spent:.7f}".rstrip("0").rstrip(".") + (
+            f" and {budget.unknown} answers of unknown price" if budget.unknown else ""
+        )
         used = self.usage
         if used is None:
             return f"; {cost} so far"
