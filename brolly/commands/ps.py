@@ -25,7 +25,7 @@ def table(found: dict[str, Any], now: float) -> str:
     """A line a model, then the sum."""
     rows = [("MODEL", "STATE", "MEMORY", "ON", "USED BY", "UNTIL")]
     for m in found["models"]:
-        on = f"{m['device']} {m['dtype']}" if m["device"] else "-"
+        on = " ".join(filter(None, (m["device"], m["dtype"]))) or "-"
         rows.append((m["name"], m["state"], _mb(m["bytes"]), on, requests(m["uses"]), until(m, now)))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -37,7 +37,9 @@ def table(found: dict[str, Any], now: float) -> str:
 
 
 def sentence(row: dict[str, Any]) -> str:
-    """A sentence about a model that has been loaded."""
+    """A sentence about a model that has been loaded, or need not be."""
+    if row["state"] == "elsewhere":
+        return f"{row['name']} runs at {row['device']}; there is nothing to load."
     return f"{row['name']} is in memory: {_mb(row['bytes'])} on {row['device']}, {row['dtype']}."
 
 
@@ -47,6 +49,8 @@ def requests(n: int) -> str:
 
 def until(row: dict[str, Any], now: float) -> str:
     """When it goes, in words."""
+    if row["state"] == "elsewhere":
+        return "-"
     if row["pinned"]:
         return "for ever (pinned)"
     if row["until"] is None:

@@ -17,6 +17,7 @@ SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 EXAMPLES = """examples:
   brolly serve                                   every model on this disk, loaded when it is asked for
   brolly serve org/name ./my-clip --alias gpt-4o=org/name --pin org/name --memory 16GB
+  brolly serve mini-llm openai:gpt-5 anthropic:claude-opus-4-1 --alias gpt-4o=openai:gpt-5 --max-cost 5
   brolly serve --host 0.0.0.0 --api-key-file keys --log json
 """
 
@@ -55,6 +56,14 @@ def flags(command: argparse.ArgumentParser) -> None:
     add("api-key-file", "api_keys", "keys, one a line, each with user (default) or admin behind it", "FILE", Path)
     add("cors", "cors", "a site whose pages may call; * for all", "ORIGIN", action="append")
     add("allow-host", "hosts", "a further name by which a server without keys is called", "NAME", action="append")
+    add("max-cost", "max_cost", "US dollars that models elsewhere may spend together", "DOLLARS", float)
+    add(
+        "price", "prices", "US dollars a million tokens, read and written: openai:gpt-5=1.25,10", "MODEL=R,W", pair,
+        action="append",
+    )  # fmt: skip
+    add("vendor-rate", "vendor_rate", "requests begun a minute with one vendor", "N", float)
+    add("vendor-concurrency", "vendor_concurrency", "requests open at a time with one vendor (default: 1024)", "N", int)
+    add("strict", "strict", "refuse what a vendor has no word for, where a warning would do", action="store_true")
     add("fetch", "fetch", "where URLs in requests may point; * for any public host", "HOST", action="append")
     add("max-body", "body_bytes", "of a request (default: 32MiB)", "SIZE", size)
     add("max-upload", "upload_bytes", "of sounds and pictures as files (default: 512MiB)", "SIZE", size)
@@ -98,7 +107,7 @@ def settings_of(args: argparse.Namespace) -> Any:
 
     given = {f.name: value for f in fields(Settings) if (value := getattr(args, f.name)) is not None}
     for name, value in given.items():
-        if name in ("alias", "adapters"):
+        if name in ("alias", "adapters", "prices"):
             given[name] = once(value)
         elif isinstance(value, list):
             given[name] = tuple(value)
@@ -127,6 +136,9 @@ def told(house: Any, url: str, host: str, keys: bool) -> str:
     for entry in house.entries.values():
         also = f" ({', '.join(entry.aliases)})" if entry.aliases else ""
         also += "".join(f" +{name}" for name in entry.adapters)
+        if entry.target is not None:
+            rows.append((entry.name + also, f"at {entry.target.host}", "-", ", ".join(entry.model.verbs)))
+            continue
         if entry.fault or entry.card is None:
             notes.append(f"{entry.name}: {entry.fault}")
             rows.append((entry.name + also, "-", "-", "cannot be run"))
@@ -138,12 +150,15 @@ def told(house: Any, url: str, host: str, keys: bool) -> str:
     if len(rows) == 1:
         lines = ["No model is here yet: brolly pull org/name."]
     lines += [f"note: {note}" for note in notes]
+    here = not house.entries or any(entry.target is None for entry in house.entries.values())
     stays = house.settings.keep_alive
     idle = "for ever" if stays < 0 else f"{stays:g} s"
+    room = f"memory  {in_words(house.ledger.total)} for models on {house.device}; one that is idle stays {idle}"
     lines += [
         "",
         f"at      {url}" + ("  (and every address of this machine)" if host in ("0.0.0.0", "::") else ""),
-        f"memory  {in_words(house.ledger.total)} for models on {house.device}; one that is idle stays {idle}",
+        *([room] if here else []),
+        *([f"costs   at most ${house.settings.max_cost:g} for models elsewhere"] if house.settings.max_cost else []),
         f"keys    {'asked for' if keys else 'none: whoever reaches it may use it'}",
         "",
         *tries(house, url, keys),
@@ -153,7 +168,7 @@ def told(house: Any, url: str, host: str, keys: bool) -> str:
 
 def tries(house: Any, url: str, keys: bool) -> list[str]:
     """Three commands that work as they stand."""
-    able = [(entry, entry.card.verbs) for entry in house.entries.values() if entry.card and entry.card.verbs]
+    able = [(entry, verbs) for entry in house.entries.values() if (verbs := _verbs(entry))]
     talks = next((e.name for e, verbs in able if "chat" in verbs), None)
     head = " -H 'Authorization: Bearer KEY'" if keys else ""
     key = "KEY" if keys else "none"
@@ -171,6 +186,10 @@ def tries(house: Any, url: str, keys: bool) -> list[str]:
         f"print(OpenAI().responses.create(model='{talks}', input='Hello').output_text)\"",
         f"        {url} in a browser",
     ]
+
+
+def _verbs(entry: Any) -> Any:
+    return entry.model.verbs if entry.target else entry.card and entry.card.verbs
 
 
 def count(n: int | None) -> str:

@@ -15,6 +15,9 @@ def flags(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int | None:
     found = ask(args, "/v1/brolly/unload", {"model": args.model})
+    if found["state"] == "elsewhere":
+        print(f"{found['name']} runs at {found['device']}; there is nothing to unload.")
+        return 0
     n = found["uses"]
     goes = f"goes when {requests(n)} {'is' if n == 1 else 'are'} done" if n else "is not in memory any more"
     print(f"{found['name']} {goes}.")

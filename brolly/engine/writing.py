@@ -126,7 +126,8 @@ class Writing:
                 reason = "tool_calls"
         usage = Usage(self.n_prompt, self.n, self.cached, self.n_thoughts) if reason else None
         piece = Piece(
-            text, tuple(self._tokens), tuple(self._details), reason, reasoning, calls, self.index, usage
+            text, tuple(self._tokens), tuple(self._details), reason, reasoning, calls, self.index, usage,
+            stopped=self.hold.met if reason == "stop" else None,
         )  # fmt: skip
         self._shown, self._tokens, self._details = "", [], []
         self.over = reason is not None

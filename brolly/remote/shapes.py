@@ -49,15 +49,13 @@ class Cut(Filter):
     """The text before the first stop text."""
 
     def __init__(self, stops: tuple[str, ...]) -> None:
-        self.stops, self.held = stops, Held(stops)
+        self.held = Held(stops)
 
     def push(self, piece: Piece) -> Piece:
-        before = self.held.text + piece.text
         text, stopped = self.held.push(piece.text)
         if stopped:
             self.over = True
-            which = min((s for s in self.stops if s in before), key=before.find)
-            return replace(piece, text=text, finish_reason="stop", stopped=which)
+            return replace(piece, text=text, finish_reason="stop", stopped=self.held.met)
         if piece.finish_reason is not None:
             text += self.held.text
         return replace(piece, text=text)

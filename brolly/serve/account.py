@@ -25,6 +25,7 @@ class Account:
     route: str = "unmatched"  # the path's pattern, never what a client wrote
     model: str = ""  # the served model's own name, never what a client wrote
     verb: str = ""
+    elsewhere: bool = False  # it runs elsewhere, and tells tokens at its end alone
     status: int = 0
     error: str = ""  # the kind of what went wrong
     prompt_tokens: int = 0
@@ -51,9 +52,9 @@ class Account:
         """Seconds from the request's head to its first piece of text."""
         return None if self.first is None else self.first - self.started
 
-    def uses(self, model: str, verb: str) -> None:
+    def uses(self, model: str, verb: str, *, elsewhere: bool = False) -> None:
         """The served model that answers, by its own name."""
-        self.model, self.verb = model, verb
+        self.model, self.verb, self.elsewhere = model, verb, elsewhere
         if self.listen is not None:
             self.between = self.listen(model)
 
@@ -73,6 +74,8 @@ class Account:
         if (usage := piece.usage) is not None:
             self.prompt_tokens = max(self.prompt_tokens, usage.prompt_tokens)
             self.cached_tokens = max(self.cached_tokens, usage.cached_tokens)
+            if self.elsewhere:
+                self.completion_tokens += usage.completion_tokens
 
     def read(self, tokens: int) -> None:
         """Tokens that a verb without pieces has read."""

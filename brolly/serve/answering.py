@@ -14,11 +14,11 @@ from uuid import uuid4
 from fastapi import Request
 from fastapi.responses import Response
 
-from brolly.engine.job import Job
 from brolly.errors import BrollyError, Busy, ContextTooLong
 from brolly.serve.app import house
-from brolly.serve.ask import speaks, template_of
+from brolly.serve.ask import Thinking, template_of
 from brolly.serve.desk import desk, owner_of
+from brolly.serve.elsewhere import Elsewhere, prepared, reads_of, thought
 from brolly.serve.errors import Refused
 from brolly.serve.items import given_items, messages_of_items, options_of, tools_of_response, wants_logprobs
 from brolly.serve.provenance import provenance
@@ -55,7 +55,9 @@ class Answering:
             raise Refused("A response in the background is read later, so it must be stored.", param="store")
         self.options = options_of(body)
         self.tools, self.choice = tools_of_response(body.tools, body.tool_choice)
-        self.template = template_of(body.reasoning.effort if body.reasoning else None, body.chat_template_kwargs)
+        told = body.reasoning.summary if body.reasoning else None
+        self.thinking = Thinking(body.reasoning.effort if body.reasoning else None, told=told is not None)
+        self.template = template_of(body.chat_template_kwargs)
         self.priority = min(0, -(body.priority or 0), -1 if body.service_tier == "flex" else 0)
         self.user = share(body.user)
         self.headers: dict[str, str] = {}
@@ -96,14 +98,14 @@ class Answering:
         if not self.items and not self.before:
             raise Refused("There is no input.", param="input")
 
-    def prepare(self, model: Any, adapter: str | None) -> Job:
-        """The job, by reading the conversation with the model's template; takes its time."""
-        messages = messages_of_items([*self.before, *self.items], speaks(model.tokenizer))
+    def prepare(self, model: Any, adapter: str | None) -> Any:
+        """The job, by reading the conversation with the model's template, which takes its time; or the ask."""
+        messages = messages_of_items([*self.before, *self.items], reads_of(model))
         if self.body.instructions:
             messages.insert(0, {"role": "system", "content": self.body.instructions})
         if self.searched is not None:
             self.searched.show(messages, model)
-        if self.body.truncation != "auto":
+        if self.body.truncation != "auto" or isinstance(model, Elsewhere):
             return self._ask(model, adapter, messages)
         # each point at which the conversation may begin, but for its instructions: never with a tool's answer
         starts = [0, *(at for at in range(1, len(messages)) if messages[at]["role"] != "tool")]
@@ -119,13 +121,12 @@ class Answering:
         first = bisect_left(starts, True, hi=len(starts) - 1, key=fits)
         return self._ask(model, adapter, _from(messages, starts[first]))
 
-    def _ask(self, model: Any, adapter: str | None, messages: list[dict[str, Any]]) -> Job:
-        job: Job = model.prepare_chat(
-            messages, tools=self.tools, tool_choice=self.choice, adapter=adapter, template=self.template,
+    def _ask(self, model: Any, adapter: str | None, messages: list[dict[str, Any]]) -> Any:
+        return model.prepare_chat(
+            messages, tools=self.tools, tool_choice=self.choice, adapter=adapter,
             parallel_tool_calls=self.body.parallel_tool_calls is not False, priority=self.priority, user=self.user,
-            **self.options,
+            **self.options, **thought(model, self.thinking, self.template),
         )  # fmt: skip
-        return job
 
     async def write(self) -> AsyncGenerator[list[bytes], None]:
         """The events, as they come; the last ones when the response is kept."""
@@ -142,14 +143,14 @@ class Answering:
                 self.headers.update(origin.headers)
                 if not self.items:
                     await self.read()
-                job = await in_turn(self.prepare, use.model, use.adapter)
+                job = await prepared(self.prepare, use.model, use.adapter)
                 self.response["system_fingerprint"] = origin.fingerprint
                 for name in ("temperature", "top_p"):
                     chosen = getattr(job.options, name)
                     self.response[name] = 1.0 if chosen is None else chosen
                 self.scribe.tokenizer = use.model.tokenizer
                 reason, usage = "stop", Usage(len(job.prompt), 0)
-                async with Pieces(use.model, job) as pieces:
+                async with Pieces(use.model, job, stream=bool(self.body.stream)) as pieces:
                     begun = True
                     begun_events = [*([] if self.task else self.scribe.begin()), *self.scribe.start()]
                     if self.searched is not None:

@@ -1,16 +1,15 @@
-"""OpenAI's options → brolly's: sampling, what may be written, tools, messages. Knows the wire, and no HTTP."""
+"""OpenAI's options → brolly's: sampling, shapes, thinking, tools, messages. Knows the wire, and no HTTP."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from brolly.serve.errors import Refused
 from brolly.serve.wire.chat import ChatRequest, Message, Part, Sampling, ToolChoice
-
-NEUTRAL = {"text", "input_text", "output_text"}
 
 
 def sampling(body: Sampling, max_tokens: int | None, logprobs: int | None) -> dict[str, Any]:
@@ -109,32 +108,84 @@ def choose(
     return tools, {"type": "function", "function": {"name": wanted}}
 
 
-def text_of(content: str | Sequence[Part] | None, where: str) -> str:
-    """A content's text. Raises Refused at a picture, a sound or a file, which no language model here takes."""
-    if content is None or isinstance(content, str):
-        return content or ""
-    said = []
-    for part in content:
-        if part.type == "refusal":
-            said.append(part.refusal or "")
-        elif part.type in NEUTRAL and part.text is not None:
-            said.append(part.text)
-        else:
-            raise Refused(
-                f"{where} holds a part of the type {part.type!r:.40}; this model reads text alone.", param=where,
-                code="unsupported_content",
-            )  # fmt: skip
-    return "".join(said)
+@dataclass(frozen=True)
+class Reads:
+    """What a model can be given: the roles that it knows, and what it reads beside text: image, audio, pdf."""
+
+    knows: Callable[[str], bool]
+    kinds: frozenset[str] = frozenset()
+    parts: bool = False  # whether a content stays the list of parts that it is
+
+    def content(self, content: str | Sequence[Part] | None, where: str) -> Any:
+        """A content as `Ask` has it: a text, or parts. Raises Refused at a part that this model cannot read."""
+        if content is None or isinstance(content, str):
+            return content or ""
+        return self.joined([self.part(part, where) for part in content])
+
+    def joined(self, parts: Sequence[dict[str, Any]], between: str = "") -> Any:
+        """Parts as one text, unless they are more than that and may stay apart."""
+        if self.parts and (len(parts) > 1 or any(len(part) > 2 or part["type"] != "text" for part in parts)):
+            return list(parts)
+        return between.join(part["text"] for part in parts)
+
+    def part(self, part: Part, where: str) -> dict[str, Any]:
+        """One part of a message. Raises Refused."""
+        more = part.model_extra or {}
+        mark = {"cache_control": more["cache_control"]} if self.parts and more.get("cache_control") else {}
+        match part.type:
+            case "refusal":
+                return {"type": "text", "text": part.refusal or ""} | mark
+            case "text" | "input_text" | "output_text" if part.text is not None:
+                return {"type": "text", "text": part.text} | mark
+            case "image_url" | "input_image":
+                return self.image(_inner(more, "image_url", "url"), where, part.type) | mark
+            case "input_audio":
+                return self.able("audio", where, part.type, {"input_audio": more.get("input_audio")}) | mark
+            case "file" | "input_file":
+                return self.file(_inner(more, "file", ""), where, part.type) | mark
+        raise self.cannot(where, part.type)
+
+    def image(self, given: Mapping[str, Any], where: str, kind: str) -> dict[str, Any]:
+        """A picture by its address; one of https: is fetched by the vendor."""
+        said = {name: given[name] for name in ("url", "detail") if given.get(name) is not None}
+        return self.able("image", where, kind, {"image_url": said if isinstance(said.get("url"), str) else None})
+
+    def file(self, given: Mapping[str, Any], where: str, kind: str) -> dict[str, Any]:
+        """A PDF by its data."""
+        said = {name: given[name] for name in ("file_data", "filename") if given.get(name) is not None}
+        return self.able("pdf", where, kind, {"file": said if isinstance(said.get("file_data"), str) else None})
+
+    def able(self, reads: str, where: str, kind: str, said: dict[str, Any]) -> dict[str, Any]:
+        if reads not in self.kinds:
+            raise self.cannot(where, kind)
+        ((name, inner),) = said.items()
+        if not isinstance(inner, Mapping):
+            wanted = {"image_url": "a url", "file": "file_data, a data: URL"}.get(name, "data and format")
+            raise Refused(f"{where} holds a part of the type {kind!r:.40} without {wanted}.", param=where)
+        return {"type": name, name: dict(inner)}
+
+    def cannot(self, where: str, kind: str) -> Refused:
+        also = "".join(f" and {kind}" for kind in sorted(self.kinds))
+        text = f"this model reads text{also}" if also else "this model reads text alone"
+        return Refused(
+            f"{where} holds a part of the type {kind!r:.40}; {text}.", param=where, code="unsupported_content"
+        )
 
 
-def messages_of(messages: Sequence[Message], knows: Callable[[str], bool]) -> list[dict[str, Any]]:
-    """The conversation as chat templates take it; `knows(role)` tells whether this one's template names a role."""
+def _inner(more: Mapping[str, Any], name: str, text: str) -> dict[str, Any]:
+    """The fields of a part, which chats put into an object of their own, and responses do not."""
+    inner = more.get(name, more)
+    return dict(inner) if isinstance(inner, Mapping) else {**more, text: inner}
+
+
+def messages_of(messages: Sequence[Message], reads: Reads) -> list[dict[str, Any]]:
+    """The conversation as `prepare_chat` takes it, of what the model can read. Raises Refused."""
     found = []
     for at, message in enumerate(messages):
         role = {"function": "tool"}.get(message.role, message.role)
-        if role == "developer" and not knows(role):
+        if role == "developer" and not reads.knows(role):
             role = "system"
-        row: dict[str, Any] = {"role": role, "content": text_of(message.content, f"messages[{at}].content")}
+        row: dict[str, Any] = {"role": role, "content": reads.content(message.content, f"messages[{at}].content")}
         if message.refusal and not row["content"]:
             row["content"] = message.refusal
         for name in ("name", "tool_call_id"):
@@ -149,15 +200,34 @@ def messages_of(messages: Sequence[Message], knows: Callable[[str], bool]) -> li
     return found
 
 
-def template_of(effort: str | None, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What the chat template is told by name: how hard to think, and what the client says itself. Raises Refused."""
+@dataclass(frozen=True)
+class Thinking:
+    """How hard to think: in a word or by a number of tokens; whether at all; and whether thoughts are to be told.
+
+    None: the client does not say.
+    """
+
+    effort: str | None = None
+    wanted: bool | None = None
+    told: bool = False
+    idle: bool = False  # a model here does not think, one elsewhere does as it does by itself
+
+    def words(self) -> dict[str, Any]:
+        """The same by the names that families' templates read, which know no numbers, but on and off."""
+        wanted, effort = False if self.idle else self.wanted, self.effort
+        if effort is not None and effort.isdecimal():
+            wanted, effort = effort != "0", None
+        if effort is not None:
+            return {"reasoning_effort": effort, "enable_thinking": effort != "none", "thinking": effort != "none"}
+        return {} if wanted is None else {"enable_thinking": wanted, "thinking": wanted}
+
+
+def template_of(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the client tells the chat template by name. Raises Refused."""
     where = "chat_template_kwargs"
     if own := OUR_NAMES & (given or {}).keys():
         raise Refused(f"{where} holds {min(own)!r}, which has a field of its own.", param=where)
-    found: dict[str, Any] = {}
-    if effort is not None:  # each family's template reads one of these names
-        found = {"reasoning_effort": effort, "enable_thinking": effort != "none", "thinking": effort != "none"}
-    return {**found, **(given or {})}
+    return dict(given or {})
 
 
 def speaks(tokenizer: Any) -> Callable[[str], bool]:

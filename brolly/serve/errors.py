@@ -14,26 +14,35 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from brolly.errors import (
+    BadAnswer,
     BrollyError,
+    BudgetSpent,
     Busy,
     CheckpointError,
     ContextTooLong,
     DiskFull,
+    Filtered,
     Gated,
     HubError,
+    KeyRefused,
     MediaError,
     MissingExtra,
     NotFound,
     Offline,
     OptionError,
+    Overloaded,
+    QuotaSpent,
     RecipeError,
+    RemoteError,
     TemplateError,
     TokenizerError,
     UnknownModel,
+    Unreachable,
     UnsupportedTask,
 )
 from brolly.serve.account import current
 
+OVERLOADED = "upstream_overloaded"
 # the first that fits: kind, status, OpenAI's type, OpenAI's code
 ROWS: tuple[tuple[type[BrollyError], int, str, str | None], ...] = (
     (Busy, 429, "rate_limit_error", "rate_limit_exceeded"),
@@ -52,11 +61,21 @@ ROWS: tuple[tuple[type[BrollyError], int, str, str | None], ...] = (
     (TokenizerError, 400, "invalid_request_error", "invalid_prompt"),
     (RecipeError, 400, "invalid_request_error", "invalid_value"),
     (MissingExtra, 501, "server_error", "missing_extra"),
+    # of a vendor: never 401, as the client's own key was right
+    (KeyRefused, 502, "server_error", "upstream_key_refused"),
+    (QuotaSpent, 429, "insufficient_quota", "insufficient_quota"),
+    (BudgetSpent, 402, "insufficient_quota", "budget_spent"),
+    (Filtered, 400, "invalid_request_error", "content_policy_violation"),
+    (Overloaded, 503, "server_error", OVERLOADED),
+    (Unreachable, 504, "server_error", "upstream_unreachable"),
+    (BadAnswer, 502, "server_error", "upstream_bad_answer"),
+    (RemoteError, 502, "server_error", "upstream_error"),
 )
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}  # OpenAI's, by status
 ANTHROPIC = {
-    401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large",
-    429: "rate_limit_error", 503: "overloaded_error", 504: "timeout_error", 529: "overloaded_error",
+    401: "authentication_error", 402: "billing_error", 403: "permission_error", 404: "not_found_error",
+    413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error", 504: "timeout_error",
+    529: "overloaded_error",
 }  # fmt: skip
 FOLDERS = re.compile(r"(?<![\w./\\:-])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\:'\"]+)+[/\\](?=[^\s/\\])")
 # pydantic's kinds of error → what OpenAI says was expected
@@ -100,7 +119,9 @@ def told(error: BaseException, method: str = "", path: str = "") -> Refused:
         case BrollyError():
             for known, status, kind, code in ROWS:
                 if isinstance(error, known):
-                    wait = {"retry-after": str(max(1, round(error.retry_after)))} if isinstance(error, Busy) else {}
+                    wait = {}
+                    if isinstance(error, Busy | Overloaded):
+                        wait = {"retry-after": str(max(1, round(error.retry_after)))}
                     ours = status >= 500 or isinstance(error, TemplateError | TokenizerError)
                     return Refused(bare(str(error)) if ours else str(error), status, kind, code, headers=wait)
             return Refused(bare(str(error)), 500, "server_error")
@@ -221,7 +242,9 @@ def respond(error: BaseException, method: str, path: str) -> JSONResponse:
             "%s %s: %s", method, path[:200], error if known else kind,
             extra={"request_id": request_id}, exc_info=None if known else error,
         )  # fmt: skip
-    return JSONResponse(envelope(path, refused, request_id), refused.status, headers=refused.headers)
+    # Anthropic has a status of its own for a vendor without room
+    status = 529 if path.startswith("/v1/messages") and refused.code == OVERLOADED else refused.status
+    return JSONResponse(envelope(path, refused, request_id), status, headers=refused.headers)
 
 
 def methods(request: Request) -> list[str]:

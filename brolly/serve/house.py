@@ -15,11 +15,13 @@ from typing import Any
 
 from brolly.errors import BrollyError, Busy, NotFound, OptionError, UnsupportedTask
 from brolly.identity import Card, examine, name_of
+from brolly.remote.prices import Budget
 from brolly.serve import memory
 from brolly.serve.account import current
+from brolly.serve.elsewhere import Elsewhere, manners_of, unkeyed
 from brolly.serve.errors import Refused
 from brolly.serve.ledger import Ledger, Share
-from brolly.serve.names import Entry, pick, served
+from brolly.serve.names import Entry, find, pick, served
 from brolly.serve.settings import Settings
 
 log = logging.getLogger("brolly.serve")
@@ -47,9 +49,18 @@ class House:
         found, self.notes = served(settings, quiet=not sys.stderr.isatty())
         self.entries = {entry.name: entry for entry in found}
         self.ledger = Ledger(settings.memory or 0, clock)
+        self.budget = Budget(settings.max_cost)  # of all models elsewhere together
+        prices = {find(found, name).name: price for name, price in settings.prices.items()}
         for entry in found:
+            if entry.target is not None:  # it takes no memory, so it neither comes nor goes
+                manners = manners_of(settings, prices.pop(entry.name, None))
+                entry.model = Elsewhere(entry.target, entry.name, budget=self.budget, **manners)
+                entry.share.ready = True
+                continue
             entry.share.keep_alive = settings.keep_alive
             self.ledger.shares.append(entry.share)
+        if prices:
+            raise OptionError(f"{min(prices)} is on this disk and has no price; name a model that runs elsewhere.")
         for name in settings.pin:
             pick(found, name)[0].share.pinned = True
         self.device = settings.device or "cpu"  # until `start` has looked
@@ -78,7 +89,9 @@ class House:
         loading = [entry.loading for entry in self.entries.values() if entry.loading]
         await asyncio.gather(*self._tasks, *loading, return_exceptions=True)
         for entry in self.entries.values():
-            if entry.model is not None:
+            if entry.target is not None:
+                await entry.model.client.aclose()
+            elif entry.model is not None:
                 self._release(entry)
         await self._shut()
 
@@ -95,7 +108,9 @@ class House:
 
     def card(self, entry: Entry) -> Card:
         """What identify tells of it, without loading it; read behind the start, or here where that is not done yet."""
-        if entry.card is None:
+        if entry.card is None and entry.target is not None:
+            entry.card = entry.model.card
+        elif entry.card is None:
             own = entry.name if entry.revision == "bundled" else name_of(entry.path)
             entry.card = examine(entry.path, own)
         return entry.card
@@ -114,12 +129,11 @@ class House:
         for ever.
         """
         entry, adapter = self.find(name)
-        card = await self.read(entry)
-        verbs = card.verbs or card.recognised.tasks  # no verbs: the second tells why
+        verbs = await self.verbs(entry)
         if verb and verb not in verbs and (adapter is None or "generate" in verbs):  # one may bring a classifier
             raise UnsupportedTask(f"{entry.name} can {', '.join(verbs)}; it cannot {verb}.")
         if (account := current.get()) is not None:
-            account.uses(entry.name, verb)
+            account.uses(entry.name, verb, elsewhere=entry.target is not None)
         model = await self._enter(entry)
         try:
             if keep_alive is not None:
@@ -137,8 +151,15 @@ class House:
             del model  # a frame that lives on would keep its memory
             self._leave(entry)
 
+    async def verbs(self, entry: Entry) -> tuple[str, ...]:
+        """What a model can do here. Raises what is wrong with one that can do nothing."""
+        if entry.target is not None:
+            return tuple(entry.model.verbs)
+        card = await self.read(entry)
+        return card.verbs or card.recognised.tasks  # no verbs: the second tells why
+
     async def load(self, name: str, *, keep_alive: float | None = None, pin: bool | None = None) -> Entry:
-        """Load a model, and say how long it stays. Raises as `use` does."""
+        """Load a model, and say how long it stays; one that runs elsewhere is there. Raises as `use` does."""
         async with self.use(name, keep_alive=keep_alive) as use:
             if pin is not None:
                 use.entry.share.pinned = pin
@@ -147,6 +168,8 @@ class House:
     async def unload(self, name: str) -> Entry:
         """Unpin a model and let it go: now, or as soon as the requests that use it are done."""
         entry, _ = self.find(name)
+        if entry.target is not None:
+            return entry
         entry.share.pinned = False
         if entry.model is not None and not entry.share.uses:
             self._release(entry)
@@ -157,7 +180,9 @@ class House:
         return entry
 
     def state(self, entry: Entry) -> str:
-        """In a word: loaded, leaving, loading, waiting (for memory), failed, or away."""
+        """In a word: loaded, leaving, loading, waiting (for memory), failed, away (on the disk), or elsewhere."""
+        if entry.target is not None:
+            return "elsewhere"
         if entry.model is not None:
             return "leaving" if entry.share.leaving or not entry.share.keep_alive else "loaded"
         if entry.loading is not None:
@@ -205,6 +230,8 @@ class House:
     async def _survey(self) -> None:
         """Which device there is, and how much memory. Raises OptionError."""
         settings = self.settings
+        if self.entries and all(entry.target for entry in self.entries.values()):
+            return
 
         def look() -> tuple[str, int]:
             from brolly.fill import COMPUTE, choose_device
@@ -220,9 +247,11 @@ class House:
 
         def read(entry: Entry) -> str:
             try:
+                if entry.target is not None and (note := unkeyed(entry.target)):
+                    self.notes.append(f"{entry.name}: {note}")
                 card = self.card(entry)
                 card.json()  # so that no section is worked out on the event loop
-                return "" if card.verbs else card.verbs_why
+                return "" if card.verbs or entry.target else card.verbs_why
             except (BrollyError, OSError) as error:
                 return str(error)
 

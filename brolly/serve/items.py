@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import uuid4
 
-from brolly.serve.ask import ANY_OBJECT, choose, text_of
+from brolly.serve.ask import ANY_OBJECT, Reads, choose
 from brolly.serve.errors import Refused
+from brolly.serve.seals import unsealed
 from brolly.serve.wire.chat import Part, ToolChoice
 from brolly.serve.wire.responses import Item, ResponseRequest, ResponseTool
 
@@ -54,11 +55,15 @@ def _message(item: dict[str, Any], where: str) -> dict[str, Any]:
     return {"status": "completed", **item, "content": content or []}
 
 
-def messages_of_items(items: Sequence[dict[str, Any]], knows: Callable[[str], bool]) -> list[dict[str, Any]]:
-    """Items in a row as the messages of a chat: thoughts and calls belong to the assistant's message beside them."""
+def messages_of_items(items: Sequence[dict[str, Any]], reads: Reads) -> list[dict[str, Any]]:
+    """Items in a row as the messages of a chat: thoughts and calls belong to the assistant's message beside them.
+
+    Raises Refused at what the model cannot read.
+    """
     found: list[dict[str, Any]] = []
     names: dict[str, str] = {}
     thoughts = ""
+    opaque: list[dict[str, Any]] = []
     for item in items:
         kind = item["type"]
         if kind == "file_search_call":  # what was found is shown anew, for the question that is asked now
@@ -66,30 +71,46 @@ def messages_of_items(items: Sequence[dict[str, Any]], knows: Callable[[str], bo
         if kind == "reasoning":
             said = item.get("content") or item.get("summary") or []
             thoughts += said if isinstance(said, str) else "".join(part.get("text", "") for part in said)
+            opaque += _opaque(item) if reads.parts else []
         elif kind == "function_call":
             names[item["call_id"]] = item["name"]
             function = {"name": item["name"], "arguments": item.get("arguments", "")}
-            if thoughts or not found or found[-1]["role"] != "assistant":
+            if thoughts or opaque or not found or found[-1]["role"] != "assistant":
                 found.append({"role": "assistant", "content": ""})
             found[-1].setdefault("tool_calls", []).append(
                 {"id": item["call_id"], "type": "function", "function": function}
             )
         elif kind == "function_call_output":
-            row = {"role": "tool", "tool_call_id": item["call_id"], "content": _text(item["output"], "output")}
+            content = _content(item["output"], "output", reads)
+            row = {"role": "tool", "tool_call_id": item["call_id"], "content": content}
             found.append(row | ({"name": names[item["call_id"]]} if item["call_id"] in names else {}))
         else:
-            role = "system" if item["role"] == "developer" and not knows("developer") else item["role"]
-            found.append({"role": role, "content": _text(item["content"], "input")})
-        if thoughts and found and found[-1]["role"] == "assistant" and kind != "reasoning":
-            found[-1]["reasoning_content"] = thoughts
-            thoughts = ""
+            role = "system" if item["role"] == "developer" and not reads.knows("developer") else item["role"]
+            found.append({"role": role, "content": _content(item["content"], "input", reads)})
+        if kind == "reasoning":
+            continue
+        written = [row for row in found[-2:] if row["role"] == "assistant"]
+        if thoughts and found[-1]["role"] == "assistant":
+            found[-1]["reasoning_content"], thoughts = thoughts, ""
+        if opaque and written:  # what came behind the turn's last words is in an item behind them
+            written[-1].setdefault("opaque", []).extend(opaque)
+            opaque = []
     return found
 
 
-def _text(content: Any, where: str) -> str:
+def _opaque(item: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a vendor wants back: as it was sealed here, or OpenAI's own thoughts as it encrypts them."""
+    seal = item.get("encrypted_content")
+    if not isinstance(seal, str) or not seal:
+        return []
+    rows = unsealed(seal)
+    return [{"vendor": "openai", "item": item}] if rows is None else rows
+
+
+def _content(content: Any, where: str, reads: Reads) -> Any:
     if isinstance(content, str):
         return content
-    return text_of([Part.model_validate(part) for part in content], where)
+    return reads.content([Part.model_validate(part) for part in content], where)
 
 
 def tools_of_response(

@@ -17,7 +17,8 @@ from prometheus_client.registry import Collector
 
 from brolly.engine.engine import Event
 from brolly.serve.account import Account
-from brolly.serve.house import House
+from brolly.serve.elsewhere import Elsewhere
+from brolly.serve.house import Entry, House
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -63,6 +64,10 @@ class Metrics:
             "brolly_request_success", "Answers that came to an end", ["model", "finished_reason"], registry=r
         )
         self.errors = Counter("brolly_errors", "Requests refused or failed, by what was wrong", ["kind"], registry=r)
+        self.elsewhere = Histogram(
+            "brolly_remote_first_byte_seconds", "From a request to a model elsewhere to its vendor's first byte",
+            model, buckets=SECONDS, registry=r,
+        )  # fmt: skip
         self.listener = lru_cache(maxsize=1024)(self._listener)
 
     def _listener(self, model: str) -> Callable[[float], Any]:
@@ -99,6 +104,9 @@ class Metrics:
         """Tell of these models too, whenever somebody asks, and hear what their engines tell."""
         self.registry.register(Models(house))
         house.watch = self.heard
+        for entry in house.entries.values():
+            if entry.target is not None:
+                entry.model.first = self.elsewhere.labels(entry.name).observe
 
     def heard(self, model: str) -> Callable[[Event], None]:
         """What is called with the events of a model's engine, in its thread."""
@@ -122,7 +130,8 @@ class Models(Collector):
         self.house = house
 
     def collect(self) -> Iterator[Metric]:
-        entries = list(self.house.entries.values())
+        entries = [e for e in self.house.entries.values() if e.target is None]
+        yield from self.elsewhere([e for e in self.house.entries.values() if e.target])
         yield one("brolly_memory_bytes", "Memory that models may take", self.house.ledger.total)
         held = gauge("brolly_model_memory_bytes", "Memory that a model takes, with its keys and values")
         uses = gauge("brolly_model_uses", "Requests that run on a model or wait for it")
@@ -138,6 +147,28 @@ class Models(Collector):
                 family.add_metric([entry.name], self.house.counts[what, entry.name])
             yield family
         yield from self.engines([(e.name, e.model) for e in entries])
+
+    def elsewhere(self, entries: Iterable[Entry]) -> Iterator[Metric]:
+        """What vendors took for it, and how they failed."""
+        dollars = counter(
+            "brolly_remote_dollars", "US dollars that answers of a model elsewhere cost, where it is known"
+        )
+        unknown = counter("brolly_remote_unpriced", "Requests to a model elsewhere whose price nobody knows")
+        retries = counter("brolly_remote_retries", "Further tries behind the first, with a model's vendor")
+        uses = gauge("brolly_remote_uses", "Requests that a model elsewhere is answering")
+        names = ["model", "kind"]
+        errors = CounterMetricFamily(
+            "brolly_remote_errors", "Requests that a model's vendor failed, by kind", labels=names
+        )
+        for entry in entries:
+            model: Elsewhere = entry.model
+            dollars.add_metric([entry.name], model.budget.spent)
+            unknown.add_metric([entry.name], model.budget.unknown)
+            retries.add_metric([entry.name], getattr(model.client, "retries", 0))
+            uses.add_metric([entry.name], entry.share.uses)
+            for kind, n in list(model.failed.items()):
+                errors.add_metric([entry.name, kind], n)
+        yield from (dollars, unknown, retries, uses, errors)
 
     def engines(self, models: Iterable[tuple[str, Any]]) -> Iterator[Metric]:
         """Of every language model that has begun to write; what is not loaded has no numbers."""
@@ -182,6 +213,10 @@ COUNTERS: tuple[tuple[str, str, Callable[[Any], float]], ...] = (
 
 def gauge(name: str, text: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, text, labels=["model"])
+
+
+def counter(name: str, text: str) -> CounterMetricFamily:
+    return CounterMetricFamily(name, text, labels=["model"])
 
 
 def one(name: str, text: str, value: float) -> GaugeMetricFamily:

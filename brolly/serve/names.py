@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from brolly import hub
 from brolly.checkpoint import json_object
 from brolly.errors import BrollyError, NotFound, OptionError
 from brolly.identity import Card, name_of
+from brolly.remote import Target, is_remote, parse
+from brolly.remote.target import COMPATIBLE
 from brolly.serve.ledger import Share
 from brolly.serve.settings import Settings
 
@@ -24,10 +27,13 @@ LATEST = ":latest"  # what Ollama's clients put behind a name
 
 @dataclass(eq=False)
 class Entry:
-    """One model that is served: its files, its names, and the model itself while it is in memory."""
+    """One model that is served: its files, its names, and the model itself while it is in memory.
+
+    One that runs elsewhere has a target instead of files, and is always there.
+    """
 
     name: str
-    path: Path
+    path: Path = Path()
     revision: str = ""  # "bundled", "url", a commit, or nothing for other files
     asked: bool = False  # by name, not found in the cache
     aliases: list[str] = field(default_factory=list)
@@ -38,9 +44,20 @@ class Entry:
     card: Card | None = None
     fault: str = ""  # why there is no card
     share: Share = field(default_factory=Share)
-    model: Any = None  # brolly.model.Model while it is loaded
+    model: Any = None  # brolly.model.Model while it is loaded; brolly.serve.elsewhere.Elsewhere
+    target: Target | None = None
     loading: asyncio.Task[None] | None = None
     failed: tuple[BrollyError | None, float] = (None, 0.0)  # the last load's error, and when
+
+    @property
+    def place(self) -> str:
+        """Where it is, as brolly's commands take it."""
+        return str(self.target or self.path)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All that it is called."""
+        return (self.name, *self.aliases)
 
 
 def served(settings: Settings, *, quiet: bool = True) -> tuple[list[Entry], list[str]]:
@@ -56,18 +73,19 @@ def served(settings: Settings, *, quiet: bool = True) -> tuple[list[Entry], list
     notes: list[str] = []
     for model in every:
         other = found.get(model.name)
-        if other and other.path.resolve() == model.path.resolve():
+        if other and _same(other, model):
             continue
         if other:
-            notes.append(f"{model.path} and {other.path} have the same name; the first is served as {model.path}.")
-            model.name = str(model.path)
+            apart = f"{model.target.host}/{model.name}" if model.target else str(model.path)
+            notes.append(f"{model.place} and {other.place} have the same name; the first is served as {apart}.")
+            model.name = apart
         found[model.name] = model
     for alias, target in settings.alias.items():
         if alias in found:
             raise OptionError(f"the alias {alias!r} is already the name of a model; choose another.")
         find(found.values(), target).aliases.append(alias)
     for entry in found.values():
-        entry.created = int(entry.path.stat().st_mtime)
+        entry.created = int(time.time() if entry.target else entry.path.stat().st_mtime)
     for name, folder in settings.adapters.items():
         adopt(found, name, hub.resolve(folder, quiet=quiet))
     for name in settings.pin:
@@ -78,6 +96,11 @@ def served(settings: Settings, *, quiet: bool = True) -> tuple[list[Entry], list
 def _given(reference: str, quiet: bool) -> Entry:
     if not reference.strip():
         raise OptionError("a model's name is empty; expected a path, org/name, a URL, or a bundled model.")
+    if is_remote(reference):
+        away = parse(reference)
+        # where an address is, is nobody's business but the server's
+        name = away.model if away.vendor.name == COMPATIBLE else away.name
+        return Entry(name, asked=True, target=away)
     path = hub.resolve(reference, quiet=quiet)
     if Path(reference).expanduser().exists():
         return Entry(name_of(path) or path.absolute().name, path, asked=True)
@@ -88,6 +111,10 @@ def _given(reference: str, quiet: bool) -> Entry:
         return Entry(path.name, path, "url", asked=True)
     name = target.repo if target.revision == "main" else f"{target.repo}@{target.revision}"
     return Entry(f"{name}/{target.file}" if target.file else name, path, _commit(path), asked=True)
+
+
+def _same(a: Entry, b: Entry) -> bool:
+    return a.target == b.target if a.target or b.target else a.path.resolve() == b.path.resolve()
 
 
 def _cached(model: hub.CachedModel) -> Entry:
@@ -121,14 +148,16 @@ def adopt(found: Mapping[str, Entry], name: str, folder: Path) -> tuple[list[Ent
         bases = [find(found.values(), base)]
     else:
         said = json_object(settings).get("base_model_name_or_path")
-        bases = [model for model in found.values() if said == str(model.path)]
+        bases = [model for model in found.values() if said == model.place]
         with suppress(NotFound):  # it was trained on a copy of another name; which one fits is told when it is loaded
             bases = bases or ([find(found.values(), said)] if isinstance(said, str) else [])
         if not bases:
-            bases = list(found.values())
+            bases = [model for model in found.values() if model.target is None]
             for model in bases:
                 model.unsure.add(short)
     for model in bases:
+        if model.target:
+            raise OptionError(f"{model.name} runs elsewhere and takes no adapter; name a tuned model of its vendor's.")
         if short in model.adapters:
             raise OptionError(f"{model.name} has two adapters called {short!r}; rename one.")
     for model in bases:
@@ -158,7 +187,7 @@ def pick(entries: Iterable[Entry], name: str) -> tuple[Entry, str | None]:
         return owners[0], name
     if owners:
         raise NotFound(f"{name!r} is an adapter of {_few(e.name for e in owners)}; say BASE:{name}.")
-    known = {e.name for e in entries} | {a for e in entries for a in e.aliases}
+    known = {word for e in entries for word in e.words}
     shown = name if len(name) <= 200 else f"{name[:200]}…"
     known |= {f"{e.name}:{a}" for e in entries for a in e.adapters}
     folded = {word.lower(): k for k in known for word in (k, k.rpartition("/")[2])}
@@ -180,16 +209,21 @@ def _plain(entries: Sequence[Entry], name: str) -> Entry | None:
 
 def _named(entries: Sequence[Entry], name: str) -> Entry | None:
     for entry in entries:
-        if name == entry.name or name in entry.aliases:
+        if name in entry.words or (entry.target and name == entry.target.name):
             return entry
     folded = name.lower()
     for short in (False, True):
-        found = [e for e in entries if any(_fold(word, short) == folded for word in (e.name, *e.aliases))]
+        found = [e for e in entries if any(_fold(word, short) == folded for word in _spelt(e, short))]
         if len(found) == 1:
             return found[0]
         if found:
             raise NotFound(f"{name!r} could be {_few(e.name for e in found)}; say which.")
     return None
+
+
+def _spelt(entry: Entry, short: bool) -> tuple[str, ...]:
+    """What an entry is called; without its vendor too, where names may be short."""
+    return (*entry.words, entry.target.model) if short and entry.target else entry.words
 
 
 def _fold(name: str, short: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from weakref import WeakKeyDictionary
 
 from brolly import __version__
 from brolly.families.peft import SETTINGS, WEIGHTS
+from brolly.serve.elsewhere import Elsewhere
 from brolly.serve.house import Use
 
 
@@ -26,6 +28,10 @@ _files: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # a loaded model or a
 def provenance(use: Use) -> Provenance:
     """Of the answers that this use gives. Equal files, dtype, version and adapter have equal fingerprints."""
     model = use.model
+    if isinstance(model, Elsewhere):  # of which nobody here knows the files
+        target = model.target
+        said = f"{target.vendor.name} {target.host} {target.model}"
+        return _told(said, {"model": use.entry.name, "host": target.host})
     if model not in _files:
         _files[model] = identity_of(model.card.header.files or (model.card.header.path,))
     adapter = ""
@@ -42,13 +48,15 @@ def provenance(use: Use) -> Provenance:
 
 @lru_cache(256)
 def _provenance(files: str, name: str, revision: str, licence: str, dtype: str, adapter: str) -> Provenance:
-    said = "\n".join((files, revision, dtype, __version__, adapter))
-    fingerprint = "fp_" + hashlib.sha256(said.encode()).hexdigest()[:10]
     rows = {
         "model": name, "revision": revision or files[:12], "licence": licence, "dtype": dtype, "adapter": adapter,
-        "brolly": __version__,
     }  # fmt: skip
-    told = "; ".join(f"{key}={_plain(value)}" for key, value in rows.items() if value)
+    return _told("\n".join((files, revision, dtype, __version__, adapter)), rows)
+
+
+def _told(said: str, rows: Mapping[str, str]) -> Provenance:
+    fingerprint = "fp_" + hashlib.sha256(said.encode()).hexdigest()[:10]
+    told = "; ".join(f"{key}={_plain(value)}" for key, value in {**rows, "brolly": __version__}.items() if value)
     return Provenance(fingerprint, {"x-brolly-provenance": told})
 
 

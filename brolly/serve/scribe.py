@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
 from brolly.serve.errors import told
+from brolly.serve.seals import sealed
 from brolly.serve.searching import Searched
 from brolly.serve.streams import event
-from brolly.serve.tell import token_row
+from brolly.serve.tell import token_rows
 from brolly.verbs import Piece, TokenLogprob, ToolDelta, Usage
 
 
@@ -22,6 +24,7 @@ class Scribe:
         self.searched: Searched | None = None  # what the answer may cite
         self._item: dict[str, Any] | None = None  # the one that grows; the last of the output
         self._call = -1  # the tool call's index, where that is one
+        self._opaque: list[Mapping[str, Any]] = []  # what a vendor wants back, and no item has yet
 
     def begin(self) -> list[bytes]:
         """The response is there."""
@@ -39,6 +42,7 @@ class Scribe:
         if piece.reasoning:
             found += self._open("reasoning")
             found.append(self._text("reasoning_text", piece.reasoning))
+        self._opaque += piece.opaque
         text = self.searched.checked.push(piece.text) if self.searched else piece.text
         if text:
             found += self._open("message")
@@ -63,23 +67,28 @@ class Scribe:
 
     def end(self, reason: str, usage: Usage) -> list[bytes]:
         """Nothing more will come."""
-        cut, response = reason == "length", self.response
+        why = {"length": "max_output_tokens", "content_filter": "content_filter"}.get(reason)
+        cut, response = why is not None, self.response
         found: list[bytes] = []
         if self.searched and (rest := self.searched.checked.finish()):
             found += [*self._open("message"), self._text("output_text", rest)]
+        if sealed(self._opaque) and (self._item is None or self._item["type"] != "reasoning"):
+            found += self._open("reasoning")  # which seals it as it is closed
         found += [] if self._item or response["output"] else self._open("message")
         found += self._close("incomplete" if cut else "completed")
         response["usage"] = {
             "input_tokens": usage.prompt_tokens,
-            # nothing is charged for writing to the cache, and OpenAI's client wants a number
-            "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
+            "input_tokens_details": {
+                "cached_tokens": usage.cached_tokens,
+                "cache_write_tokens": usage.written_tokens,
+            },
             "output_tokens": usage.completion_tokens,
             "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
             "total_tokens": usage.total_tokens,
         }
         response["status"] = "incomplete" if cut else "completed"
         if cut:
-            response["incomplete_details"] = {"reason": "max_output_tokens"}
+            response["incomplete_details"] = {"reason": why}
         else:
             response["completed_at"] = int(time.time())
         return [*found, self._lifecycle(response["status"])]
@@ -126,7 +135,7 @@ class Scribe:
         part["text"] += text
         more: dict[str, Any] = {}
         if kind == "output_text":
-            more["logprobs"] = self._rows(logprobs) if self.logprobs else []
+            more["logprobs"] = token_rows(logprobs, self.tokenizer) if self.logprobs else []
             part["logprobs"] += more["logprobs"]
         return self._event(f"{kind}.delta", **self._place(), content_index=0, delta=text, **more)
 
@@ -157,6 +166,9 @@ class Scribe:
         if item is None:
             return []
         item["status"], place = status, self._place()
+        if item["type"] == "reasoning":
+            seal, self._opaque = sealed(self._opaque), []
+            item |= {"encrypted_content": seal} if seal else {}
         if item["type"] == "function_call":
             said = {"arguments": item["arguments"], "name": item["name"]}
             found.append(self._event("function_call_arguments.done", **place, **said))
@@ -174,15 +186,6 @@ class Scribe:
         found.append(self._event("output_item.done", output_index=place["output_index"], item=item))
         self._item = None
         return found
-
-    def _rows(self, logprobs: tuple[TokenLogprob, ...]) -> list[dict[str, Any]]:
-        return [
-            {
-                **token_row(one.token, one.logprob, self.tokenizer),
-                "top_logprobs": [token_row(i, p, self.tokenizer) for i, p in one.top.items()],
-            }
-            for one in logprobs
-        ]
 
     def _place(self) -> dict[str, Any]:
         assert self._item is not None

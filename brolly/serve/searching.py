@@ -14,12 +14,15 @@ from brolly.adapt.prompt.quote import quoter_of
 from brolly.adapt.retrieve.answer import SYSTEM, layout
 from brolly.adapt.retrieve.cited import CITED, Checked, numbers
 from brolly.adapt.retrieve.context import Source, harmless
+from brolly.adapt.retrieve.embedder import about_tokens
 from brolly.serve.desk import owner_of
+from brolly.serve.elsewhere import Elsewhere
 from brolly.serve.shelves import Passage, Shelf, Shelves
 from brolly.serve.wire.responses import ResponseRequest, ResponseTool
 from brolly.serve.words.vector_stores import allowing, shelves
 
 MOST = 20  # passages, where nothing is said
+CONTEXT = 32_768  # tokens of a model of which nobody tells
 
 
 @dataclass
@@ -71,12 +74,15 @@ class Searched:
 
     def show(self, messages: list[dict[str, Any]], model: Any) -> None:
         """Put what was found before the last message of the user, as much as a third of the context holds."""
-        control, quoter = model.tokenizer.control.keys(), quoter_of(model)
-        room, shown = model.network.config.context // 3, []
+        away, shown = isinstance(model, Elsewhere), []
+        quoter: Any = quoter_of(model)
+        control = () if away else model.tokenizer.control.keys()
+        room = ((model.traits.context or CONTEXT) if away else model.network.config.context) // 3
         for number, one in enumerate(self.passages, 1):
             words = harmless(one.text, control, quoter)
             text = layout(Source(number, one.hit, words, one.hit.start, one.hit.end), control, quoter)
-            room -= len(model.tokenizer.encode(text, special=False, parse_special=False))
+            plain = {"special": False, "parse_special": False}
+            room -= about_tokens(text) if away else len(model.tokenizer.encode(text, **plain))
             if room < 0:
                 break
             shown.append(text)
@@ -84,7 +90,9 @@ class Searched:
         at = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=None)
         if at is not None:
             about = "\n\n".join(shown) if shown else "(The files hold nothing about this.)"
-            messages[at] = messages[at] | {"content": f"{about}\n\nQuestion: {messages[at]['content']}"}
+            asked, before = messages[at]["content"], f"{about}\n\nQuestion: "
+            with_parts = [{"type": "text", "text": before}, *asked] if isinstance(asked, list) else before + asked
+            messages[at] = messages[at] | {"content": with_parts}
             if messages[0]["role"] == "system" and isinstance(messages[0]["content"], str):
                 messages[0] = messages[0] | {"content": f"{messages[0]['content']}\n\n{SYSTEM}"}
             else:

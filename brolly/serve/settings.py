@@ -33,6 +33,11 @@ class Settings:
     connections: int = 1024
     room_seconds: float = 60.0  # that a request waits until other models make room for its own
     waiting: int = 1024  # requests that may wait for one model
+    strict: bool = False  # models elsewhere: refuse what a vendor has no word for, where a warning would do
+    max_cost: float | None = None  # US dollars that all of them may spend together
+    prices: dict[str, str] = field(default_factory=dict)  # one of the models → dollars a million tokens: "1.25,10"
+    vendor_rate: float | None = None  # requests begun a minute with one vendor
+    vendor_concurrency: int = 1024  # and open at a time
     fetch: tuple[str, ...] = ()  # hosts from which URLs in requests are fetched; "*" any public one
     log: str = "text"  # or "json"
     log_prompts: bool = False

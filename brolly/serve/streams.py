@@ -1,4 +1,4 @@
-"""Between the engine's thread and the event loop: pieces as they come, and a client's leaving."""
+"""Between the engine's thread or a vendor, and the event loop: pieces as they come, and a client's leaving."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from brolly.engine.job import Job
 from brolly.errors import BrollyError
+from brolly.remote.ask import Ask
 from brolly.serve.account import current
 from brolly.serve.errors import envelope, told
 from brolly.verbs import Piece, TokenLogprob, Usage
+
+if TYPE_CHECKING:
+    from brolly.engine.job import Job
 
 T = TypeVar("T")
 DONE = b"data: [DONE]\n\n"
@@ -27,16 +30,22 @@ dumps: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False, separators=("
 
 
 class Pieces:
-    """The pieces of a job, for `async for`; leave the `async with` and the job is cancelled."""
+    """The pieces of a job, for `async for`; leave the `async with` and the job is cancelled.
 
-    def __init__(self, model: Any, job: Job) -> None:
-        self.model, self.job = model, job
+    Where it is an ask of a model elsewhere, `stream` tells whether its vendor is to answer piece by piece.
+    """
+
+    def __init__(self, model: Any, job: Job | Ask, stream: bool = True) -> None:
+        self.model, self.job = model, replace(job, stream=stream) if isinstance(job, Ask) else job
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Piece | BaseException] = deque()
         self._there = asyncio.Event()
         self._open = job.n
 
     async def __aenter__(self) -> Pieces:
+        if isinstance(self.job, Ask):
+            self._ticket = await self.model.begin(self.job, self._arrived)
+            return self
         # in a thread, because submitting may take a lock that the engine holds; shielded, so that a client who leaves
         # meanwhile leaves no job behind
         taking = asyncio.ensure_future(asyncio.to_thread(self.model.submit, self.job, self._deliver))
@@ -55,6 +64,11 @@ class Pieces:
         if len(self._waiting) == 1:  # looked at after, not before: the loop may take the last one at any moment
             with suppress(RuntimeError):  # the loop has gone, and with it whoever waited
                 self._loop.call_soon_threadsafe(self._there.set)
+
+    def _arrived(self, piece: Piece | BaseException) -> None:
+        """The same on the loop itself."""
+        self._waiting.append(piece)
+        self._there.set()
 
     async def batches(self) -> AsyncIterator[list[Piece]]:
         """All pieces that are there, as often as there are some. Raises what the engine delivers."""
@@ -112,10 +126,10 @@ class Written:
         self.usage = piece.usage or self.usage
 
 
-async def gathered(model: Any, job: Job) -> list[Written]:
+async def gathered(model: Any, job: Job | Ask) -> list[Written]:
     """Every answer to a job, whole, in the order of their index."""
     found = [Written() for _ in range(job.n)]
-    async with Pieces(model, job) as pieces:
+    async with Pieces(model, job, stream=False) as pieces:
         async for batch in pieces.batches():
             for piece in batch:
                 found[piece.index].add(piece)

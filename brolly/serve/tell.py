@@ -34,6 +34,7 @@ def total(usages: Iterable[Usage | None]) -> Usage:
     return Usage(
         max((u.prompt_tokens for u in given), default=0), sum(u.completion_tokens for u in given),
         max((u.cached_tokens for u in given), default=0), sum(u.reasoning_tokens for u in given),
+        max((u.written_tokens for u in given), default=0),
     )  # fmt: skip
 
 
@@ -52,19 +53,22 @@ def usage_body(usage: Usage) -> dict[str, Any]:
 
 
 def chat_logprobs(found: Sequence[TokenLogprob], tokenizer: Any) -> dict[str, Any]:
-    """Each token with its bytes, and the likeliest at its place."""
-    rows = [
-        {
-            **token_row(one.token, one.logprob, tokenizer),
-            "top_logprobs": [token_row(i, p, tokenizer) for i, p in one.top.items()],
-        }
-        for one in found
-    ]
-    return {"content": rows, "refusal": None}
+    return {"content": token_rows(found, tokenizer), "refusal": None}
 
 
-def token_row(token: int, logprob: float, tokenizer: Any) -> dict[str, Any]:
-    said: bytes = tokenizer.token_bytes(token)
+def token_rows(found: Sequence[TokenLogprob], tokenizer: Any) -> list[dict[str, Any]]:
+    """Each token with its bytes, and the likeliest at its place. What came from elsewhere has its bytes with it."""
+    rows = []
+    for one in found:
+        if one.token < 0:
+            said, top = one.said, list(one.others)
+        else:
+            said, top = tokenizer.token_bytes(one.token), [(tokenizer.token_bytes(i), p) for i, p in one.top.items()]
+        rows.append({**_row(said, one.logprob), "top_logprobs": [_row(*other) for other in top]})
+    return rows
+
+
+def _row(said: bytes, logprob: float) -> dict[str, Any]:
     return {"token": said.decode(errors="replace"), "logprob": finite(logprob), "bytes": list(said)}
 
 

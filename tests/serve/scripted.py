@@ -89,6 +89,7 @@ class ScriptedHouse:
             "created": 0,
             "model": model,
             "card": model.card,
+            "target": None,
         }
         self.entry = type("Entry", (), entry)()
         self.entries = {"scripted": self.entry}

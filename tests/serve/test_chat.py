@@ -223,7 +223,7 @@ def test_thoughts_and_calls_are_the_same_streamed_and_whole(tmp_path: Path) -> N
         chunks = client.chat.completions.create(**asked, stream=True, extra_body=quiet)
         assert not any(hasattr(choice.delta, "reasoning_content") for chunk in chunks for choice in chunk.choices)
         assert model.asked[0]["tool_choice"] == asked["tool_choice"]
-        assert model.asked[0]["template"]["reasoning_effort"] == "low"
+        assert model.asked[0]["effort"] == "low"
         assert model.asked[0]["tools"] == [WEATHER]
 
 

@@ -64,9 +64,9 @@ def test_engines_and_memory_are_told_by_model_and_an_engine_is_not_made_for_it()
     busy = SimpleNamespace(engine=SimpleNamespace(stats=lambda: stats))
     share = SimpleNamespace(n_bytes=4096, uses=2)
     entries = {
-        "a": SimpleNamespace(name="a", model=busy, share=share),
-        "b": SimpleNamespace(name="b", model=SimpleNamespace(), share=share),
-        "c": SimpleNamespace(name="c", model=None, share=SimpleNamespace(n_bytes=0, uses=0)),
+        "a": SimpleNamespace(name="a", model=busy, share=share, target=None),
+        "b": SimpleNamespace(name="b", model=SimpleNamespace(), share=share, target=None),
+        "c": SimpleNamespace(name="c", model=None, share=SimpleNamespace(n_bytes=0, uses=0), target=None),
     }
     metrics = Metrics()
     house = SimpleNamespace(entries=entries, ledger=SimpleNamespace(total=1 << 30), counts=Counter({("loads", "a"): 2}))

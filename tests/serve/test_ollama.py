@@ -225,8 +225,8 @@ def test_thoughts_and_whole_calls_are_the_same_by_lines(tmp_path: Path) -> None:
     assert [c for one in lines for c in one.tool_calls or ()] == list(whole.tool_calls)
     assert (prompted.response, prompted.thinking) == ("I look it up.", "Let me see.")
     assert model.asked[0]["tools"] == [WEATHER] and model.asked[0]["tool_choice"] == "auto"
-    assert [one["template"].get("enable_thinking") for one in model.asked] == [True, True, False]
-    assert model.asked[1]["template"]["reasoning_effort"] == "low"
+    assert [one["template"].get("enable_thinking") for one in model.asked] == [True, None, False]
+    assert model.asked[1]["effort"] == "low"
 
 
 def test_history_and_options_reach_the_model(tmp_path: Path) -> None:

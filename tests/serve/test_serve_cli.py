@@ -236,7 +236,8 @@ def test_every_setting_has_a_flag(tmp_path: Path) -> None:
         "serve m --alias a=m --pin m --adapter m:x=f --host h --port 1 --memory 1GB --keep-alive 1m --device cpu "
         "--dtype float32 --cors o --allow-host n --open-metrics --otel --max-body 1MB --max-upload 1MB --timeout 1m "
         "--connections 5 --waiting 5 --fetch h --log json --log-prompts --store s --shutdown-time 5 --room-time 5 "
-        "--body-time 5 --store-size 1MB --files-size 1MB --store-days 5 --no-prefix-cache --api-key-file"
+        "--body-time 5 --store-size 1MB --files-size 1MB --store-days 5 --no-prefix-cache --strict --max-cost 5 "
+        "--price m=1,2 --vendor-rate 60 --vendor-concurrency 5 --api-key-file"
     )
     (tmp_path / "keys").write_text(f"{KEY}\n")
     given = serve.settings_of(parsed([*words.split(), str(tmp_path / "keys")]))

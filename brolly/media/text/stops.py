@@ -6,19 +6,21 @@ from collections.abc import Sequence
 
 
 class Held:
-    """Text not yet shown because it could be the beginning of a stop string."""
+    """Text not yet shown because it could be the beginning of a stop string. `met` is the one that ended it."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self.stops, self.text = stops, ""
+        self.met: str | None = None
 
     def push(self, more: str) -> tuple[str, bool]:
         """What may be shown now, and whether a stop string was met (and cut off, with all after it)."""
         if not self.stops:
             return more, False
         self.text += more
-        found = [at for at in (self.text.find(stop) for stop in self.stops) if at >= 0]
+        found = [(at, stop) for stop in self.stops if (at := self.text.find(stop)) >= 0]
         if found:
-            return self.text[: min(found)], True
+            at, self.met = min(found)
+            return self.text[:at], True
         keep = max((held(self.text, stop) for stop in self.stops), default=0)
         shown, self.text = self.text[: len(self.text) - keep], self.text[len(self.text) - keep :]
         return shown, False

@@ -103,7 +103,7 @@ export async function chat(main) {
   }
   async function attachable() {
     const model = (await models()).find((m) => m.id === select.value);
-    if (model && !verbs(model).includes("see")) note(`${model.id} reads text alone; a model that sees can take the picture. Classify and Embed take it too.`);
+    if (model && !verbs(model).includes("see") && !(model.brolly?.remote && model.brolly.modalities?.in?.includes("image"))) note(`${model.id} reads text alone; a model that sees can take the picture. Classify and Embed take it too.`);
   }
   async function hear(file) {
     const ear = (await models()).find((m) => verbs(m).includes("transcribe"));

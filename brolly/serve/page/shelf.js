@@ -22,7 +22,7 @@ export async function models(main) {
   function gauge(area, loaded) {
     const most = loaded.memory || loaded.models.reduce((sum, m) => sum + m.bytes, 0) || 1;
     area.replaceChildren(h("p", { class: "soft" }, `${bytes(loaded.models.reduce((s, m) => s + (m.bytes || 0), 0))} of ${bytes(most)} for models`),
-      h("div", { class: "memory", role: "img", "aria-label": "memory by model" }, loaded.models.map((m) => {
+      h("div", { class: "memory", role: "img", "aria-label": "memory by model" }, loaded.models.filter((m) => m.bytes).map((m) => {
         const part = h("span", { title: `${m.name}: ${bytes(m.bytes || 0)}` }, m.name);
         part.style.width = `${Math.max(1, 100 * (m.bytes || 0) / most)}%`;
         return part;
@@ -31,9 +31,9 @@ export async function models(main) {
 
   function card(model, held) {
     const told = model.brolly || {};
-    const tags = [...(told.verbs || []).map((v) => h("span", {}, v)), held && h("span", { class: "on" }, held.state === "loading" ? "loading" : "in memory"), held?.pinned && h("span", { class: "on" }, "pinned")];
+    const tags = [...(told.verbs || []).map((v) => h("span", {}, v)), held && h("span", { class: "on" }, told.remote ? `at ${told.host}` : held.state === "loading" ? "loading" : "in memory"), held?.pinned && h("span", { class: "on" }, "pinned")];
     const bar = h("progress", { max: 1, hidden: true });
-    const act = held ? h("button", { onclick: () => ask("/v1/brolly/unload", { body: { model: model.id } }).then(() => draw(), failed) }, "Unload")
+    const act = told.remote ? "" : held ? h("button", { onclick: () => ask("/v1/brolly/unload", { body: { model: model.id } }).then(() => draw(), failed) }, "Unload")
       : h("button", { onclick: async () => {
         bar.hidden = false;
         try {

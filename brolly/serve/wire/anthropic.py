@@ -69,6 +69,7 @@ class Tool(Open):
     description: str | None = None
     input_schema: dict[str, Any] | None = None
     type: str | None = None
+    cache_control: dict[str, Any] | None = None
 
 
 class ToolChoice(Open):
@@ -78,10 +79,11 @@ class ToolChoice(Open):
 
 
 class Thinking(Open):
-    """Whether to think; `budget_tokens` is read and not enforced."""
+    """Whether to think; how much is for models elsewhere, as chat templates count no tokens."""
 
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]
-    budget_tokens: int | None = None
+    budget_tokens: int | None = Field(None, ge=0, lt=1 << 31)
+    display: str | None = None
 
 
 class OutputFormat(Open):
@@ -107,6 +109,7 @@ class CountRequest(Open):
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
     output_format: OutputFormat | None = None
+    cache_control: dict[str, Any] | None = None
 
 
 class MessagesRequest(CountRequest):
@@ -144,6 +147,11 @@ class SaidThinking(Answer):
     signature: str
 
 
+class SaidRedacted(Answer):
+    type: Literal["redacted_thinking"]
+    data: str
+
+
 class SaidToolUse(Answer):
     type: Literal["tool_use"]
     id: str
@@ -156,8 +164,10 @@ class MessageBody(Answer):
     type: Literal["message"]
     role: Literal["assistant"]
     model: str
-    content: list[SaidText | SaidThinking | SaidToolUse]
-    stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
+    content: list[SaidText | SaidThinking | SaidRedacted | SaidToolUse]
+    stop_reason: Literal[
+        "end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded", "refusal"
+    ]
     stop_sequence: str | None
     usage: UsageBody
 

@@ -42,9 +42,16 @@ class Duration(Answer):
     seconds: float
 
 
+class Tokens(Answer):
+    type: Literal["tokens"] = "tokens"
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+
+
 class TranscriptionBody(Answer):
     text: str
-    usage: Duration
+    usage: Duration | Tokens
 
 
 class SegmentBody(Answer):
@@ -77,7 +84,7 @@ class VerboseBody(Answer):
     text: str
     segments: list[SegmentBody] | None = None
     words: list[WordBody] | None = None
-    usage: Duration
+    usage: Duration | Tokens
 
 
 class SpeechRequest(Open):
@@ -87,3 +94,4 @@ class SpeechRequest(Open):
     response_format: str = "mp3"
     speed: float | None = Field(None, ge=0.25, le=4)
     instructions: str | None = None
+    stream_format: str | None = None

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import UploadFile
 from pydantic import Field
 
-from brolly.serve.wire.common import Open
+from brolly.serve.wire.common import Answer, Open
 
 
 class ImagesRequest(Open):
@@ -21,7 +21,8 @@ class ImagesRequest(Open):
     style: str | None = None
     background: str | None = None
     output_format: str | None = None
-    response_format: str | None = Field(None, description="url or b64_json.")
+    output_compression: int | None = Field(None, ge=0, le=100)
+    response_format: str | None = Field(None, description="b64_json.")
     seed: int | None = None
     stream: bool | None = None
     user: str | None = None
@@ -34,8 +35,26 @@ class EditForm(Open):
     prompt: str
     n: int | None = Field(None, ge=1, le=10)
     size: str | None = None
+    quality: str | None = None
+    background: str | None = None
+    output_format: str | None = None
+    output_compression: int | None = Field(None, ge=0, le=100)
+    seed: int | None = None
+    stream: bool | None = None
     response_format: str | None = None
     user: str | None = None
+
+
+class PictureBody(Answer):
+    b64_json: str
+    revised_prompt: str | None = None
+
+
+class Drawn(Answer):
+    created: int
+    data: list[PictureBody]
+    output_format: str
+    usage: dict[str, Any] | None = None
 
 
 class VariationForm(Open):

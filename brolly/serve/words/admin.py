@@ -40,7 +40,10 @@ class Held(Answer):
     """A model that is in memory or on its way."""
 
     name: str
-    state: str = Field(description="loaded, leaving (when its requests are done), loading, or waiting for memory")
+    state: str = Field(
+        description="loaded, leaving (when its requests are done), loading, waiting for memory; or elsewhere: it runs "
+        "at the host that `device` names, and is always there"
+    )
     bytes: int = Field(description="weights, keys and values, and workspace")
     cache_bytes: int = Field(description="of these, the most that keys and values may take")
     uses: int = Field(description="requests that run on it or wait for it")
@@ -160,7 +163,7 @@ def held(inside: House, entry: Entry) -> dict[str, Any]:
         "name": entry.name, "state": inside.state(entry), "bytes": share.n_bytes, "cache_bytes": share.cache_bytes,
         "uses": share.uses, "pinned": share.pinned,
         "until": None if until is None else round(time.time() + until - inside.clock(), 1),
-        "device": str(model.device) if model else None,
-        "dtype": str(model.dtype).removeprefix("torch.") if model else None,
-        "verbs": list(entry.card.verbs) if entry.card else [],
+        "device": entry.target.host if entry.target else str(model.device) if model else None,
+        "dtype": str(model.dtype).removeprefix("torch.") if model and not entry.target else None,
+        "verbs": list(model.verbs) if entry.target else list(entry.card.verbs) if entry.card else [],
     }  # fmt: skip

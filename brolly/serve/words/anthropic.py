@@ -6,24 +6,23 @@ import asyncio
 import hashlib
 import json
 from base64 import b64encode
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic_core import from_json
 
-from brolly.engine.job import Job
 from brolly.serve.app import house
-from brolly.serve.ask import choose, template_of
+from brolly.serve.ask import Reads, Thinking, choose
+from brolly.serve.elsewhere import Elsewhere, counted, prepared, reads_of, thought
 from brolly.serve.errors import Refused, envelope, told
 from brolly.serve.provenance import provenance
 from brolly.serve.streams import Events, Pieces, event, unless_left
 from brolly.serve.tell import reply, share
-from brolly.serve.threads import in_turn
 from brolly.serve.wire.anthropic import (
     ERRORS,
     Block,
@@ -44,7 +43,7 @@ from brolly.verbs import Piece, Usage
 
 router = APIRouter(tags=["anthropic"])
 PING = 10.0  # seconds of silence before the first token, after which the client is told that we live
-REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
+REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
 
 
 @router.post(
@@ -63,8 +62,8 @@ async def messages(request: Request, body: MessagesRequest) -> Response:
 async def count_tokens(request: Request, body: CountRequest) -> Response:
     """How many tokens a conversation has, with what the chat template puts around it."""
     async with house(request).use(body.model, "chat") as use:
-        job = await in_turn(prepare, use.model, body)
-        return reply({"input_tokens": len(job.prompt)}, provenance(use).headers)
+        job = await prepared(prepare, use.model, body)
+        return reply({"input_tokens": await counted(use.model, job)}, provenance(use).headers)
 
 
 async def stream(
@@ -112,45 +111,51 @@ async def writing(
     options = {name: value for name, value in given.items() if value is not None}
     async with house(request).use(body.model, "chat") as use:
         headers.update(provenance(use).headers)
-        job = await in_turn(prepare, use.model, body, user=user, adapter=use.adapter, **options)
-        async with Pieces(use.model, job) as pieces:
-            yield Telling(body, job, use.model.tokenizer), pieces
+        job = await prepared(prepare, use.model, body, user=user, adapter=use.adapter, **options)
+        async with Pieces(use.model, job, stream=bool(body.stream)) as pieces:
+            yield Telling(body, job), pieces
 
 
-def prepare(model: Any, body: CountRequest, **options: Any) -> Job:
+def prepare(model: Any, body: CountRequest, **options: Any) -> Any:
     """The job of a conversation. Raises Refused, and what the chat template and the options raise."""
-    conversation = [row for message in opened(body) for row in rows_of(message)]
-    template = thoughts(body)
+    conversation = merged(list(rows_of(body, reads_of(model))))
     form = body.output_format or (body.output_config and body.output_config.format)
     if form:
         options["json_schema"] = json.dumps(form.schema_)
     tools, choice, parallel = tools_of(body)
-    job: Job
-    if body.messages[-1].role == "assistant":  # whose words the answer goes on with
+    if body.messages[-1].role == "assistant" and not getattr(model, "continues", False):
+        # whose words the answer goes on with
         if tools:
             raise Refused("the last message is the assistant's, which cannot be gone on with when there are tools.")
-        job = model.prepare(continued(model, merged(conversation), template, True), **options)
-    else:
-        job = model.prepare_chat(
-            merged(conversation), tools=tools, tool_choice=choice, parallel_tool_calls=parallel, template=template,
-            **options,
-        )  # fmt: skip
-    return job
+        return model.prepare(continued(model, conversation, thinking_of(body).words(), True), **options)
+    if isinstance(model, Elsewhere):
+        options["extra"] = own(model, body)
+    return model.prepare_chat(
+        conversation, tools=tools, tool_choice=choice, parallel_tool_calls=parallel, **options,
+        **thought(model, thinking_of(body), {}),
+    )  # fmt: skip
 
 
-def opened(body: CountRequest) -> list[Message]:
-    """The messages, the system's first."""
-    if not body.system:
-        return body.messages
-    said = body.system if isinstance(body.system, str) else "\n\n".join(block.text for block in body.system)
-    return [Message(role="system", content=said), *body.messages]
+def own(model: Elsewhere, body: CountRequest) -> dict[str, Any]:
+    """What a vendor of the same words takes as it stands."""
+    found: dict[str, Any] = {}
+    if model.family == "anthropic":
+        if body.cache_control:
+            found["cache_control"] = body.cache_control
+        if body.thinking and body.thinking.type == "adaptive" and model.traits.thinking in ("", "adaptive"):
+            found["thinking"] = body.thinking.model_dump(exclude_none=True)
+    return found
 
 
-def thoughts(body: CountRequest) -> dict[str, Any]:
-    """What chat templates are told of thinking: off, unless it is asked for, as Anthropic has it."""
-    wanted = body.thinking is not None and body.thinking.type != "disabled"
-    effort = body.output_config.effort if body.output_config and wanted else None
-    return template_of(effort, {"enable_thinking": wanted, "thinking": wanted})
+def thinking_of(body: CountRequest) -> Thinking:
+    """How to think: not at all unless it is asked for, as Anthropic has it; what a vendor does by itself, it may."""
+    given, effort = body.thinking, body.output_config.effort if body.output_config else None
+    if given is None:
+        return Thinking(effort, idle=effort is None)
+    if given.type == "disabled":
+        return Thinking(wanted=False)
+    budget = str(given.budget_tokens) if given.budget_tokens is not None else None
+    return Thinking(effort or budget, True, told=given.display != "omitted")
 
 
 def tools_of(body: CountRequest) -> tuple[list[dict[str, Any]], str | dict[str, Any], bool]:
@@ -163,7 +168,8 @@ def tools_of(body: CountRequest) -> tuple[list[dict[str, Any]], str | dict[str, 
                 "tool with a name, a description and an input_schema."
             )
         function = {"name": tool.name, "description": tool.description or "", "parameters": tool.input_schema}
-        tools.append({"type": "function", "function": function})
+        mark = {"cache_control": tool.cache_control} if tool.cache_control else {}
+        tools.append({"type": "function", "function": function, **mark})
     given = body.tool_choice
     if given is None:
         return *choose(tools, None), True
@@ -172,51 +178,121 @@ def tools_of(body: CountRequest) -> tuple[list[dict[str, Any]], str | dict[str, 
     return *choose(tools, choice), not given.disable_parallel_tool_use
 
 
-def rows_of(message: Message) -> list[dict[str, Any]]:
-    """A message as chat templates take it; each tool's result becomes one of its own, where it stands."""
-    if isinstance(message.content, str):
-        return [{"role": message.role, "content": message.content}]
-    rows: list[dict[str, Any]] = []
-    own: dict[str, Any] = {"role": message.role, "content": ""}
-    for block in message.content:
-        match block:
-            case ToolResultBlock():
-                if own["content"]:
-                    rows.append(own)
-                    own = {"role": message.role, "content": ""}
-                content = block.content or ""
-                said = content if isinstance(content, str) else "\n".join(text_of(part) for part in content)
-                rows.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": said})
-            case ToolUseBlock():
-                function = {"name": block.name, "arguments": json.dumps(block.input, ensure_ascii=False)}
-                calls = own.setdefault("tool_calls", [])
-                calls.append({"id": block.id, "type": "function", "function": function})
-            case ThinkingBlock():
-                own["reasoning_content"] = own.get("reasoning_content", "") + block.thinking
-            case OtherBlock(type="redacted_thinking"):
-                pass
-            case _:
-                own["content"] += ("\n" if own["content"] else "") + text_of(block)
-    if len(own) > 2 or own["content"] or not rows:
-        rows.append(own)
-    return rows
+def rows_of(body: CountRequest, reads: Reads) -> Iterator[dict[str, Any]]:
+    """The conversation as `prepare_chat` takes it, the system's words first; each tool's result is a message."""
+    if body.system:
+        blocks = [TextBlock(type="text", text=body.system)] if isinstance(body.system, str) else body.system
+        yield {"role": "system", "content": reads.joined([part for b in blocks for part in parts_of(b, reads)], "\n\n")}
+    for message in body.messages:
+        if isinstance(message.content, str):
+            yield {"role": message.role, "content": message.content}
+        else:
+            yield from Turn(message.role, reads).rows(message.content)
 
 
-def text_of(block: Block) -> str:
-    """The text of a block. Raises Refused at one that a model of texts cannot read."""
+class Turn:
+    """One message of blocks."""
+
+    def __init__(self, role: str, reads: Reads) -> None:
+        self.role, self.reads = role, reads
+        self.parts: list[dict[str, Any]] = []
+        self.more: dict[str, Any] = {}
+
+    def rows(self, blocks: Iterable[Block]) -> Iterator[dict[str, Any]]:
+        """Its rows: its own words, and tools' results where they stand."""
+        begun = False
+        for block in blocks:
+            match block:
+                case ToolResultBlock():
+                    if self.parts:
+                        yield self.row()
+                    yield self.result(block)
+                    begun = True
+                case ToolUseBlock():
+                    function = {"name": block.name, "arguments": json.dumps(block.input, ensure_ascii=False)}
+                    call = {"id": block.id, "type": "function", "function": function} | self.mark(block)
+                    self.more.setdefault("tool_calls", []).append(call)
+                case ThinkingBlock():
+                    self.more["reasoning_content"] = self.more.get("reasoning_content", "") + block.thinking
+                    self.keep(block, block.signature or "", block.thinking)
+                case OtherBlock(type="redacted_thinking"):
+                    self.keep(block, str((block.model_extra or {}).get("data", "")))
+                case _:
+                    self.parts += parts_of(block, self.reads)
+        if self.parts or self.more or not begun:
+            yield self.row()
+
+    def row(self) -> dict[str, Any]:
+        row = {"role": self.role, "content": self.reads.joined(self.parts, "\n"), **self.more}
+        self.parts, self.more = [], {}
+        return row
+
+    def result(self, block: ToolResultBlock) -> dict[str, Any]:
+        given = block.content or ""
+        blocks = [TextBlock(type="text", text=given)] if isinstance(given, str) else given
+        parts = [part for one in blocks for part in parts_of(one, self.reads)]
+        if parts:
+            parts[-1] |= self.mark(block)
+        row = {"role": "tool", "tool_call_id": block.tool_use_id, "content": self.reads.joined(parts, "\n")}
+        return row | ({"is_error": True} if block.is_error and self.reads.parts else {})
+
+    def keep(self, block: Block, seal: str, text: str = "") -> None:
+        """A block of thoughts, as the vendor that sealed it wants it back; what was sealed here, nobody wants."""
+        if self.reads.parts and seal and seal != digest(text):
+            at = [sum(len(part.get("text", "")) for part in self.parts), len(self.more.get("tool_calls", ()))]
+            row = {"vendor": "anthropic", "block": block.model_dump(exclude_none=True), "at": at}
+            self.more.setdefault("opaque", []).append(row)
+
+    def mark(self, block: Block) -> dict[str, Any]:
+        return mark_of(block) if self.reads.parts else {}
+
+
+def parts_of(block: Block, reads: Reads) -> list[dict[str, Any]]:
+    """A block as parts. Raises Refused at one that the model cannot read."""
     if isinstance(block, TextBlock):
-        return block.text
-    source = getattr(block, "source", None) or {}
-    if block.type == "document" and source.get("type") == "text" and isinstance(source.get("data"), str):
-        return str(source["data"])
-    raise Refused(f"a message holds a block of the type {block.type!r:.40}; this model reads text alone.")
+        found = [{"type": "text", "text": block.text}]
+    else:
+        source = getattr(block, "source", None) or {}
+        kind, more = source.get("type"), block.model_extra or {}
+        data = source.get("data")
+        url = f"data:{source.get('media_type')};base64,{data}" if kind == "base64" else source.get("url")
+        where = "a message"
+        match block.type, kind:
+            case "document", "text" if isinstance(data, str):
+                found = [{"type": "text", "text": data}]
+            case "document", "content" if isinstance(source.get("content"), (str, list)):
+                given = source["content"]
+                rows = [{"type": "text", "text": given}] if isinstance(given, str) else given
+                message = Message.model_validate({"role": "user", "content": rows})
+                found = [part for one in message.content for part in parts_of(cast(Block, one), reads)]
+            case "document", "base64" | "url":
+                found = [reads.file({"file_data": url, "filename": more.get("title")}, where, block.type)]
+            case "image", "base64" | "url":
+                found = [reads.image({"url": url}, where, block.type)]
+            case _:
+                raise reads.cannot(where, block.type)
+    if found and reads.parts:
+        found[-1] |= mark_of(block)
+    return found
+
+
+def mark_of(block: Block) -> dict[str, Any]:
+    """Where a block ends what is to be cached."""
+    mark = (block.model_extra or {}).get("cache_control")
+    return {"cache_control": mark} if isinstance(mark, dict) else {}
+
+
+def digest(thought: str) -> str:
+    """What seals a thought of a model here: a form that clients want, and no proof of anything."""
+    return b64encode(hashlib.sha256(thought.encode()).digest()).decode()
 
 
 def merged(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Neighbours of one role as one message, as Anthropic joins them; tools' results stay apart."""
     found: list[dict[str, Any]] = []
     for row in rows:
-        if found and row["role"] == found[-1]["role"] and row["role"] != "tool" and len(row) == len(found[-1]) == 2:
+        alike = bool(found) and row["role"] == found[-1]["role"] != "tool" and len(row) == len(found[-1]) == 2
+        if alike and isinstance(row["content"], str) and isinstance(found[-1]["content"], str):
             found[-1] = {"role": row["role"], "content": f"{found[-1]['content']}\n\n{row['content']}"}
         else:
             found.append(row)
@@ -226,11 +302,12 @@ def merged(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 class Telling:
     """Pieces → Anthropic's events: blocks of thoughts, text and calls, one open at a time."""
 
-    def __init__(self, body: MessagesRequest, job: Job, tokenizer: Any) -> None:
-        self.body, self.job, self.tokenizer = body, job, tokenizer
+    def __init__(self, body: MessagesRequest, job: Any) -> None:
+        self.body = body
         self.at, self.open = -1, ""  # the index of the last block, and what it is while it is open
         self.thought, self.reason = "", "stop"
-        self.tokens: list[int] = []
+        self.seal: str | None = None  # the vendor's own, of the thought that is open
+        self.stopped: str | None = None
         self.usage = Usage(len(job.prompt), 0)
 
     def start(self) -> dict[str, Any]:
@@ -243,7 +320,8 @@ class Telling:
     def used(self) -> dict[str, Any]:
         u = self.usage
         return {
-            "input_tokens": u.prompt_tokens - u.cached_tokens, "cache_creation_input_tokens": 0,
+            "input_tokens": u.prompt_tokens - u.cached_tokens - u.written_tokens,
+            "cache_creation_input_tokens": u.written_tokens,
             "cache_read_input_tokens": u.cached_tokens, "output_tokens": u.completion_tokens,
         }  # fmt: skip
 
@@ -254,6 +332,8 @@ class Telling:
             events += self.into("thinking", {"type": "thinking", "thinking": "", "signature": ""})
             self.thought += piece.reasoning
             events.append(self.delta({"type": "thinking_delta", "thinking": piece.reasoning}))
+        for row in piece.opaque:
+            events += self.kept(row)
         if piece.text:
             events += self.into("text", {"type": "text", "text": ""})
             events.append(self.delta({"type": "text_delta", "text": piece.text}))
@@ -262,9 +342,21 @@ class Telling:
             events += self.into(f"tool {call.index}", own)
             if call.arguments:
                 events.append(self.delta({"type": "input_json_delta", "partial_json": call.arguments}))
-        self.tokens += piece.tokens
+        self.stopped = piece.stopped if piece.finish_reason == "stop" else None
         self.reason, self.usage = piece.finish_reason or self.reason, piece.usage or self.usage
         return events
+
+    def kept(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """What a vendor wants back: its seal of the thought that is open, or thoughts that nobody may read."""
+        block = row.get("block") if row.get("vendor") == "anthropic" else None
+        if not isinstance(block, Mapping):  # another vendor's, which is remembered by the calls that it belongs to
+            return []
+        if block.get("type") == "redacted_thinking":
+            events = self.into("redacted", {"type": "redacted_thinking", "data": block.get("data", "")})
+            return [*events, *self.close()]
+        events = self.into("thinking", {"type": "thinking", "thinking": "", "signature": ""})
+        self.seal = str(block.get("signature", ""))
+        return [*events, *self.close()]
 
     def into(self, kind: str, block: dict[str, Any]) -> list[dict[str, Any]]:
         """Open a block of this kind, unless it is the open one."""
@@ -275,14 +367,14 @@ class Telling:
         return [*events, {"type": "content_block_start", "index": self.at, "content_block": block}]
 
     def close(self) -> list[dict[str, Any]]:
-        """End the open block. A thought is signed by its digest: a form that clients want, and no proof of anything."""
+        """End the open block; a thought, with what seals it."""
         if not self.open:
             return []
         events: list[dict[str, Any]] = []
         if self.open == "thinking":
-            digest = b64encode(hashlib.sha256(self.thought.encode()).digest()).decode()
-            events.append(self.delta({"type": "signature_delta", "signature": digest}))
-            self.thought = ""
+            seal = digest(self.thought) if self.seal is None else self.seal
+            events.append(self.delta({"type": "signature_delta", "signature": seal}))
+            self.thought, self.seal = "", None
         self.open = ""
         return [*events, {"type": "content_block_stop", "index": self.at}]
 
@@ -291,7 +383,7 @@ class Telling:
 
     def end(self) -> list[dict[str, Any]]:
         """Why it ended, and what it took."""
-        stop = self.stop()
+        stop = self.stopped if self.body.stop_sequences else None
         reason = "stop_sequence" if stop is not None else REASONS[self.reason]
         if reason == "max_tokens" and self.usage.completion_tokens < self.body.max_tokens:
             reason = "model_context_window_exceeded"
@@ -301,14 +393,6 @@ class Telling:
             {"type": "message_delta", "delta": delta, "usage": self.used()},
             {"type": "message_stop"},
         ]
-
-    def stop(self) -> str | None:
-        """The stop sequence that ended the answer: the first one in the text of its tokens, which still have it."""
-        if self.reason != "stop" or not self.body.stop_sequences:
-            return None
-        text = self.tokenizer.decode(self.tokens, skip_special=not self.job.keep_special, after=self.job.after)
-        found = [(text.find(stop), stop) for stop in self.body.stop_sequences if stop in text]
-        return min(found)[1] if found else None
 
 
 def folded(events: Iterable[dict[str, Any]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Annotated, Any
@@ -12,7 +13,11 @@ from fastapi.responses import PlainTextResponse, Response
 from brolly.media.audio import open_audio
 from brolly.media.audio.languages import LANGUAGES
 from brolly.media.audio.subtitles import WRITERS
+from brolly.remote.content import bytes_of
+from brolly.remote.hearing import Heard
+from brolly.serve.account import current
 from brolly.serve.app import house
+from brolly.serve.elsewhere import Elsewhere
 from brolly.serve.errors import Refused
 from brolly.serve.fetch import content
 from brolly.serve.provenance import provenance
@@ -23,9 +28,16 @@ from brolly.serve.uploads import described, form
 from brolly.serve.wire.audio import SpeechRequest, TranscriptionBody, TranscriptionForm, TranslationForm, VerboseBody
 from brolly.serve.wire.common import ERRORS
 from brolly.serve.words.images import unable
-from brolly.verbs import Segment
+from brolly.verbs import Segment, Usage
 
 router = APIRouter(tags=["audio"])
+TYPES = {
+    "mp3": "audio/mpeg", "opus": "audio/ogg", "aac": "audio/aac", "flac": "audio/flac", "wav": "audio/wav",
+    "pcm": "audio/pcm",
+}  # fmt: skip
+SOUNDS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in TYPES.values()}}, **ERRORS,
+}  # fmt: skip
 WAYS: dict[int | str, dict[str, Any]] = {
     200: {
         "model": TranscriptionBody | VerboseBody,
@@ -62,10 +74,22 @@ async def translations(
     return await heard(Hearing(request, given, translate=True))
 
 
-@router.post("/v1/audio/speech", response_model=None, status_code=400, responses=ERRORS)
+@router.post("/v1/audio/speech", response_model=None, responses=SOUNDS)
 async def speech(request: Request, body: SpeechRequest) -> Response:
-    """A text as sound. No family of this version speaks: every model is refused, as model_not_supported."""
-    raise await unable(request, body.model, "speak")
+    """A text as sound. No family of this version speaks: only models that run elsewhere can."""
+    if not house(request).find(body.model)[0].target:
+        raise await unable(request, body.model, "speak")
+    if not isinstance(body.voice, str | None) or body.stream_format not in (None, "audio"):
+        raise Refused("A voice is a name here, and a sound comes as it is; leave stream_format out.", param="voice")
+    given = {"voice": body.voice, "format": body.response_format, "speed": body.speed}
+    given |= {"instructions": body.instructions}
+
+    async def answer() -> Response:
+        async with house(request).use(body.model, "speak") as use, use.model.counted():
+            made = await use.model.aspeak(body.input, **{k: v for k, v in given.items() if v is not None})
+            return Response(made.data, media_type=TYPES[made.format], headers=provenance(use).headers)
+
+    return await unless_left(request, answer())
 
 
 async def heard(hearing: Hearing) -> Response:
@@ -98,6 +122,10 @@ class Hearing:
         async with house(self.request).use(self.given.model, "transcribe") as use:
             self.headers.update(provenance(use).headers)
             model, sound, name = use.model, await self.sound(), self.name
+            if isinstance(model, Elsewhere):
+                found = await self.heard_elsewhere(model, sound)
+                yield found, given(found)
+                return
 
             def work() -> Iterator[Any]:
                 found = model.stream_transcript(open_audio(sound, name=name), **self.options)
@@ -106,6 +134,16 @@ class Hearing:
 
             async with aclosing(turns(self.request, model).each(work)) as came:
                 yield await anext(came), came
+
+    async def heard_elsewhere(self, model: Elsewhere, sound: Any) -> Heard:
+        """The same at once, as far as its vendor tells it."""
+        data = await asyncio.to_thread(bytes_of, sound)
+        async with model.counted():
+            title = (self.given.file and self.given.file.filename) or ""
+            made = await model.atranscribe(data, name=title, **self.options)
+        if made.usage is not None and (account := current.get()) is not None:
+            account.read(made.usage.prompt_tokens)
+        return Heard(lambda: made, str(model.target), self.given.response_format in WRITERS)
 
     @property
     def name(self) -> str:
@@ -132,7 +170,7 @@ class Hearing:
                 if more := following(text, segment):
                     text += more
                     yield event({"type": "transcript.text.delta", "delta": more})
-            yield event({"type": "transcript.text.done", "text": text, "usage": usage(found.heard)})
+            yield event({"type": "transcript.text.done", "text": text, "usage": usage(found)})
 
     async def whole(self) -> Response:
         """Everything, in the format that was asked for."""
@@ -145,7 +183,7 @@ class Hearing:
             return PlainTextResponse("".join(WRITERS[format](segments)), headers=self.headers)
         if format == "text":
             return PlainTextResponse(f"{text}\n", headers=self.headers)
-        body: dict[str, Any] = {"text": text, "usage": usage(found.heard)}
+        body: dict[str, Any] = {"text": text, "usage": usage(found)}
         if format == "verbose_json":
             body |= {"task": self.task, "duration": found.heard}
             body["language"] = LANGUAGES.get(found.language or "", found.language or "")
@@ -163,8 +201,20 @@ def following(text: str, segment: Segment) -> str:
     return segment.text if text else segment.text.lstrip()
 
 
-def usage(heard: float) -> dict[str, Any]:
-    return {"type": "duration", "seconds": round(heard, 3)}
+async def given(segments: Iterator[Segment]) -> AsyncIterator[Segment]:
+    for segment in segments:
+        yield segment
+
+
+def usage(found: Any) -> dict[str, Any]:
+    """Seconds that were heard; of a model elsewhere that counts tokens, those."""
+    made: Usage | None = found.transcript(()).usage if isinstance(found, Heard) else None
+    if made is None:
+        return {"type": "duration", "seconds": round(found.heard, 3)}
+    return {
+        "type": "tokens", "input_tokens": made.prompt_tokens, "output_tokens": made.completion_tokens,
+        "total_tokens": made.total_tokens,
+    }  # fmt: skip
 
 
 def segment_body(i: int, s: Segment) -> dict[str, Any]:

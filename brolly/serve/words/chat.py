@@ -12,14 +12,13 @@ from uuid import uuid4
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from brolly.engine.job import Job
 from brolly.serve.app import house
-from brolly.serve.ask import messages_of, sampling, speaks, template_of, tools_of
+from brolly.serve.ask import Thinking, messages_of, sampling, template_of, tools_of
+from brolly.serve.elsewhere import Elsewhere, prepared, reads_of, thought
 from brolly.serve.errors import Refused
 from brolly.serve.provenance import Provenance, provenance
 from brolly.serve.streams import DONE, Events, Pieces, Written, dumps, gathered, in_stream, unless_left
 from brolly.serve.tell import chat_logprobs, reply, share, usage_of
-from brolly.serve.threads import in_turn
 from brolly.serve.wire.chat import ChatCompletion, ChatRequest
 from brolly.serve.wire.common import streamed
 from brolly.verbs import Piece
@@ -57,17 +56,18 @@ class Chat:
         most = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
         self.options = sampling(body, most, (body.top_logprobs or 0) if body.logprobs else None)
         self.tools, self.choice = tools_of(body)
-        self.template = template_of(body.reasoning_effort, body.chat_template_kwargs)
+        self.thinking = Thinking(body.reasoning_effort, told=body.include_reasoning is True)
+        self.template = template_of(body.chat_template_kwargs)
         if body.documents:
             self.template["documents"] = body.documents
         self.tier = "flex" if body.service_tier == "flex" else "default"
         # a client may step back behind others, never push ahead of them
         self.priority = min(0, -(body.priority or 0), -1 if self.tier == "flex" else 0)
 
-    def prepare(self, model: Any, adapter: str | None) -> Job:
-        """The job, by reading the conversation with the model's template; takes its time."""
+    def prepare(self, model: Any, adapter: str | None) -> Any:
+        """The job, by reading the conversation with the model's template, which takes its time; or the ask."""
         body = self.body
-        messages = messages_of(body.messages, speaks(model.tokenizer))
+        messages = messages_of(body.messages, reads_of(model))
         common: dict[str, Any] = {
             "n": body.n or 1, "adapter": adapter, "priority": self.priority, "user": share(body.user),
             **self.options,
@@ -75,21 +75,19 @@ class Chat:
         if body.continue_final_message or body.add_generation_prompt is False:
             if self.tools:
                 raise Refused("continue_final_message goes with no tools.", param="continue_final_message")
-            ids = continued(model, messages, self.template, bool(body.continue_final_message))
-            job: Job = model.prepare(ids, **common)
-            return job
-        parallel = body.parallel_tool_calls is not False
-        job = model.prepare_chat(
-            messages, tools=self.tools, tool_choice=self.choice, parallel_tool_calls=parallel, template=self.template,
-            **common,
+            words = self.thinking.words() | self.template
+            return model.prepare(continued(model, messages, words, bool(body.continue_final_message)), **common)
+        return model.prepare_chat(
+            messages, tools=self.tools, tool_choice=self.choice,
+            parallel_tool_calls=body.parallel_tool_calls is not False, **common,
+            **thought(model, self.thinking, self.template),
         )  # fmt: skip
-        return job
 
     async def whole(self) -> Response:
         """All of it at once."""
         async with house(self.request).use(self.body.model, "chat", self.priority) as use:
             origin = provenance(use)
-            job = await in_turn(self.prepare, use.model, use.adapter)
+            job = await prepared(self.prepare, use.model, use.adapter)
             written = await gathered(use.model, job)
             told = partial(self.told, written, use.model.tokenizer, origin)
             return await asyncio.to_thread(told) if self.body.logprobs else told()  # those may be millions of numbers
@@ -131,7 +129,7 @@ class Chat:
         async with house(self.request).use(self.body.model, "chat", self.priority) as use:
             origin = provenance(use)
             self.headers.update(origin.headers)
-            job = await in_turn(self.prepare, use.model, use.adapter)
+            job = await prepared(self.prepare, use.model, use.adapter)
             async with Pieces(use.model, job) as pieces:
                 chunks = Chunks(self, origin, use.model.tokenizer, job.n)
                 yield b""  # the job was taken: the head may go out
@@ -194,6 +192,8 @@ class Chunks:
 
 def continued(model: Any, messages: list[dict[str, Any]], template: dict[str, Any], last: bool) -> list[int]:
     """Ids of a conversation without the opening of a new answer; with `last`, the final message is left open."""
+    if isinstance(model, Elsewhere):
+        raise Refused(f"{model.target} runs elsewhere and opens each answer itself; end with a user's message.")
     text: str = model.tokenizer.prompt(messages, **{**template, "add_generation_prompt": False})
     if last:
         said = str(messages[-1]["content"]).strip()

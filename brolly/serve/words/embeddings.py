@@ -14,6 +14,7 @@ from fastapi.responses import Response
 from brolly.errors import OptionError
 from brolly.serve.account import current
 from brolly.serve.app import house
+from brolly.serve.elsewhere import Elsewhere
 from brolly.serve.errors import Refused
 from brolly.serve.fetch import content
 from brolly.serve.provenance import provenance
@@ -44,9 +45,9 @@ async def answer(request: Request, body: EmbeddingsRequest) -> Response:
     said = body.role or body.input_type or body.task
     role = ROLES.get(said, said) if said else None
     async with house(request).use(body.model, "embed") as use:
-        headers, vocab = provenance(use).headers, use.model.network.config.vocab_size
-        if beyond := [i for one in inputs if isinstance(one, list) for i in one if i >= vocab]:
-            raise Refused(f"input has the token {beyond[0]}; this model's go from 0 to {vocab - 1}.", param="input")
+        headers = provenance(use).headers
+        if tokens := [i for one in inputs if isinstance(one, list) for i in one]:
+            known(use.model, tokens)
         options = {"role": role, "dimensions": body.dimensions, "truncate": body.truncate}
         found = await vectors(request, use.model, inputs, **options)
     packed = body.encoding_format == "base64"
@@ -65,6 +66,15 @@ async def answer(request: Request, body: EmbeddingsRequest) -> Response:
     return await asyncio.to_thread(written)
 
 
+def known(model: Any, tokens: Sequence[int]) -> None:
+    """Raises Refused at a token that a model has not."""
+    if isinstance(model, Elsewhere):
+        raise Refused(f"{model.target} runs elsewhere and reads text, not tokens.", param="input")
+    vocab = model.network.config.vocab_size
+    if (most := max(tokens)) >= vocab:
+        raise Refused(f"input has the token {most}; this model's go from 0 to {vocab - 1}.", param="input")
+
+
 async def vectors(request: Request, model: Any, inputs: Sequence[Any], **options: Any) -> list[Embedding]:
     """The embedding of each input, in order. Raises Busy and the first input's error."""
 
@@ -74,7 +84,10 @@ async def vectors(request: Request, model: Any, inputs: Sequence[Any], **options
             found[one.index] = one.error or one
         return found
 
-    found = await turns(request, model).together(("embed", *sorted(options.items())), inputs, work)
+    if isinstance(model, Elsewhere):
+        found = await model.vectors(inputs, **options)
+    else:
+        found = await turns(request, model).together(("embed", *sorted(options.items())), inputs, work)
     if (account := current.get()) is not None:
         account.read(sum(one.n_tokens for one in found))
     return found

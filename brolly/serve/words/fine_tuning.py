@@ -64,6 +64,10 @@ async def create_job(body: JobRequest, request: Request) -> Response:
     entry, adapter = house(request).find(body.model)
     if adapter is not None:
         raise Refused(f"{body.model} is an adapter; tune its base, {entry.name}.", param="model")
+    if entry.target is not None:
+        raise Refused(
+            f"{entry.name} runs elsewhere; `brolly tune` it there, then serve what came of it.", param="model"
+        )
     files, owner = await desk(request).files(), owner_of(request)
     rows = await asyncio.to_thread(files.path, body.training_file, owner)
     held = await asyncio.to_thread(files.path, body.validation_file, owner) if body.validation_file else None

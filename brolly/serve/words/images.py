@@ -1,36 +1,88 @@
-"""Pictures from texts and pictures: the routes and their forms, for the kinds of models that come later.
-
-No family of this version draws, so every model is refused by what its card says that it can do.
-"""
+"""Pictures from texts and pictures, by models that run elsewhere: no family of this version draws."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import asyncio
+import time
+from base64 import b64encode
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from brolly.errors import BrollyError, UnsupportedTask
+from brolly.serve.account import current
 from brolly.serve.app import house
+from brolly.serve.errors import Refused
+from brolly.serve.provenance import provenance
+from brolly.serve.streams import unless_left
+from brolly.serve.tell import reply
 from brolly.serve.uploads import described, form
 from brolly.serve.wire.common import ERRORS
-from brolly.serve.wire.images import EditForm, ImagesRequest, VariationForm
+from brolly.serve.wire.images import Drawn, EditForm, ImagesRequest, VariationForm
+from brolly.verbs import Drawing
 
 router = APIRouter(tags=["images"])
 
 
-@router.post("/v1/images/generations", response_model=None, status_code=400, responses=ERRORS)
+@router.post("/v1/images/generations", response_model=Drawn, responses=ERRORS)
 async def generations(request: Request, body: ImagesRequest) -> Response:
-    """Pictures of a text: refused as model_not_supported, as no model draws yet."""
-    raise await unable(request, body.model, "draw")
+    """Pictures of a text."""
+    return await drawn(request, body, nothing)
 
 
-@router.post(
-    "/v1/images/edits", response_model=None, status_code=400, responses=ERRORS, openapi_extra=described(EditForm)
-)
+@router.post("/v1/images/edits", response_model=Drawn, responses=ERRORS, openapi_extra=described(EditForm))
 async def edits(request: Request, given: Annotated[EditForm, Depends(form(EditForm))]) -> Response:
-    """Pictures changed as a text says: refused as model_not_supported, as no model draws yet."""
-    raise await unable(request, given.model, "draw")
+    """Pictures changed as a text says."""
+
+    async def read() -> list[bytes]:
+        return [await file.read() for file in given.image]
+
+    return await drawn(request, given, read)
+
+
+async def nothing() -> list[bytes]:
+    return []
+
+
+async def drawn(
+    request: Request, body: ImagesRequest | EditForm, pictures: Callable[[], Awaitable[list[bytes]]]
+) -> Response:  # fmt: skip
+    """What a model elsewhere draws. Raises what is in the way."""
+    if body.model is None or not house(request).find(body.model)[0].target:
+        raise await unable(request, body.model, "draw")
+    if getattr(body, "mask", None) is not None:
+        raise Refused("mask is not taken; say in the prompt what is to change.", param="mask")
+    if body.stream or body.response_format == "url":
+        raise Refused("Pictures come whole, as b64_json; leave stream and response_format out.", param="stream")
+    given = {
+        "n": body.n, "size": body.size, "quality": body.quality, "background": body.background,
+        "format": body.output_format, "compression": body.output_compression, "seed": body.seed,
+    }  # fmt: skip
+    name, options = body.model, {key: value for key, value in given.items() if value is not None}
+
+    async def answer() -> Response:
+        async with house(request).use(name, "draw") as use, use.model.counted():
+            made = await use.model.adraw(body.prompt, await pictures(), **options)
+            return await asyncio.to_thread(told, made, provenance(use).headers)
+
+    return await unless_left(request, answer())
+
+
+def told(made: Drawing, headers: dict[str, str]) -> Response:
+    rows = [
+        {"b64_json": b64encode(one.data).decode(), **({"revised_prompt": one.prompt} if one.prompt else {})}
+        for one in made.pictures
+    ]
+    found: dict[str, Any] = {"created": int(time.time()), "data": rows, "output_format": made.pictures[0].format}
+    if (u := made.usage) is not None:
+        found["usage"] = {
+            "input_tokens": u.prompt_tokens, "output_tokens": u.completion_tokens, "total_tokens": u.total_tokens,
+        }  # fmt: skip
+        if (account := current.get()) is not None:
+            account.read(u.prompt_tokens)
+    return reply(found, headers)
 
 
 @router.post(

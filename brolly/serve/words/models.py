@@ -9,7 +9,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from brolly.errors import BrollyError
+from brolly.remote.target import COMPATIBLE
 from brolly.serve.app import house
+from brolly.serve.elsewhere import Elsewhere
 from brolly.serve.errors import bare
 from brolly.serve.house import Entry, House
 from brolly.serve.tell import reply
@@ -46,7 +48,7 @@ def _bodies(inside: House, entry: Entry) -> list[dict[str, Any]]:
     """The model, then its adapters; may read the files' headers."""
     about = _card(inside, entry)
     made = {
-        "id": entry.name, "object": "model", "created": entry.created, "owned_by": _owner(entry.name),
+        "id": entry.name, "object": "model", "created": entry.created, "owned_by": _owner(entry),
         "max_model_len": about["context_length"], "brolly": about,
     }  # fmt: skip
     adapters = [f"{entry.name}:{name}" for name in entry.adapters]
@@ -55,7 +57,16 @@ def _bodies(inside: House, entry: Entry) -> list[dict[str, Any]]:
 
 
 def _card(inside: House, entry: Entry) -> dict[str, Any]:
-    loaded = {"loaded": entry.model is not None, "aliases": list(entry.aliases)}
+    loaded: dict[str, Any] = {"loaded": entry.model is not None, "aliases": list(entry.aliases)}
+    more: dict[str, Any] = {}
+    if entry.target is not None:
+        model: Elsewhere = entry.model
+        loaded = {"aliases": loaded["aliases"], "loaded": False, "remote": True, "host": entry.target.host}
+        kinds = ["text", *sorted(model.traits.reads)]  # as far as anybody tells
+        more = {
+            "context_length": model.traits.context, "max_output": model.traits.max_output, "verbs": list(model.verbs),
+            "modalities": {"in": kinds, "out": ["text"]},
+        }  # fmt: skip
     try:
         card = inside.card(entry)
         kind, size, licence = card.kind, card.parameters, card.licence
@@ -73,13 +84,15 @@ def _card(inside: House, entry: Entry) -> dict[str, Any]:
                 {"id": r.id, "name": r.name, "outcome": r.outcome, "article": r.article, "because": r.because}
                 for r in card.rules
             ],
-            "verbs": list(card.verbs), **loaded,
+            "verbs": list(card.verbs), **loaded, **more,
         }  # fmt: skip
     except BrollyError as error:
-        return {"context_length": None, "verbs": [], "error": bare(str(error)), **loaded}
+        return {"context_length": None, "verbs": [], "error": bare(str(error)), **loaded, **more}
 
 
-def _owner(name: str) -> str:
-    """Who publishes it: the first half of "org/name"."""
-    owner, slash, rest = name.partition("/")
+def _owner(entry: Entry) -> str:
+    """Who publishes it: its vendor, or the first half of "org/name"."""
+    if entry.target is not None:
+        return entry.target.host if entry.target.vendor.name == COMPATIBLE else entry.target.vendor.title
+    owner, slash, rest = entry.name.partition("/")
     return owner if slash and "/" not in rest and owner not in ("", ".", "..", "~") else "brolly"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from base64 import b64decode
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,16 +14,16 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from brolly.engine.job import Job
 from brolly.errors import ContextTooLong, OptionError
 from brolly.media.text.infill import infill
+from brolly.remote.content import media_type
 from brolly.serve.app import house
-from brolly.serve.ask import ANY_OBJECT, choose, template_of
+from brolly.serve.ask import ANY_OBJECT, Reads, Thinking, choose
+from brolly.serve.elsewhere import Elsewhere, prepared, reads_of, thought
 from brolly.serve.errors import Refused, told
 from brolly.serve.provenance import provenance
 from brolly.serve.streams import Events, Pieces, dumps, unless_left
-from brolly.serve.tell import reply, share, token_row
-from brolly.serve.threads import in_turn
+from brolly.serve.tell import reply, share, token_rows
 from brolly.serve.wire.ollama import (
     ERRORS,
     ChatAnswer,
@@ -112,6 +113,8 @@ class Lines(Events):
 class Asked:
     """One request to write: what is asked of the model, and how its pieces are told."""
 
+    verb = "generate"
+
     def __init__(self, request: Request, body: Writing) -> None:
         self.request, self.body, self.began = request, body, time.perf_counter_ns()
         self.headers: dict[str, str] = {}
@@ -126,7 +129,7 @@ class Asked:
         """Whether nothing is to be written, so that the model is only loaded or unloaded."""
         raise NotImplementedError
 
-    def prepare(self, model: Any, options: dict[str, Any]) -> Job:
+    def prepare(self, model: Any, options: dict[str, Any]) -> Any:
         raise NotImplementedError
 
     def said(self, text: str, thinking: str, calls: list[dict[str, Any]]) -> dict[str, Any]:
@@ -138,14 +141,16 @@ class Asked:
         if self.empty:
             yield [await self.moved()]
             return
-        async with house(self.request).use(self.body.model, "generate", keep_alive=self.keep_alive) as use:
+        inside = house(self.request)
+        verb = "chat" if inside.find(self.body.model)[0].target else self.verb  # prompts are chats elsewhere
+        async with inside.use(self.body.model, verb, keep_alive=self.keep_alive) as use:
             loaded = time.perf_counter_ns()
             self.headers.update(provenance(use).headers)
             options = written_options(self.body, share(None), use.adapter)
-            job = await in_turn(self.prepare, use.model, options)
+            job = await prepared(self.prepare, use.model, options)
             job = within(job, self.body.options.num_ctx if self.body.options else None)
             submitted, first, calls = time.perf_counter_ns(), 0, Calls()
-            async with Pieces(use.model, job) as pieces:
+            async with Pieces(use.model, job, stream=self.body.stream is not False) as pieces:
                 yield []
                 tokens: list[int] = []
                 usage, reason = Usage(len(job.prompt), 0), "stop"
@@ -159,7 +164,7 @@ class Asked:
                         if piece.text or piece.reasoning or done or (self.body.logprobs and piece.logprobs):
                             line = self.line(self.said(piece.text, piece.reasoning, done), done=False)
                             if self.body.logprobs:
-                                line["logprobs"] = probabilities(piece, use.model.tokenizer)
+                                line["logprobs"] = token_rows(piece.logprobs, use.model.tokenizer)
                             out.append(line)
                     yield out
                 now = time.perf_counter_ns()
@@ -176,7 +181,7 @@ class Asked:
         at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         return {"model": self.body.model, "created_at": at, **said, "done": done}
 
-    def context(self, job: Job, tokens: list[int]) -> dict[str, Any]:
+    def context(self, job: Any, tokens: list[int]) -> dict[str, Any]:
         return {}
 
     async def moved(self) -> dict[str, Any]:
@@ -208,13 +213,12 @@ class Chatting(Asked):
     def empty(self) -> bool:
         return not self.body.messages
 
-    def prepare(self, model: Any, options: dict[str, Any]) -> Job:
+    def prepare(self, model: Any, options: dict[str, Any]) -> Any:
         tools, choice = choose([tool.model_dump(exclude_none=True) for tool in self.body.tools or ()], None)
-        found: Job = model.prepare_chat(
-            rows_of(self.body.messages or []), tools=tools, tool_choice=choice, template=thoughts(self.body.think),
-            **options,
+        return model.prepare_chat(
+            rows_of(self.body.messages or [], reads_of(model)), tools=tools, tool_choice=choice, **options,
+            **thought(model, thinking_of(self.body.think), {}),
         )  # fmt: skip
-        return found
 
     def said(self, text: str, thinking: str, calls: list[dict[str, Any]]) -> dict[str, Any]:
         more = {"thinking": thinking, "tool_calls": calls}
@@ -230,18 +234,23 @@ class Continuing(Asked):
     def empty(self) -> bool:
         return not self.body.prompt and self.body.suffix is None
 
-    def prepare(self, model: Any, options: dict[str, Any]) -> Job:
+    def prepare(self, model: Any, options: dict[str, Any]) -> Any:
         body, prompt = self.body, self.body.prompt or ""
+        rows = [{"role": "system", "content": body.system}] if body.system else []
+        if isinstance(model, Elsewhere):
+            if body.raw or body.suffix is not None or body.context:
+                raise Refused(f"{model.target} answers conversations; leave raw, suffix and context out.")
+            rows.append({"role": "user", "content": with_pictures(prompt, body.images or (), reads_of(model))})
+            return model.prepare_chat(rows, **options, **thought(model, thinking_of(body.think), {}))
         if body.images:
             raise Refused("images are given, and this model reads text alone.", code="unsupported_content")
         if body.suffix is not None:
-            job: Job = model.prepare(infill(model.tokenizer, prompt, body.suffix), **options)
+            job = model.prepare(infill(model.tokenizer, prompt, body.suffix), **options)
         elif body.raw or model.tokenizer.template is None:
             job = model.prepare(f"{body.system}\n\n{prompt}" if body.system and not body.raw else prompt, **options)
         else:
-            rows = [{"role": "system", "content": body.system}] if body.system else []
             rows.append({"role": "user", "content": prompt})
-            job = model.prepare_chat(rows, template=thoughts(body.think), **options)
+            job = model.prepare_chat(rows, **options, **thought(model, thinking_of(body.think), {}))
         if body.context and not body.raw:
             vocab = model.network.config.vocab_size
             if not all(0 <= i < vocab for i in body.context):
@@ -252,8 +261,9 @@ class Continuing(Asked):
     def said(self, text: str, thinking: str, calls: list[dict[str, Any]]) -> dict[str, Any]:
         return {"response": text, **({"thinking": thinking} if thinking else {})}
 
-    def context(self, job: Job, tokens: list[int]) -> dict[str, Any]:
-        return {} if self.body.raw else {"context": [*job.prompt, *tokens]}
+    def context(self, job: Any, tokens: list[int]) -> dict[str, Any]:
+        known = [*job.prompt, *tokens]
+        return {} if self.body.raw or not known else {"context": known}
 
 
 class Calls:
@@ -325,9 +335,9 @@ def written_options(body: Writing, user: str, adapter: str | None) -> dict[str, 
     return {**{name: value for name, value in found.items() if value is not None}, "user": user, "adapter": adapter}
 
 
-def within(job: Job, most: int | None) -> Job:
+def within(job: Any, most: int | None) -> Any:
     """The job, prompt and answer within so many tokens. Raises ContextTooLong: nothing is cut in silence."""
-    if most is None:
+    if most is None or not job.prompt:  # elsewhere the context is as large as it is
         return job
     room = most - len(job.prompt)
     if room < 1:
@@ -335,21 +345,34 @@ def within(job: Job, most: int | None) -> Job:
     return replace(job, options=replace(job.options, max_tokens=min(job.options.max_tokens or room, room)))
 
 
-def thoughts(think: bool | str | None) -> dict[str, Any]:
-    """What chat templates are told of thinking; nothing where the client says nothing."""
-    if think is None:
-        return {}
-    return template_of(think, None) if isinstance(think, str) else {"enable_thinking": think, "thinking": think}
+def thinking_of(think: bool | str | None) -> Thinking:
+    """How to think; nothing where the client says nothing."""
+    return Thinking(think, told=True) if isinstance(think, str) else Thinking(wanted=think, told=bool(think))
 
 
-def rows_of(messages: Iterable[Message]) -> list[dict[str, Any]]:
-    """A conversation as chat templates take it. Calls have no ids here, so results belong to calls in their order."""
+def with_pictures(text: str, images: Iterable[str], reads: Reads) -> Any:
+    """A text and pictures, each base64, as a content. Raises Refused."""
+    parts: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
+    for image in images:
+        if "image" not in reads.kinds:
+            raise reads.cannot("images", "image")
+        try:
+            kind = media_type(b64decode(image[:64], validate=True))
+        except ValueError:
+            kind = ""
+        if not kind.startswith("image/"):
+            raise Refused("images hold what is no base64 of a JPEG, PNG, GIF or WebP.", code="invalid_media")
+        parts.append(reads.image({"url": f"data:{kind};base64,{image}"}, "images", "image"))
+    return reads.joined(parts)
+
+
+def rows_of(messages: Iterable[Message], reads: Reads) -> list[dict[str, Any]]:
+    """A conversation as `prepare_chat` takes it. Calls have no ids here, so results belong to calls in their order."""
     rows: list[dict[str, Any]] = []
     open_calls: list[str] = []
     for n, message in enumerate(messages):
-        if message.images:
-            raise Refused("a message has images, and this model reads text alone.", code="unsupported_content")
-        row: dict[str, Any] = {"role": message.role, "content": message.content or ""}
+        content = with_pictures(message.content or "", message.images or (), reads)
+        row: dict[str, Any] = {"role": message.role, "content": content}
         if message.thinking:
             row["reasoning_content"] = message.thinking
         if message.tool_calls:
@@ -387,16 +410,6 @@ def duration(text: str) -> float | None:
     if not parts or "".join(number + unit for number, unit in parts) != text:
         return None
     return sign * sum(float(number) * UNITS[unit] for number, unit in parts)
-
-
-def probabilities(piece: Piece, tokenizer: Any) -> list[dict[str, Any]]:
-    return [
-        {
-            **token_row(one.token, one.logprob, tokenizer),
-            "top_logprobs": [token_row(i, p, tokenizer) for i, p in one.top.items()],
-        }
-        for one in piece.logprobs
-    ]
 
 
 def in_stream(error: Exception) -> bytes:

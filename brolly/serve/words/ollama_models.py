@@ -16,6 +16,7 @@ from brolly.errors import BrollyError
 from brolly.identity import Card
 from brolly.media.text import load_tokenizer
 from brolly.serve.app import house
+from brolly.serve.elsewhere import Elsewhere
 from brolly.serve.errors import Refused
 from brolly.serve.house import House
 from brolly.serve.names import LATEST, Entry
@@ -61,7 +62,7 @@ async def ps(request: Request) -> Response:
     """The models in memory, and when each one goes if nobody uses it."""
     inside = house(request)
     rows = []
-    for entry in [e for e in inside.entries.values() if e.model is not None]:
+    for entry in [e for e in inside.entries.values() if e.model is not None and e.target is None]:
         row = (await asyncio.to_thread(listed, inside, entry))[0]
         del row["modified_at"]
         share, n_bytes = entry.share, entry.share.n_bytes
@@ -127,7 +128,7 @@ def listed(inside: House, entry: Entry) -> list[dict[str, Any]]:
     try:
         card = inside.card(entry)
         size, about = card.needs.disk or 0, details(card)
-        digest = identity_of(card.header.files or (card.header.path,))
+        digest = "" if entry.target else identity_of(card.header.files or (card.header.path,))
     except BrollyError:  # a broken file is listed, and its load tells what is wrong
         pass
     first = entry.name if ":" in entry.name else f"{entry.name}{LATEST}"
@@ -161,6 +162,8 @@ def counted(n: int | None) -> str:
 
 def shown(inside: House, entry: Entry) -> dict[str, Any]:
     """Everything that /api/show tells; reads the tokenizer of what chats."""
+    if entry.target is not None:
+        return shown_elsewhere(entry)
     card = inside.card(entry)
     template, family = "", (card.kind.family or "unknown").lower()
     can = {CAPABILITIES[verb]: None for verb in card.verbs if verb in CAPABILITIES}
@@ -186,6 +189,22 @@ def shown(inside: House, entry: Entry) -> dict[str, Any]:
         "modelfile": f"FROM {entry.name}\n", "parameters": "\n".join(rows), "template": template,
         "license": card.licence.name or card.licence.id or "", "details": details(card),
         "model_info": {key: value for key, value in info.items() if value is not None}, "capabilities": list(can),
+        "modified_at": stamp(created(entry)),
+    }  # fmt: skip
+
+
+def shown_elsewhere(entry: Entry) -> dict[str, Any]:
+    """The same of a model of which nobody here has the files."""
+    model: Elsewhere = entry.model
+    traits = model.traits
+    can = [CAPABILITIES[verb] for verb in model.verbs if verb in CAPABILITIES]
+    can += ["tools"] if "chat" in model.verbs and "tools" not in traits.lacks else []
+    can += ["vision"] if "image" in traits.reads else []
+    can += ["thinking"] if traits.thinking not in ("", "none") else []
+    info = {"general.architecture": model.family or "unknown", f"{model.family}.context_length": traits.context}
+    return {
+        "modelfile": f"FROM {entry.name}\n", "parameters": "", "template": "", "license": "", "details": details(None),
+        "model_info": {key: value for key, value in info.items() if value is not None}, "capabilities": can,
         "modified_at": stamp(created(entry)),
     }  # fmt: skip
 

@@ -12,10 +12,10 @@ from fastapi.responses import Response
 from brolly.serve.answering import Answering
 from brolly.serve.app import house
 from brolly.serve.desk import desk, owner_of, page_of
+from brolly.serve.elsewhere import counted, prepared
 from brolly.serve.errors import Refused
 from brolly.serve.streams import Events, in_stream, unless_left
 from brolly.serve.tell import reply
-from brolly.serve.threads import in_turn
 from brolly.serve.wire.common import ERRORS, Deleted, streamed
 from brolly.serve.wire.responses import InputTokens, ItemList, ResponseBody, ResponseRequest
 
@@ -49,8 +49,8 @@ async def count(body: ResponseRequest, request: Request) -> Response:
     answering = Answering(body, request)
     async with house(request).use(body.model, "chat") as use:
         await answering.read()
-        job = await in_turn(answering.prepare, use.model, use.adapter)
-    return reply({"object": "response.input_tokens", "input_tokens": len(job.prompt)})
+        job = await prepared(answering.prepare, use.model, use.adapter)
+        return reply({"object": "response.input_tokens", "input_tokens": await counted(use.model, job)})
 
 
 @router.get("/v1/responses/{id}", response_model=ResponseBody, responses=EVENTS)

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 
 from brolly.errors import OptionError
 from brolly.serve.app import house
-from brolly.serve.ask import messages_of, speaks, template_of
+from brolly.serve.ask import Reads, messages_of, speaks, template_of
 from brolly.serve.errors import Refused
 from brolly.serve.provenance import provenance
 from brolly.serve.tell import reply
@@ -45,8 +45,8 @@ def _ids(model: Any, body: TokenizeRequest) -> list[int]:
     if body.messages is None:
         found: list[int] = tokenizer.encode(body.prompt, special=body.add_special_tokens is not False)
         return found
-    messages = messages_of(body.messages, speaks(tokenizer))
-    template = template_of(None, body.chat_template_kwargs)
+    messages = messages_of(body.messages, Reads(speaks(tokenizer)))
+    template = template_of(body.chat_template_kwargs)
     if body.tools:
         template["tools"] = [tool.model_dump(exclude_none=True) for tool in body.tools]
     if body.continue_final_message or not body.add_generation_prompt:
