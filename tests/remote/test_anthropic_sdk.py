@@ -199,7 +199,8 @@ ALL = [(name, NEW, *pair) for name, pair in CASES.items()] + [(name, OLD, *pair)
 
 @pytest.fixture(scope="module")
 def fake() -> Iterator[FakeAnthropic]:
-    with FakeAnthropic() as found:
+    with FakeAnthropic() as found, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANTHROPIC_API_KEY", KEY)
         yield found
 
 

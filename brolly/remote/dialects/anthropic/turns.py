@@ -23,6 +23,7 @@ FAMILY = "anthropic"  # whose `opaque` parts are ours
 FIRST = ("system", "developer")
 PICTURES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 PDF = "application/pdf"
+THOUGHTS = {"thinking": ("thinking", "signature"), "redacted_thinking": ("data",)}  # what such a block has
 ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # of a call
 LATER, PREFILL = "later_system", "prefill"  # what a model's or a vendor's row may lack
 
@@ -203,9 +204,14 @@ def _assistant(message: Message) -> Iterator[Block]:
 
 
 def _placed(row: Mapping[str, Any]) -> bool:
+    """Whether it is a thought, and says where it stood."""
     at, block = row.get("at"), row.get("block")
-    numbers = isinstance(at, (list, tuple)) and len(at) == 2 and all(type(n) is int and n >= 0 for n in at)
-    return numbers and isinstance(block, Mapping)
+    if not (isinstance(at, (list, tuple)) and len(at) == 2 and all(type(n) is int and n >= 0 for n in at)):
+        return False
+    if not isinstance(block, Mapping):
+        return False
+    fields = next((fields for kind, fields in THOUGHTS.items() if block.get("type") == kind), ())
+    return bool(fields) and all(isinstance(block.get(name), str) for name in fields)
 
 
 def _cut(blocks: list[Block], start: int, end: int) -> Iterator[Block]:
@@ -244,7 +250,8 @@ def call_id(given: Any) -> str:
         raise OptionError(f"a tool's answer or call has the id {given!r:.40}; expected the id of the call.")
     if ID.fullmatch(given):
         return given
-    return f"{re.sub(r'[^a-zA-Z0-9_-]', '_', given)[:40]}_{hashlib.sha256(given.encode()).hexdigest()[:16]}"
+    name = hashlib.sha256(given.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"{re.sub(r'[^a-zA-Z0-9_-]', '_', given)[:40]}_{name}"
 
 
 def _sorted(blocks: list[Block]) -> list[Block]:
