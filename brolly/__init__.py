@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from brolly.adapt.retrieve import Index as Index
     from brolly.adapt.retrieve import ask as ask
     from brolly.identity import Card as Card
-    from brolly.identity import identify as identify
     from brolly.loader import load as load
     from brolly.model import Model as Model
     from brolly.remote import Remote as Remote
+    from brolly.remote.card import identify as identify
     from brolly.train.tuning.merge import merge as merge
     from brolly.train.tuning.tune import tune as tune
     from brolly.verbs import Adapter as Adapter
@@ -36,7 +36,7 @@ _HOMES = {
     "Remote": "brolly.remote",
     "ask": "brolly.adapt.retrieve",
     "errors": "brolly.errors",
-    "identify": "brolly.identity",
+    "identify": "brolly.remote.card",
     "load": "brolly.loader",
     "merge": "brolly.train.tuning.merge",
     "tune": "brolly.train.tuning.tune",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
 import sys
 import warnings
@@ -150,12 +149,15 @@ def add_identify(command: argparse.ArgumentParser) -> None:
         "examples:\n"
         "  brolly identify ./Llama-3.1-8B --why\n"
         "  brolly identify gpt-5                      from the table of known models\n"
+        "  brolly identify openai:gpt-5               and what its vendor can be asked for\n"
         "  brolly identify org/name                   headers only, by HTTP ranges\n"
         "  brolly identify --tree ~/.cache/huggingface/hub\n"
         "  brolly identify model.pt --fail-on unsafe,non-commercial && deploy\n"
         "\nexit code: 0 done, 2 cannot be read, 3 a condition of --fail-on holds"
     )
-    command.add_argument("model", nargs="?", help="a folder, a file, org/name, a URL, or the name of a known model")
+    command.add_argument(
+        "model", nargs="?", help="a folder, a file, org/name, a URL, a known model's name, openai:NAME"
+    )
     command.add_argument(
         "--json", action="store_true", help="one JSON object, as brolly/identity/data/card.schema.json"
     )
@@ -211,31 +213,19 @@ def quantity(text: str) -> float:
 
 
 def tell(args: argparse.Namespace) -> int | None:
-    from brolly.identity.command import run as identify
+    from brolly.identity.command import run
 
-    return identify(args)
+    if ":" in f"{args.model}{args.compare}":
+        from brolly.remote.card import identify
+
+        return run(args, identify)
+    return run(args)
 
 
 def pull_model(args: argparse.Namespace) -> int | None:
     from brolly import hub
 
     print(hub.resolve(args.model, quiet=not sys.stderr.isatty()))
-    return 0
-
-
-def list_models(args: argparse.Namespace) -> int | None:
-    from dataclasses import asdict
-
-    from brolly import hub
-
-    models = hub.cached()
-    if args.json:
-        print(json.dumps([asdict(m) | {"path": str(m.path)} for m in models]))
-        return 0
-    width = max((len(m.name) for m in models), default=4)
-    for m in models:
-        state = "" if m.complete else "  incomplete: pull it again"
-        print(f"{m.name:{width}}  {m.revision:12}  {m.n_bytes / 1e6:10,.1f} MB{state}")
     return 0
 
 
@@ -272,17 +262,21 @@ COMMANDS: dict[str, Row] = {
     "classify": apart("classify", "which of some labels an image shows"),
     "search": apart("search", "pictures of a folder, by a text or a picture"),
     "transcribe": apart("transcribe", "what is said in sounds and videos, with times"),
+    "draw": apart("draw", "pictures of what a text says, or changed as it says, by a model that runs elsewhere"),
+    "speak": apart("speak", "a text as sound, by a model that runs elsewhere"),
     "rerank": apart("rerank", "documents in the order in which they answer a query"),
     "serve": apart("serve", "every verb over HTTP, as OpenAI's, Anthropic's and Ollama's clients speak it"),
     "ps": apart("ps", "what a running server has in memory, until when, and who uses it"),
     "load": apart("load", "bring a model into a running server's memory"),
     "unload": apart("unload", "let a running server give a model's memory back"),
     "pull": (pull_model, "download a model into the cache", add_pull),
-    "list": (list_models, "models on this disk", add_json),
+    "list": apart("list", "models on this disk, or those that a vendor has: openai:, https://host/v1"),
+    "keys": apart("keys", "keys of vendors: keep them in the system's keyring, list, remove, test"),
     "remove": (remove_model, "delete a model from the cache", add_remove),
     "tune": apart("tune", "fine-tune a model on your examples: LoRA, or all of it"),
     "merge": apart("merge", "an adapter's numbers added to its base, as a model of its own"),
     "eval": apart("eval", "how well a model does its task on your examples, with intervals"),
+    "compare": apart("compare", "the same prompts to several models, side by side: answers, time, tokens, cost"),
     "prompt": apart("prompt", "instructions, examples and a schema in a file: make, run, tune"),
     "index": apart("index", "documents into a searchable index, of which only what changed is read again"),
     "ask": apart("ask", "an answer from an index, with its sources"),

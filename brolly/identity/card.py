@@ -44,6 +44,31 @@ class Card:
         """Whether this is the table's answer to a name: no files seen."""
         return self.row is not None
 
+    @property
+    def origin(self) -> str:
+        """What was looked at: "files", "table", or "vendor" for a model elsewhere that the table does not have."""
+        return "table" if self.from_table else "files"
+
+    @property
+    def seen(self) -> str:
+        """The same as a line of the page, where that is no path."""
+        return "from the table; no files seen" + (f" ({self.unseen})" if self.unseen else "")
+
+    @property
+    def beside(self) -> tuple[tuple[str, str], ...]:
+        """Lines of a page that only some cards have: label and text."""
+        return ()
+
+    @property
+    def more(self) -> dict[str, Any]:
+        """Keys of its JSON that only some cards have."""
+        return {}
+
+    @property
+    def runs(self) -> str:
+        """The label of its verbs."""
+        return "Runs here"
+
     @cached_property
     def recognised(self) -> Recognised:
         """The family that runs it. Raises the first fault of reading, or UnknownModel."""

@@ -17,7 +17,7 @@ def to_json(card: Card, *, why: bool = False) -> dict[str, Any]:
     out: dict[str, Any] = {
         "schema": VERSION,
         "path": str(card.subject.where) if not card.from_table else None,
-        "from": "table" if card.from_table else "files",
+        "from": card.origin,
         "name": card.name,
         "shaped_as": card.shaped_as,
         "family": kind.family,
@@ -77,6 +77,7 @@ def to_json(card: Card, *, why: bool = False) -> dict[str, Any]:
         out["sources"] = {fact: dict(source) for fact, source in card.row.sources.items()}
         out["organization"], out["released"], out["open"] = card.row.organization, card.row.released, card.row.open
         out["others"] = list(card.others)
+    out |= card.more
     if why:
         out["why"] = [evidence._asdict() for evidence in card.why]
     return out

@@ -108,7 +108,7 @@ def _head(card: Card, data: dict[str, Any], name: str) -> str:
         names = ", ".join(base) if isinstance(base, list) else base
         marks.append(f"{data['relation']} of {names}" if names else data["relation"])
     chips += [f'<span class="chip">{_t(mark)}</span>' for mark in marks if mark]
-    where = "From the table of known models; no files were seen." if card.from_table else str(card.subject.where)
+    where = f"{card.seen[0].upper()}{card.seen[1:]}." if card.from_table else str(card.subject.where)
     flow = f"{', '.join(data['modalities']['in'])} → {', '.join(data['modalities']['out'])}"
     moves = f'<p class="soft">{_t(flow)}</p>' if data["modalities"]["in"] else ""
     return (
@@ -254,6 +254,7 @@ def _findings(card: Card, data: dict[str, Any]) -> str:
     if card.from_table:
         body = '<p class="soft">No files were seen.</p>'
     verbs = ", ".join(data["verbs"]) or f"none. {data['verbs_why']}"
+    body += _table(list(card.beside))
     return f"<section><h2>Findings</h2>{body}<p><strong>brolly's verbs:</strong> {_t(verbs)}</p></section>"
 
 

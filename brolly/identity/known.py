@@ -61,6 +61,26 @@ def by_name(text: str) -> list[Known]:
     return [known(number, matched="name", name=text) for number in _numbers(text)[:50]]
 
 
+def named(text: str) -> Known | None:
+    """The row whose repository or very name this is, spelling, provider and date aside; None where several are."""
+    number = tables.table("models_ids.json")["ids"].get(text.strip()[:MAX_NAME].lower())
+    numbers = _exact(text) if number is None else [number]
+    return known(numbers[0], matched="name", name=text) if numbers else None
+
+
+def lineage(text: str) -> tuple[str, str | None]:
+    """The family that a name begins with, of those that are behind an API alone, and whose it is; "" for none."""
+    whole = f"{key(PROVIDER.sub('', text.lower()).rpartition('/')[2])} "
+    rows = tables.table("models.json")["models"]
+    makers: dict[str, set[str | None]] = {}
+    for row in rows:
+        if row.get("open") == "closed" and whole.startswith(f"{key(row['family'])} "):
+            makers.setdefault(row["family"], set()).add(row.get("organization"))
+    family = max(makers, key=len, default="")
+    by = makers.get(family, set())
+    return family, next(iter(by)) if len(by) == 1 else None
+
+
 def suggest(text: str) -> list[str]:
     """Names in the table that are close to this one."""
     from difflib import get_close_matches
@@ -294,4 +314,4 @@ def _exact(text: str) -> list[int]:
     return []
 
 
-__all__ = ["agreed", "by_name", "compute", "find", "key", "known", "suggest"]
+__all__ = ["agreed", "by_name", "compute", "find", "key", "known", "lineage", "named", "suggest"]

@@ -56,7 +56,7 @@ def show(card: Card, *, colour: bool = False, width: int | None = None) -> str:
     page.lines.append("")
     page.lines.append(" " + page.style(clean(title), "bold", "cyan"))
     if card.from_table:
-        page.row("", "from the table; no files seen" + (f" ({card.unseen})" if card.unseen else ""), "yellow")
+        page.row("", card.seen, "yellow")
         if card.others:
             page.row("", f"the name could mean {', '.join(card.others)} …; told is what they share", "dim")
     elif str(card.subject.where) != title:
@@ -93,7 +93,9 @@ def show(card: Card, *, colour: bool = False, width: int | None = None) -> str:
         page.row(label, f"{finding.severity}: {where}{finding.message}", SEVERITY[finding.severity])
     if not card.findings and not card.from_table:
         page.row("Findings", "none", "green")
-    page.row("Runs here", ", ".join(card.verbs) if card.verbs else f"no: {card.verbs_why}")
+    for label, text in card.beside:
+        page.row(label, text)
+    page.row(card.runs, ", ".join(card.verbs) if card.verbs else f"no: {card.verbs_why}")
     page.lines.append("")
     return page.text()
 

@@ -152,8 +152,8 @@ def _source(vendor: Vendor, where: str) -> Source:
     try:
         address = vendor.address()
     except OptionError:  # it has blanks that nothing fills yet
-        address = vendor.base
-    return Source(vendor.name, vendor.title, where, address, vendor.keys, not vendor.local)
+        address = ""
+    return Source(vendor.name, vendor.title, where, address, vendor.keys, bool(vendor.keys) and not vendor.local)
 
 
 def user_of(name: str) -> str:
@@ -164,7 +164,12 @@ def user_of(name: str) -> str:
     if vendor is None or vendor.name == COMPATIBLE:
         names = [v.name for v in vendors().values() if v.name != COMPATIBLE and not v.account]
         raise OptionError(f"{name!r:.60} is no vendor; expected {', '.join(names)}, or an address: https://host/v1.")
-    return vendor.account or vendor.name
+    vendor = vendors()[vendor.account] if vendor.account else vendor
+    if not vendor.keys:
+        raise OptionError(
+            f"{vendor.title} takes no key; it is shown who asks by credentials of its own ({vendor.docs})."
+        )
+    return vendor.name
 
 
 def origin_of(address: str) -> str:

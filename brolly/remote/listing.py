@@ -24,6 +24,7 @@ HOUR = 3600.0  # seconds for which a list is believed
 PAGES, MOST = 100, 50_000  # of a list; models
 NAME, NAMES = 300, 20  # characters of a model's name; verbs
 KEPT_BYTES = 32 << 20  # of a list in the cache
+CLOSE = 2000  # names that are looked through for one like a wrong one
 
 
 def source_of(reference: str) -> Target:
@@ -139,7 +140,8 @@ def keep(source: Target, listed: list[Listed]) -> None:
 
 def hint(target: Target) -> str:
     """Models like the one that was not found, by what the cache has of any age, as the end of a sentence."""
-    close = get_close_matches(target.model, [row.id for row in cached(target, float("inf")) or ()], n=3, cutoff=0.6)
+    names = [row.id for row in (cached(target, float("inf")) or ())[:CLOSE]]
+    close = get_close_matches(target.model[:NAME], names, n=3, cutoff=0.6)
     if close:
         return f"perhaps {' or '.join(reference_of(target, id) for id in close)} is meant"
     if target.vendor.name == COMPATIBLE:
