@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from statistics import median
 from typing import Any
 
-from brolly.errors import BrollyError, TemplateError
+from brolly.errors import BadAnswer, BrollyError, TemplateError
 from brolly.measure.questions import Question
 from brolly.verbs import Piece, Usage
 
@@ -155,14 +155,11 @@ def beside(
             one.stop()
         if here:
             worker.join(5)  # a step of the network
-        come.over = True
     return found
 
 
 class Come:
     """What came, from any thread, in its order; `take` puts it into the answers."""
-
-    over = False  # what comes later is nobody's
 
     def __init__(self, columns: list[Column], models: list[Any]) -> None:
         self.columns, self.models = columns, models
@@ -212,7 +209,8 @@ class Elsewhere:
     ) -> None:
         self.at, self.model, self.options, self.come, self.most = at, model, options, come, most
         self.waiting = deque(enumerate(questions))
-        self.open, self.tickets = 0, []  # type: ignore[var-annotated]
+        self.open = 0
+        self.tickets: list[Any] = []
 
     def fill(self) -> None:
         while self.waiting and self.open < self.most:
@@ -251,6 +249,7 @@ def _in_turn(
                     if stop.is_set():
                         return
                     come.put(at, number, piece)
+                come.put(at, number, BadAnswer("its answer has no end."))  # nobody hears this if it has
             except Exception as error:
                 come.put(at, number, error)
             if stop.is_set():

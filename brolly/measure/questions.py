@@ -12,7 +12,6 @@ from typing import Any
 from brolly.errors import BrollyError, NotFound, OptionError, RecipeError
 from brolly.remote.content import media_type, text_of
 from brolly.rows import Completion, Conversation, Preference, RowFault, Rows, input_of, open_rows
-from brolly.rows.fault import RowFault as Fault
 
 MOST = 10_000  # questions
 LINE = 64 << 20  # bytes of a line
@@ -91,9 +90,9 @@ def _lines(path: Path, limit: int | None) -> tuple[list[Question], list[RowFault
                 found.append(_question(row, where, path.parent))
             except (ValueError, RecursionError) as error:
                 why = "is no UTF-8" if isinstance(error, UnicodeDecodeError) else f"is no JSON ({str(error)[:80]})"
-                faults.append(Fault(where, why))
+                faults.append(RowFault(where, why))
             except BrollyError as error:
-                faults.append(Fault(where, str(error)))
+                faults.append(RowFault(where, str(error)))
     return found, faults, True
 
 
@@ -167,17 +166,17 @@ def _file(name: Any, folder: Path) -> Path:
 
 def _of_rows(rows: Rows) -> Iterator[Question]:
     for row in rows:
-        value, messages, expected = row.value, None, ""
+        value, expected = row.value, ""
+        messages: list[Mapping[str, Any]] = []
         if isinstance(value, Conversation):
-            turns = value.bare
-            expected = _said(turns.pop()["content"]) if turns[-1]["role"] == "assistant" else ""
-            messages = turns
+            messages = [*value.bare]
+            expected = _said(messages.pop()["content"]) if messages[-1]["role"] == "assistant" else ""
         elif isinstance(value, Preference) and not isinstance(value.prompt, str):
-            messages = list(value.prompt)
+            messages = [*value.prompt]
         elif isinstance(value, Completion):
             expected = value.completion
         given = input_of(value)
-        if messages is None and not isinstance(given, str):
+        if not messages and not isinstance(given, str):
             raise RecipeError(f"{rows.source} holds rows of the shape {rows.shape!r}, which are no questions.")
         yield Question(row.where, tuple(messages or [{"role": "user", "content": given}]), expected)
 
