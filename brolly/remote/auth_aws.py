@@ -37,7 +37,7 @@ class Signature:
         body = await request.aread()
         request.headers.update(await asyncio.to_thread(self._headers, request, body))
         response = yield request
-        if response.status_code in (401, 403):
+        if response.status_code == 401:
             self._key = self._found = None
 
     def _headers(self, request: httpx.Request, body: bytes) -> dict[str, str]:
