@@ -29,6 +29,7 @@ HEAVY = {
     "tqdm",
     "PIL",
     "pyarrow",
+    "httpcore",
     "httpx",
     "keyring",
 }

@@ -1,15 +1,54 @@
-"""HTTP to one vendor: keys, connections, retries, limits, timeouts, server-sent events. Knows no dialect."""
+"""HTTP to one vendor: keys, connections, retries, limits, timeouts, server-sent events. Knows no dialect.
+
+Requests are httpx's, so that its Auth can sign them; connections are httpcore's, on which httpx stands: through httpx
+itself a request takes three times as long. Errors are raised beside, never within, the handling of httpcore's, whose
+frames hold the headers and the key in them.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import random
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
+from functools import cache, cached_property
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
 
-from brolly.remote.dialect import Call, Told
+from brolly.errors import BadAnswer, BrollyError, Busy, OptionError, Overloaded, QuotaSpent, Unreachable
+from brolly.remote import faults
+from brolly.remote.auth import Auth, auth_of, secrets_of
+from brolly.remote.dialect import DONE, Call, Told
+from brolly.remote.limits import PATIENCE, Limit, limit_of
+from brolly.remote.proxies import connections
 from brolly.remote.target import Target
 from brolly.verbs import RemoteOptions
 
+if TYPE_CHECKING:
+    import httpx
+
+    from brolly.remote.sockets import Connections
+
 Teller = Callable[[Any], Told]
+Data = bytes  # within Client, that name is a verb's
+FIRST, LONGEST = 0.5, 8.0  # seconds: the most that is waited before the second try, and before any
+MOST_BODY = 256 << 20  # bytes of a whole answer
+MOST_FAULT = 1 << 20  # and of one that tells what went wrong
+FAULT_SECONDS = 15.0  # that it may take
+DRAIN = 0.25  # seconds that a stream may take to end behind [DONE]
+EVENTS = ("brolly.remote.sse", "Events")
+DECODERS = {"application/vnd.amazon.eventstream": ("brolly.remote.frames", "Frames")}  # media type → who reads it
+# worth another try: when nothing can have been done yet, and when something may have
+REFUSED, FAILED = frozenset((429, 503, 529)), frozenset((408, 409, 500, 502, 504))
+
+
+class _Failed(Exception):
+    """One try's end: the error, whether another try may help, and whether a stale connection is to blame."""
+
+    def __init__(self, error: BrollyError, again: bool, after: float | None = None, stale: bool = False) -> None:
+        super().__init__()
+        self.error, self.again, self.after, self.stale = error, again, after, stale
 
 
 class Client:
@@ -17,19 +56,420 @@ class Client:
 
     def __init__(self, target: Target, manners: RemoteOptions) -> None:
         self.target, self.manners = target, manners
+        self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, Connections] = WeakKeyDictionary()
+        self._urls: dict[tuple[str, tuple[tuple[str, str], ...]], httpx.URL] = {}
+
+    def __repr__(self) -> str:
+        return f"<Client of {self.target.host}>"
 
     async def json(self, call: Call, told: Teller) -> Any:
         """The parsed body of an answer. Raises RemoteError's kinds, Busy, NotFound, ContextTooLong, OptionError."""
-        raise NotImplementedError
+        data, kind = await self._whole(call, told, "application/json")
+        return self._parsed(data, kind)
 
-    async def bytes(self, call: Call, told: Teller) -> tuple[bytes, str]:
-        """An answer's body, and its media type."""
-        raise NotImplementedError
+    async def bytes(self, call: Call, told: Teller) -> tuple[Data, str]:
+        """An answer's body, and its media type. Raises as `json` does."""
+        return await self._whole(call, told, "*/*")
 
     async def events(self, call: Call, told: Teller) -> AsyncGenerator[list[tuple[str, Any]], None]:
         """Server-sent events as (name, parsed JSON), as many as came together; closing this closes the connection."""
-        raise NotImplementedError
-        yield []
+        tries = _Tries(self, call)
+        while True:
+            answer, handed = _Answer(self, call), False
+            try:
+                await self._ask(answer, told, "text/event-stream")
+                reader = await self._reader(answer, told)
+                over = False
+                async for chunk in answer:
+                    batch = [(name, self._event(data)) for name, data in reader.push(chunk) if data]
+                    if batch:
+                        handed = True
+                        yield batch
+                        if over := batch[-1][1] == DONE:
+                            break
+                if over:
+                    await answer.drain()
+                elif batch := [(name, self._event(data)) for name, data in reader.end() if data]:
+                    yield batch
+                return
+            except _Failed as error:
+                failed = error
+            finally:
+                await answer.aclose()
+            await tries.over(failed, handed)
 
     async def aclose(self) -> None:
         """Close what is open on every loop."""
+        here = asyncio.get_running_loop()
+        for loop, lines in list(self._lines.items()):
+            if loop is here:
+                await lines.aclose()
+            elif not loop.is_closed():
+                asyncio.run_coroutine_threadsafe(lines.aclose(), loop)
+
+    # inside
+
+    async def _whole(self, call: Call, told: Teller, wanted: str) -> tuple[Data, str]:
+        tries = _Tries(self, call)
+        while True:
+            answer = _Answer(self, call)
+            try:
+                await self._ask(answer, told, wanted)
+                return await answer.read(MOST_BODY), answer.kind
+            except _Failed as error:
+                failed = error
+            finally:
+                await answer.aclose()
+            await tries.over(failed)
+
+    def _parsed(self, data: Data, kind: str) -> Any:
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError):
+            said = faults.page_told(data, kind)
+        if "html" in kind or data.lstrip()[:1] == b"<":
+            raise BadAnswer(
+                f"{self.target.host} answered with {said.message}; is {self.target.base} the address of an API?", 200
+            )
+        raise BadAnswer(
+            f"{self.target.host} answered with what is no JSON ({len(data)} bytes, {kind or 'no type'}).", 200
+        )
+
+    async def _reader(self, answer: _Answer, told: Teller) -> Any:
+        """What reads this answer's events. Raises _Failed, BrollyError where it has none."""
+        if answer.kind not in ("application/json", "text/html"):
+            module, name = DECODERS.get(answer.kind, EVENTS)
+            return getattr(import_module(module), name)(self.target.host)
+        said = told(self._parsed(await answer.read(MOST_FAULT), answer.kind))
+        if said.kind or said.message:
+            raise faults.fault(0, said, self.target, secrets=answer.secrets())
+        raise BadAnswer(f"{self.target.host} answered {answer.kind} where a stream of events was expected.", 200)
+
+    def _event(self, data: str) -> Any:
+        if data == DONE:
+            return DONE
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError):
+            pass
+        raise BadAnswer(f"{self.target.host} sent an event that is no JSON ({len(data)} characters); ask again.")
+
+    async def _ask(self, answer: _Answer, told: Teller, wanted: str) -> None:
+        """Begin an answer that is one: its status says so. Raises _Failed, BrollyError."""
+        await answer.begin(self._request(answer.call, wanted))
+        if 200 <= answer.status < 300:
+            return
+        error, after = await self._fault(answer, told)
+        safe, wish = answer.call.safe, answer.headers.get("x-should-retry", "")
+        again = answer.status in REFUSED or (safe and answer.status in FAILED)
+        again = (again or (safe and wish == "true")) and wish != "false"
+        if isinstance(error, (Busy, Overloaded)) and after is not None:
+            self.limit.pause(self.target.model, after)
+        raise _Failed(error, again and not isinstance(error, QuotaSpent), after)
+
+    async def _fault(self, answer: _Answer, told: Teller) -> tuple[BrollyError, float | None]:
+        """What an answer with another status says, and after how many seconds to ask again."""
+        try:
+            async with asyncio.timeout(FAULT_SECONDS):
+                data = await answer.read(MOST_FAULT)
+        except (_Failed, BadAnswer, TimeoutError):  # its status tells enough
+            data = b""
+        if 300 <= answer.status < 400:
+            to = answer.headers.get("location", "").partition("?")[0]
+            said = Told(message=f"it points to {to:.200}, where a key does not go by itself")
+        else:
+            try:
+                body = json.loads(data)
+            except (ValueError, RecursionError):
+                said = faults.page_told(data, answer.kind)
+            else:
+                said = told(body)
+        several = (faults.retry_after(answer.headers), said.after, faults.seconds_within(said.message))
+        after = next((seconds for seconds in several if seconds is not None), None)
+        secrets = answer.secrets()
+        error = faults.fault(answer.status, said, self.target, after=after, secrets=secrets, keyed=bool(secrets))
+        return error, after
+
+    def _request(self, call: Call, wanted: str) -> httpx.Request:
+        """Without a key. Raises OptionError."""
+        import httpx
+
+        headers = {"user-agent": user_agent(), "accept": wanted, "accept-encoding": "identity"}
+        headers |= self.target.vendor.headers
+        headers |= call.headers
+        url = self._url(call)
+        if call.files or call.form:
+            return httpx.Request(
+                call.method, url, headers=headers, data=dict(call.form), files=cast(Any, list(call.files)) or None
+            )
+        if call.body is None:
+            return httpx.Request(call.method, url, headers=headers)
+        try:
+            content = json.dumps(call.body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        except UnicodeEncodeError:
+            what = "a text that is no Unicode: half of a pair of surrogates"
+        except (ValueError, TypeError, RecursionError) as error:
+            what = f"what JSON cannot say ({error})"
+        else:
+            headers.setdefault("content-type", "application/json")
+            return httpx.Request(call.method, url, headers=headers, content=content)
+        raise OptionError(f"the request to {self.target} holds {what}.")
+
+    def _url(self, call: Call) -> httpx.URL:
+        """Behind the target's base, and nowhere else."""
+        import httpx
+
+        key = call.path, tuple(call.query.items())
+        found = self._urls.get(key)
+        if found is None:
+            if not call.path.startswith("/"):
+                raise OptionError(f"{call.path!r:.80} is no path of {self.target.host}.")
+            try:
+                found = httpx.URL(self.target.base + call.path)
+                if call.query:
+                    found = found.copy_merge_params(dict(call.query))
+            except httpx.InvalidURL:
+                raise OptionError(f"{self.target.base}{call.path!r:.80} is no address that can be asked.") from None
+            base = httpx.URL(self.target.base)
+            if (found.scheme, found.netloc) != (base.scheme, base.netloc):
+                raise OptionError(f"{call.path!r:.80} leads away from {self.target.host}.")
+            if len(self._urls) < 1000:
+                self._urls[key] = found
+        return found
+
+    @cached_property
+    def auth(self) -> Auth:
+        return auth_of(self.target)
+
+    @cached_property
+    def limit(self) -> Limit:
+        return limit_of(self.target)
+
+    def connections(self) -> Connections:
+        """Those of the running event loop. Raises OptionError at a proxy or authorities that cannot be."""
+        loop = asyncio.get_running_loop()
+        found = self._lines.get(loop)
+        if found is None:
+            found = self._lines[loop] = connections(self.target)
+        return found
+
+
+class _Tries:
+    """How often a call was tried, and whether once more is safe."""
+
+    def __init__(self, client: Client, call: Call) -> None:
+        self._most, self._safe = client.manners.retries, call.safe
+        self._n = 0
+        self._renewed = False
+
+    async def over(self, failed: _Failed, handed: bool = False) -> None:
+        """Wait until the next one; or raise what the last one ended with: no more help, or something was handed out."""
+        if failed.stale and self._safe and not self._renewed:
+            self._renewed = True  # the connection had ended while it waited to be used again; that was no try
+            return
+        self._n += 1
+        after = failed.after
+        if handed or not failed.again or self._n > self._most or (after is not None and after > PATIENCE):
+            raise failed.error
+        wait = random.uniform(0, min(LONGEST, FIRST * 2 ** (self._n - 1)))
+        await asyncio.sleep(wait if after is None else after + wait / 4)
+
+
+class _Answer:
+    """One try: a request that is sent, and what comes back, chunk by chunk."""
+
+    status = 0
+    kind = ""  # media type, without parameters
+
+    def __init__(self, client: Client, call: Call) -> None:
+        self._client, self.call = client, call
+        self.headers: dict[str, str] = {}
+        self._request: httpx.Request | None = None
+        self._lines: Connections | None = None
+        self._line: Any = None
+        self._used = self._entered = False
+        self._response: Any = None
+        self._bytes: Any = None
+
+    async def begin(self, request: httpx.Request) -> None:
+        """Send it, signed, when it is its turn, and read the answer's headers. Raises _Failed, BrollyError."""
+        import httpx
+
+        client, manners = self._client, self._client.manners
+        self._lines = client.connections()
+        await client.limit.enter(client.target.model, manners.concurrency, manners.rate, manners.silence_seconds)
+        self._entered = True
+        flow = client.auth.async_auth_flow(request)
+        try:
+            await self._send(await anext(flow))
+            while self.status == 401:
+                following = await _next(flow, httpx.Response(401, headers=self.headers, request=request))
+                if following is None:
+                    break
+                await self._end()
+                await self._send(following)
+        finally:
+            await flow.aclose()
+
+    async def _send(self, request: httpx.Request) -> None:
+        import httpcore
+
+        assert self._lines is not None
+        manners, url = self._client.manners, request.url
+        self._request = request
+        silence = manners.silence_seconds
+        timeouts = {"connect": manners.connect_seconds, "read": silence, "write": silence}
+        port = url.port if url.port is not None else {"http": 80, "https": 443}[url.scheme]
+        made = httpcore.Request(
+            request.method,
+            httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=port, target=url.raw_path),
+            headers=request.headers.raw,
+            content=request.read(),
+            extensions={"timeout": timeouts},
+        )
+        self._line, self._used = await self._lines.take()
+        failed = None
+        try:
+            self._response = await self._line.handle_async_request(made)
+        except _faults() as error:
+            failed = self._broken(error)
+        if failed is not None:
+            raise failed
+        self.status = self._response.status
+        self.headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._response.headers
+        }
+        self.kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        self._bytes = self._response.stream.__aiter__()
+        if self.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
+            raise BadAnswer(
+                f"{self._client.target.host} compressed its answer though it was asked not to.", self.status
+            )
+
+    def __aiter__(self) -> _Answer:
+        return self
+
+    async def __anext__(self) -> Data:
+        """Raises _Failed."""
+        try:
+            chunk: Data = await anext(self._bytes)
+            return chunk
+        except StopAsyncIteration:
+            raise
+        except _faults() as error:
+            failed = self._broken(error)
+        raise failed
+
+    async def read(self, most: int) -> Data:
+        """The whole body. Raises _Failed, BadAnswer."""
+        parts, size = [], 0
+        async for chunk in self:
+            size += len(chunk)
+            if size > most:
+                raise BadAnswer(f"{self._client.target.host} answered with more than {most >> 20} MiB.", self.status)
+            parts.append(chunk)
+        return b"".join(parts)
+
+    async def drain(self) -> None:
+        """To the end, if it is near, so that the connection can be used again."""
+        try:
+            async with asyncio.timeout(DRAIN):
+                async for _ in self:
+                    pass
+        except (TimeoutError, _Failed):
+            pass
+
+    def secrets(self) -> list[str]:
+        return secrets_of(self._request) if self._request is not None else []
+
+    async def aclose(self) -> None:
+        try:
+            await self._end()
+        finally:
+            if self._entered:
+                self._entered = False
+                self._client.limit.leave()
+
+    async def _end(self) -> None:
+        """Let go of the connection, which is closed unless its answer was read to the end."""
+        line, self._line = self._line, None
+        if line is None or self._lines is None:
+            return
+        try:
+            if self._bytes is not None:
+                await self._bytes.aclose()
+                await self._response.aclose()
+        finally:
+            self._response = self._bytes = None
+            await self._lines.give(line)
+
+    def _broken(self, error: BaseException) -> _Failed:
+        """What a fault of httpcore's means."""
+        import httpcore
+
+        target, manners = self._client.target, self._client.manners
+        host, safe = target.host, self.call.safe
+        way = self._lines.way if self._lines is not None else ""
+        if isinstance(error, httpcore.ConnectTimeout):
+            return _Failed(Unreachable(f"{host} was not reached{way} within {manners.connect_seconds:g} s."), True)
+        if isinstance(error, httpcore.ConnectError):
+            why, again = _unconnected(error.__cause__ or error)
+            return _Failed(Unreachable(f"{host} was not reached{way}: {why}"), again)
+        if isinstance(error, (httpcore.ProxyError, httpcore.UnsupportedProtocol)):
+            return _Failed(Unreachable(f"{host} was not reached{way}: {faults.cleaned(str(error))}."), False)
+        if isinstance(error, httpcore.TimeoutException):
+            silent = f"{host} was silent for {manners.silence_seconds:g} s; ask again, or allow more silence_seconds."
+            return _Failed(Unreachable(silent), safe)
+        if isinstance(error, httpcore.LocalProtocolError):
+            return _Failed(OptionError(f"a header of the request to {host} cannot be sent."), False)
+        if self._response is None:
+            stale = self._used and isinstance(
+                error, (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError)
+            )
+            return _Failed(
+                Unreachable(f"{host} closed the connection without an answer; ask again."), safe, stale=stale
+            )
+        return _Failed(BadAnswer(f"{host} broke off in the middle of its answer; ask again.", self.status), safe)
+
+
+async def _next(flow: Any, response: httpx.Response) -> httpx.Request | None:
+    try:
+        found: httpx.Request = await flow.asend(response)
+        return found
+    except StopAsyncIteration:
+        return None
+
+
+def _unconnected(error: BaseException) -> tuple[str, bool]:
+    """Why there is no connection, to the end of a sentence, and whether another try may find one."""
+    import socket
+    import ssl
+
+    if isinstance(error, ssl.SSLCertVerificationError):
+        why = f"its certificate is not trusted here ({error.verify_message}); SSL_CERT_FILE names others to trust."
+        return why, False
+    if isinstance(error, ssl.SSLError):
+        return f"it does not speak TLS as expected ({error.reason or 'handshake failed'}).", False
+    if isinstance(error, socket.gaierror):
+        return "its name is not known here.", error.errno == socket.EAI_AGAIN
+    if isinstance(error, ConnectionRefusedError):
+        return "the connection was refused; is a server running there?", True
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return f"{text[:200].rstrip('.')}.", True
+
+
+@cache
+def _faults() -> tuple[type[BaseException], ...]:
+    import httpcore
+
+    return (
+        httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError,
+        httpcore.UnsupportedProtocol,
+    )  # fmt: skip
+
+
+@cache
+def user_agent() -> str:
+    from brolly import __version__
+
+    return f"brolly/{__version__}"

@@ -172,7 +172,7 @@ def _ours(kind: Kind) -> Callable[[str, int, float | None], BrollyError]:
 
 
 SAID: dict[Kind, Sayings] = {
-    KeyRefused: Sayings("{host} refused the key{why}; {key}.", _plain(KeyRefused)),
+    KeyRefused: Sayings("{host} {refused}{why}; {key}.", _plain(KeyRefused)),
     QuotaSpent: Sayings("the account at {host} has nothing left to spend{why}; {console}.", _plain(QuotaSpent)),
     Busy: Sayings(
         "{host} takes no more requests for now{why}; ask again{when}.",
@@ -193,10 +193,11 @@ SAID: dict[Kind, Sayings] = {
 
 
 def fault(
-    status: int | None, told: Told, target: Target, *, after: float | None = None, secrets: Iterable[str] = ()
-) -> BrollyError:
+    status: int | None, told: Told, target: Target, *, after: float | None = None, secrets: Iterable[str] = (),
+    keyed: bool = True,
+) -> BrollyError:  # fmt: skip
     """The error of an answer, or of an event within one (then status is 0 or None). `after` are seconds that a header
-    tells; `secrets` are taken out of what the vendor says."""
+    tells; `secrets` are taken out of what the vendor says; `keyed`: whether a key went with the request."""
     from brolly.remote.listing import hint
 
     status = status or 0
@@ -209,11 +210,15 @@ def fault(
     vendor = target.vendor
     said = SAID[kind]
     text = said.text.format(
-        host=target.host, model=cleaned(target.model, secrets, 120), why=f" ({what})" if what else "",
+        host=target.host,
+        model=cleaned(target.model, secrets, 120),
+        why=f" ({what})" if what else "",
         when=f" in {after:.0f} s" if after is not None and after >= 1 else " in a moment",
-        key=_mend_key(target), console=f"see {vendor.console}" if vendor.console else "see to it at its console",
+        refused="refused the key" if keyed else "wants a key",
+        key=_mend_key(target),
+        console=f"see {vendor.console}" if vendor.console else "see to it at its console",
         list=hint(target) if kind is NotFound else "",
-    )  # fmt: skip
+    )
     return said.make(text, status, after)
 
 
@@ -241,7 +246,7 @@ def _mend_key(target: Target) -> str:
     vendor = target.vendor
     name = origin_of(target.base) if vendor.name == COMPATIBLE else vendor.account or vendor.name
     variable = f"set {vendor.keys[0]} or " if vendor.keys else ""
-    return f"{variable}run `brolly keys set {name}` with one that may do this"
+    return f"{variable}run `brolly keys set {name}`"
 
 
 def cleaned(text: str, secrets: Iterable[str] = (), most: int = LONGEST) -> str:

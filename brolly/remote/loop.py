@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
@@ -36,3 +37,13 @@ def wait(work: Coroutine[Any, Any, T]) -> T:
     except BaseException:
         doing.cancel()
         raise
+
+
+def _forked() -> None:
+    """A child has the loop of its parent and not its thread: it begins its own."""
+    global _loop, _lock
+    _loop, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
