@@ -401,7 +401,8 @@ class Remote:
                         self.budget.settle(held, cost if found is None else found)
                     if any(one.over for one in filters):
                         at = next(i for i, piece in enumerate(batch) if piece.finish_reason)
-                        yield [*batch[:at], replace(batch[at], usage=batch[at].usage or Usage(0, 0))]
+                        usage = next((piece.usage for piece in batch[at:] if piece.usage), Usage(0, 0))
+                        yield [*batch[:at], replace(batch[at], usage=usage)]
                         return
                     yield batch
         finally:

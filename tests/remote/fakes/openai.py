@@ -101,7 +101,7 @@ def models(name: str | None) -> Reply:
 def checked(kind: Any, request: Request) -> dict[str, Any]:
     """The body, if the SDK's type knows it. Raises Refused."""
     try:
-        body = request.json
+        body = dict(request.json)
     except ValueError:
         raise Refused("We could not parse the JSON body of your request.") from None
     stream = body.pop("stream", False)
@@ -326,17 +326,20 @@ def _stream(fake: FakeOpenAI, body: dict[str, Any], said: Says) -> Iterator[Chun
     head, n = _head(fake, body, "chat.completion.chunk"), body.get("n") or 1
     counted = (body.get("stream_options") or {}).get("include_usage")
 
-    def chunk(index: int, delta: dict[str, Any], finish: str | None = None, text: str = "") -> bytes:
-        choice = {"index": index, "delta": delta, "logprobs": _logprobs(body, text) if text else None}
+    told = _logprobs(body, said.text)
+
+    def chunk(index: int, delta: dict[str, Any], finish: str | None = None, place: int | None = None) -> bytes:
+        logprobs = {**told, "content": [told["content"][place]]} if told and place is not None else None
+        choice = {"index": index, "delta": delta, "logprobs": logprobs}
         row = {**head, "choices": [{**choice, "finish_reason": finish}]} | ({"usage": None} if counted else {})
         return sse({**row, "obfuscation": "aZ3x"})
 
     for at in range(n):
         content = None if said.calls or said.refusal else ""
         yield chunk(at, {"role": "assistant", "content": content, "refusal": None})
-    for piece in said.pieces if not said.calls else ():
+    for place, piece in enumerate(said.pieces if not said.calls else ()):
         for at in range(n):
-            yield chunk(at, {"content": piece}, text=piece)
+            yield chunk(at, {"content": piece}, place=place)
     for piece in words(said.refusal):
         for at in range(n):
             yield chunk(at, {"refusal": piece})

@@ -20,10 +20,9 @@ from brolly.errors import BadAnswer
 from brolly.remote.ask import Ask, Message, Part
 from brolly.remote.dialect import DONE, Call
 from brolly.remote.dialects.openai import words
-from brolly.remote.dialects.openai.envelope import tokens
+from brolly.remote.dialects.openai.envelope import broken, tokens
 from brolly.remote.dialects.openai.envelope import told as told
 from brolly.remote.dialects.openai.words import text
-from brolly.remote.faults import fault
 from brolly.remote.target import Target
 from brolly.remote.traits import traits_of
 from brolly.verbs import GenerateOptions, Piece, TokenLogprob, ToolDelta, Usage
@@ -192,7 +191,7 @@ def whole(body: Any, ask: Ask, target: Target) -> list[Piece]:
     choices = body.get("choices") if isinstance(body, Mapping) else None
     if not isinstance(choices, list) or not choices:
         if isinstance(body, Mapping) and body.get("error"):
-            raise fault(0, told(body), target)
+            raise broken(body, target)
         raise BadAnswer(f"{target.host} sent an answer without choices; is it the address of an OpenAI-compatible API?")
     reader = Reader(ask, target)
     rows = [
@@ -223,7 +222,7 @@ class Reader:
         if not isinstance(data, Mapping):
             raise BadAnswer(f"{self.target.host} sent {data!r:.60} in a stream; expected an object.")
         if data.get("error") or event == "error":
-            raise fault(0, told(data), self.target)
+            raise broken(data, self.target)
         found: list[Piece] = []
         for row in words.rows_of(data.get("choices"), "choices"):
             index = row.get("index", 0)

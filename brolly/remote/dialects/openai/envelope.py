@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from brolly.errors import BrollyError
 from brolly.remote.dialect import Told
+from brolly.remote.target import Target
 from brolly.verbs import Usage
 
 MESSAGE = 2000  # characters of a vendor's message that are kept
@@ -21,6 +23,18 @@ def told(body: Any) -> Told:
     kind = next((error[name] for name in ("code", "type") if isinstance(error.get(name), str) and error[name]), "")
     message = next((_text(error[name]) for name in ("message", "detail") if error.get(name)), "")
     return Told(kind[:200], message, _text(error.get("param"))[:200])
+
+
+def broken(body: Any, target: Target) -> BrollyError:
+    """The error that came within an answer, without the key where a vendor repeats it."""
+    from brolly.remote.faults import fault
+    from brolly.remote.keys import key_of
+
+    try:
+        key = key_of(target)
+    except BrollyError:
+        key = None
+    return fault(0, told(body), target, secrets=[key.reveal()] if key else [])
 
 
 def tokens(body: Any) -> Usage | None:

@@ -14,10 +14,9 @@ from brolly.remote.ask import Ask, Message, Part
 from brolly.remote.content import text_of
 from brolly.remote.dialect import DONE, Call
 from brolly.remote.dialects.openai import words
-from brolly.remote.dialects.openai.envelope import tokens
+from brolly.remote.dialects.openai.envelope import broken, tokens
 from brolly.remote.dialects.openai.envelope import told as told
 from brolly.remote.dialects.openai.words import text
-from brolly.remote.faults import fault
 from brolly.remote.target import Target
 from brolly.remote.traits import traits_of
 from brolly.verbs import Piece, TokenLogprob, ToolDelta
@@ -226,7 +225,7 @@ class Reader:
         if not isinstance(kind, str):
             raise BadAnswer(f"{self.target.host} sent an event of type {kind!r:.40}; expected its name.")
         if kind == "error" or data.get("error"):
-            raise fault(0, told(data), self.target)
+            raise broken(data, self.target)
         kind, at = kind.removeprefix("response."), _place(data)
         if kind in ("completed", "incomplete", "failed", "cancelled", "queued", "None"):
             return self._last(kind, data.get("response"))
@@ -324,7 +323,7 @@ class Reader:
         if not isinstance(response, Mapping):
             raise BadAnswer(f"{self.target.host} sent {response!r:.60}; expected a response.")
         if kind == "failed" or response.get("error"):
-            raise fault(0, told(response), self.target)
+            raise broken(response, self.target)
         if kind not in ("completed", "incomplete"):
             raise BadAnswer(f"{self.target.host} sent a response that is {kind!r:.40}; expected one that is completed.")
         found = []

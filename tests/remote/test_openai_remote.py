@@ -1,0 +1,176 @@
+"""OpenAI through `Remote`: the same verbs as of a model on this disk, over a server made by its reference."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from brolly.errors import BadAnswer, ContextTooLong, KeyRefused, NotFound, OptionError, RemoteError
+from brolly.remote import Remote
+from brolly.verbs import Generation, gather
+from tests.remote.fakes.openai import FakeOpenAI
+from tests.remote.fakes.server import CUT, Reply, sse
+from tests.remote.wire import CITY, PNG, WEATHER
+
+THINKS, PLAIN = "openai:gpt-5.6-sol", "openai:gpt-4.1"
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOpenAI]:
+    with FakeOpenAI() as one:
+        monkeypatch.setenv("OPENAI_BASE_URL", one.base)
+        monkeypatch.setenv("OPENAI_API_KEY", one.key)
+        yield one
+
+
+def user(text: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": text}]
+
+
+def both(model: Remote, messages: list[Any], **options: Any) -> Generation:
+    """The answer, which is the same whole and streamed, but for the names of its calls."""
+    whole = model.chat(messages, **options)
+    streamed = gather(model.stream_chat(messages, **options), options.get("logprobs") is not None)
+    # what is cut here is closed before its usage comes
+    cut = ("usage",) if len(options.get("stop", ())) <= 4 else ()
+    for name in ("text", "finish_reason", "reasoning", "logprobs", *cut):
+        assert getattr(whole, name) == getattr(streamed, name), name
+    assert [(c.name, c.arguments) for c in whole.tool_calls] == [(c.name, c.arguments) for c in streamed.tool_calls]
+    return whole
+
+
+ASKS: list[tuple[str, list[Any], dict[str, Any], str]] = [
+    (PLAIN, user("Hi"), {}, "You said: Hi"),
+    (PLAIN, user("one two three"), {"stop": "two"}, "You said: one "),
+    (PLAIN, user("one two three"), {"stop": ("a!", "b!", "c!", "d!", "two")}, "You said: one "),
+    (PLAIN, user("one two three"), {"max_tokens": 3}, "You said: one"),
+    (PLAIN, user("Hi"), {"json_schema": CITY}, '{"city": "text"}'),
+    (PLAIN, user("Hi"), {"choice": ("yes", "no")}, "yes"),
+    (PLAIN, user("Hi"), {"regex": "[0-9]{3}"}, "000"),
+    (PLAIN, user(["See", {"type": "image_url", "image_url": {"url": PNG}}]), {}, "I see 1 picture."),
+    (PLAIN, user("forbidden"), {}, "I cannot help with that."),
+    (PLAIN, user("Hi there"), {"logprobs": 3}, "You said: Hi there"),
+    (THINKS, user("Hi"), {}, "You said: Hi"),
+    (THINKS, user("Hi"), {"thoughts": True, "effort": "high"}, "You said: Hi"),
+    (THINKS, user("weather"), {"tools": [WEATHER]}, ""),
+]
+
+
+@pytest.mark.parametrize("at", range(len(ASKS)))
+def test_an_answer_is_the_same_whole_streamed_and_byte_by_byte(fake: FakeOpenAI, at: int) -> None:
+    reference, messages, options, text = ASKS[at]
+    model = Remote(reference)
+    found = both(model, messages, **options)
+    assert found.text == text
+    assert found.usage.prompt_tokens > 0
+    fake.split = 1
+    again = both(model, messages, **options)
+    assert (again.text, again.usage, again.reasoning) == (found.text, found.usage, found.reasoning)
+
+
+def test_thoughts_are_asked_of_the_dialect_that_tells_them(fake: FakeOpenAI) -> None:
+    model = Remote("openai:gpt-9-of-which-nothing-is-known")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert model.chat(user("Hi")).reasoning is None
+        assert fake.requests[-1].path == "/v1/chat/completions"
+        found = model.chat(user("Hi"), thoughts=True)
+    assert (found.reasoning, fake.requests[-1].path) == ("Let me think.", "/v1/responses")
+    assert found.usage.reasoning_tokens == 3
+
+
+def test_tools_go_where_a_model_takes_them_and_its_thoughts_come_back(fake: FakeOpenAI) -> None:
+    """Also by a client that keeps nothing of the vendor's own: they are remembered by the calls."""
+    model, messages = Remote(THINKS), user("weather twice")
+    for stream in (False, True):
+        answer = (
+            gather(model.stream_chat(messages, tools=[WEATHER])) if stream else model.chat(messages, tools=[WEATHER])
+        )
+        assert fake.requests[-1].path == "/v1/responses"
+        assert answer.finish_reason == "tool_calls" and len({call.id for call in answer.tool_calls}) == 2
+        turn = {key: value for key, value in answer.message.items() if key != "opaque"}
+        results = [{"role": "tool", "tool_call_id": call.id, "content": "rain"} for call in answer.tool_calls]
+        assert model.chat([*messages, turn, *results], tools=[WEATHER]).text == "The tool said rain and rain."
+        kinds = [item.get("type") for item in fake.requests[-1].json["input"]]
+        assert kinds == [None, "reasoning", *["function_call"] * 2, *["function_call_output"] * 2]
+
+
+def test_a_hint_is_told_once_and_refused_if_strict(fake: FakeOpenAI) -> None:
+    model = Remote(PLAIN)
+    with pytest.warns(UserWarning, match="4096 tokens"):
+        model.chat(user("Hi"), effort="4096")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.chat(user("Hi"), effort="4096")
+    with pytest.raises(OptionError, match="4096 tokens"):
+        Remote(PLAIN, strict=True).chat(user("Hi"), effort="4096")
+
+
+def test_what_openai_has_no_word_for_is_refused_before_it_is_sent(fake: FakeOpenAI) -> None:
+    for name, value in (("top_k", 3), ("min_p", 0.1), ("grammar", "x"), ("logprobs", 50), ("ignore_eos", True)):
+        with pytest.raises(OptionError, match=name.replace("logprobs", "log-probabilities")):
+            Remote(PLAIN).chat(user("Hi"), **{name: value})
+    assert fake.requests == []
+
+
+def test_tokens_are_counted(fake: FakeOpenAI) -> None:
+    assert Remote(PLAIN).count(user("one two three")) == 3
+
+
+def test_errors_are_the_one_right_error_and_never_show_the_key(
+    fake: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Remote(PLAIN)
+    for messages, reference, kind in (
+        (user("toolong"), PLAIN, ContextTooLong), (user("Hi"), "openai:missing", NotFound),
+    ):  # fmt: skip
+        for stream in (False, True):
+            with pytest.raises(kind):
+                list(Remote(reference).stream_chat(messages)) if stream else Remote(reference).chat(messages)
+    fake.faults.append(lambda _: Reply(chunks=[sse({"error": {"message": f"no {fake.key}", "type": "server_error"}})]))
+    with pytest.raises(RemoteError) as error:
+        list(model.stream_chat(user("Hi")))
+    assert fake.key not in str(error.value) and fake.key[-8:] not in str(error.value)
+    wrong = "sk-test-wr0ng-key-0123456789abcdef"
+    monkeypatch.setenv("OPENAI_API_KEY", wrong)
+    with pytest.raises(KeyRefused) as refused:
+        Remote(PLAIN).chat(user("Hi"))
+    assert wrong not in str(refused.value) and wrong[-4:] not in str(refused.value) and "keys set" in str(refused.value)
+
+
+def test_a_stream_that_breaks_off_is_no_answer(fake: FakeOpenAI) -> None:
+    head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    row = {"index": 0, "delta": {"content": "Hel"}, "finish_reason": None}
+    for end in ([CUT], []):
+        fake.faults.append(lambda _, end=end: Reply(chunks=[sse({**head, "choices": [row]}), *end]))
+        pieces = []
+        with pytest.raises(BadAnswer):
+            for piece in Remote(PLAIN).stream_chat(user("Hi")):
+                pieces.append(piece.text)
+        assert "".join(pieces) == "Hel"
+
+
+def test_one_who_leaves_closes_the_stream(fake: FakeOpenAI) -> None:
+    head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    row = {"index": 0, "delta": {"content": "Hel"}, "finish_reason": None}
+    fake.faults.append(lambda _: Reply(chunks=[sse({**head, "choices": [row]}), *[0.02, sse(": x")] * 500]))
+    pieces = Remote(PLAIN).stream_chat(user("Hi"))
+    assert next(pieces).text == "Hel"
+    pieces.close()  # type: ignore[attr-defined]
+    fake.until(lambda: fake.left == 1)
+
+
+def test_any_address_is_spoken_to_as_such(fake: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BROLLY_KEYS", f"{fake.url}={fake.key}")
+    model = Remote(f"{fake.base}#gpt-4.1")
+    assert both(model, user("Hi"), max_tokens=50).text == "You said: Hi"
+    sent = fake.requests[-1].json
+    assert sent == {
+        "model": "gpt-4.1", "messages": user("Hi"), "max_tokens": 50, "stream": True,
+        "stream_options": {"include_usage": True},
+    }  # fmt: skip
+    json.dumps(sent)
