@@ -87,7 +87,9 @@ def in_dollars(amount: float) -> str:
     """$1.2345, $0.000012"""
     from math import floor, log10
 
-    return f"${amount:.{4 if amount >= 0.01 or amount <= 0 else 1 - floor(log10(amount))}f}"
+    if amount <= 0:
+        return "$0"
+    return f"${amount:.{4 if amount >= 0.01 else 1 - floor(log10(amount))}f}"
 
 
 def tell_cost(args: Any, *models: Any) -> None:

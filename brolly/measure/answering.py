@@ -102,6 +102,7 @@ class Answering:
     def _scored(self, row: Row, answer: str) -> Record:
         value: Any = row.value
         expected = value.label if isinstance(value, Labelled) else expected_of(value)
+        expected, answer = expected.strip(), answer.strip()  # a completion begins with a blank, an answer does not
         scores: dict[str, Any] = {"exact": float(self.alike(expected) == self.alike(answer))}
         if self.classes:
             scores |= {"class": self.alike(expected), "said": self.alike(answer)}
