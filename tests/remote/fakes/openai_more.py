@@ -19,12 +19,13 @@ from openai.types import EmbeddingCreateParams, FileCreateParams, ImageEditParam
 from openai.types.audio import SpeechCreateParams, TranscriptionCreateParams, TranslationCreateParams
 from openai.types.fine_tuning import JobCreateParams
 
-from tests.remote.fakes.checked import wrong
 from tests.remote.fakes.server import Fake, Reply, Request
+from tests.remote.fakes.typed import complaint
 
 KEY = "sk-test-openai-more"
 NOW = 1_795_000_000
 MODELS = ("gpt-6", "text-embedding-3-small", "gpt-image-2", "whisper-1", "gpt-4o-mini-tts")
+NUMBERS = ("n", "output_compression", "temperature")  # of forms, where all is text
 HYPERPARAMETERS = ("batch_size", "learning_rate_multiplier", "n_epochs")
 # a sound's segments, and the words of each
 HEARD = ((0.0, 1.5, "The quick brown fox."), (1.5, 3.0, "It jumps."))
@@ -41,18 +42,16 @@ def refused(status: int, message: str, code: str | None = None, param: str | Non
     return Reply(status, {"x-request-id": "req_0123456789abcdef"}, {"error": error})
 
 
-def checked(kind: Any, given: dict[str, Any], *, strict: bool = True) -> Reply | None:
+def checked(kind: Any, given: dict[str, Any]) -> Reply | None:
     """What the vendor says of parameters that it does not take."""
-    found = wrong(kind, given, strict=strict)
-    if found is None:
-        model = str(given.get("model", ""))
-        if model == "missing":
-            message = f"The model `{model}` does not exist or you do not have access to it."
-            return refused(404, message, "model_not_found")
-        return None
-    if found.unknown:
-        return refused(400, f"Unknown parameter: '{found.param}'.", "unknown_parameter", found.param)
-    return refused(400, f"Invalid value for '{found.param}': {found.why}.", "invalid_value", found.param)
+    if why := complaint(kind, given):
+        param = why.partition(":")[0]
+        if "Extra inputs" in why:
+            return refused(400, f"Unknown parameter: '{param}'.", "unknown_parameter", param)
+        return refused(400, f"Invalid value for {why}.", "invalid_value", param)
+    if given.get("model") == "missing":
+        return refused(404, "The model `missing` does not exist or you do not have access to it.", "model_not_found")
+    return None
 
 
 def form(request: Request) -> dict[str, Any]:
@@ -60,6 +59,8 @@ def form(request: Request) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for part in request.parts:
         value: Any = part.data if part.filename is not None else part.data.decode()
+        if part.name in NUMBERS:
+            value = json.loads(value)
         if part.name.endswith("[]"):
             found.setdefault(part.name[:-2], []).append(value)
         else:
@@ -129,10 +130,10 @@ class More:
     def edit(self, request: Request) -> Reply:
         body = form(request)
         n = len(body["image"]) if isinstance(body.get("image"), list) else 1
-        return self._drawn(body, ImageEditParams, n, strict=False)
+        return self._drawn(body, ImageEditParams, n)
 
-    def _drawn(self, body: dict[str, Any], kind: Any, given: int, strict: bool = True) -> Reply:
-        if (no := checked(kind, body, strict=strict)) is not None:
+    def _drawn(self, body: dict[str, Any], kind: Any, given: int) -> Reply:
+        if (no := checked(kind, body)) is not None:
             return no
         if "response_format" in body:
             return refused(400, "Unknown parameter: 'response_format'.", "unknown_parameter", "response_format")
@@ -162,7 +163,7 @@ class More:
         return self._heard(form(request), TranslationCreateParams, "translate")
 
     def _heard(self, body: dict[str, Any], kind: Any, task: str) -> Reply:
-        if (no := checked(kind, body, strict=False)) is not None:
+        if (no := checked(kind, body)) is not None:
             return no
         if not isinstance(body["file"], bytes) or not body["file"]:
             return refused(400, "Invalid file format.", None, "file")
@@ -229,7 +230,7 @@ class More:
 
     def upload(self, request: Request) -> Reply:
         body = form(request)
-        if (no := checked(FileCreateParams, body, strict=False)) is not None:
+        if (no := checked(FileCreateParams, body)) is not None:
             return no
         id = f"file-{len(self.files):024d}"
         self.files[id] = body["file"]
