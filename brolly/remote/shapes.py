@@ -1,4 +1,4 @@
-"""What a dialect has no word for and JSON can carry: a choice, a regex; and stop texts that are looked for here."""
+"""What a dialect has no word for and JSON can carry: a choice, a regex, a list; and stop texts, looked for here."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from brolly.errors import BadAnswer, OptionError
 from brolly.media.text.stops import Held
@@ -27,8 +28,8 @@ class Filter:
 class Unwrapped(Filter):
     """The text within {"answer": …}, checked, at the end of the answer."""
 
-    def __init__(self, check: Callable[[str], bool], wanted: str) -> None:
-        self.check, self.wanted, self.text = check, wanted, ""
+    def __init__(self, check: Callable[[Any], bool], wanted: str, of_json: bool = False) -> None:
+        self.check, self.wanted, self.of_json, self.text = check, wanted, of_json, ""
 
     def push(self, piece: Piece) -> Piece:
         self.text += piece.text
@@ -38,6 +39,8 @@ class Unwrapped(Filter):
             return replace(piece, text="")  # cut, or kept from us: there is no answer
         try:
             found = json.loads(self.text)[KEY]
+            if self.of_json:
+                found = json.dumps(found, ensure_ascii=False)
         except (ValueError, KeyError, TypeError, RecursionError):
             found = None
         if not isinstance(found, str) or not self.check(found):
@@ -76,10 +79,28 @@ def fitted(ask: Ask, has: frozenset[str]) -> tuple[Ask, Callable[[], Filter] | N
         schema = _schema({"type": "string", "pattern": f"^(?:{options.regex})$"})
         ask = replace(ask, options=replace(options, regex=None, json_schema=schema))
         return ask, lambda: Unwrapped(lambda text: bool(pattern.fullmatch(text)), f"what {options.regex!r:.80} matches")
+    if "json_schema" in has and (rooted := _rooted(options.json_schema)):
+        ask = replace(ask, options=replace(options, json_schema=rooted))
+        return ask, lambda: Unwrapped(lambda _: True, "JSON under that key", of_json=True)
     if options.stop and "stop" not in has:
         stops = options.stop
         return replace(ask, options=replace(options, stop=())), lambda: Cut(stops)
     return ask, None
+
+
+def _rooted(schema: str | None) -> str | None:
+    """A schema of a list, a number or one of several kinds within that of an object, which is all that vendors take."""
+    try:
+        said = json.loads(schema) if schema else None
+    except (ValueError, RecursionError):
+        return None  # for the dialect to refuse
+    if not isinstance(said, dict) or not said or said.get("type") == "object" or "properties" in said:
+        return None
+    inner = {name: value for name, value in said.items() if name not in ("$defs", "definitions", "$schema")}
+    shared = {name: said[name] for name in ("$defs", "definitions") if name in said}
+    return json.dumps(
+        {"type": "object", "properties": {KEY: inner}, "required": [KEY], "additionalProperties": False, **shared}
+    )
 
 
 def _schema(inner: dict[str, object]) -> str:
