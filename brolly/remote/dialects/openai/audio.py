@@ -152,7 +152,7 @@ def _seconds(row: Any, name: str, at: int) -> float:
 
 
 def _text(row: Any, name: str, at: int) -> str:
-    text = row.get(name)
+    text = row.get(name) if isinstance(row, Mapping) else None
     if not isinstance(text, str):
         raise BadAnswer(f"row {at} of the transcript has no text under {name}.")
     return text
