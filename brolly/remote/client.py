@@ -13,7 +13,7 @@ import random
 from collections.abc import AsyncGenerator, Callable
 from functools import cache, cached_property
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, AnyStr, cast
 from weakref import WeakKeyDictionary
 
 from brolly.errors import BadAnswer, BrollyError, Busy, OptionError, Overloaded, QuotaSpent, Unreachable
@@ -79,9 +79,9 @@ class Client:
             try:
                 await self._ask(answer, told, "text/event-stream")
                 reader = await self._reader(answer, told)
-                over = False
+                over, keys = False, [key.decode("latin-1") for key in answer.hides()]
                 async for chunk in answer:
-                    batch = [(name, self._event(data)) for name, data in reader.push(chunk) if data]
+                    batch = [(name, self._event(hidden(data, keys))) for name, data in reader.push(chunk) if data]
                     if batch:
                         handed = True
                         yield batch
@@ -89,7 +89,7 @@ class Client:
                             break
                 if over:
                     await answer.drain()
-                elif batch := [(name, self._event(data)) for name, data in reader.end() if data]:
+                elif batch := [(name, self._event(hidden(data, keys))) for name, data in reader.end() if data]:
                     yield batch
                 return
             except _Failed as error:
@@ -115,7 +115,7 @@ class Client:
             answer = _Answer(self, call)
             try:
                 await self._ask(answer, told, wanted)
-                return await answer.read(MOST_BODY), answer.kind
+                return hidden(await answer.read(MOST_BODY), answer.hides()), answer.kind
             except _Failed as error:
                 failed = error
             finally:
@@ -382,6 +382,10 @@ class _Answer:
     def secrets(self) -> list[str]:
         return secrets_of(self._request) if self._request is not None else []
 
+    def hides(self) -> list[Data]:
+        """What is taken out of an answer before anybody reads it; a short one may be a word ("ollama") and stays."""
+        return [one.encode("latin-1") for one in self.secrets() if len(one) >= 16]
+
     async def aclose(self) -> None:
         try:
             await self._end()
@@ -430,6 +434,14 @@ class _Answer:
                 Unreachable(f"{host} closed the connection without an answer; ask again."), safe, stale=stale
             )
         return _Failed(BadAnswer(f"{host} broke off in the middle of its answer; ask again.", self.status), safe)
+
+
+def hidden(said: AnyStr, keys: list[AnyStr]) -> AnyStr:
+    """The same without keys, whoever wrote them there."""
+    for key in keys:
+        if key in said:
+            said = said.replace(key, b"***" if isinstance(said, bytes) else "***")
+    return said
 
 
 async def _next(flow: Any, response: httpx.Response) -> httpx.Request | None:
