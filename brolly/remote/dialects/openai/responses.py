@@ -135,7 +135,10 @@ def _items(message: Message) -> Iterator[dict[str, Any]]:
             output = _failed(message, output)
         yield {"type": "function_call_output", "call_id": str(message.get("tool_call_id") or ""), "output": output}
     elif role == "assistant":
-        yield from _turn(message)
+        turn = list(_turn(message))
+        while turn and turn[-1].get("type") == "reasoning":
+            turn.pop()  # thoughts that were cut before they led to anything are refused
+        yield from turn or [{"role": "assistant", "content": ""}]
     else:
         yield {"role": role, "content": content or "" if not _parts(message) else [_part(p) for p in _parts(message)]}
 
@@ -160,7 +163,7 @@ def _turn(message: Message) -> Iterator[dict[str, Any]]:
             if said:
                 phase = {"phase": own["phase"]} if own.get("phase") else {}
                 yield {"role": "assistant", "content": said, **phase}
-    if left or not (message.get("tool_calls") or message.get("opaque")):
+    if left:
         yield {"role": "assistant", "content": left}
     yield from calls.values()
 
