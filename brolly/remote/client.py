@@ -11,6 +11,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncGenerator, Callable
+from contextvars import ContextVar
 from functools import cache, cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, AnyStr, cast
@@ -43,6 +44,9 @@ DECODERS = {"application/vnd.amazon.eventstream": ("brolly.remote.frames", "Fram
 REFUSED, FAILED = frozenset((429, 503, 529)), frozenset((408, 409, 500, 502, 504))
 
 
+heard: ContextVar[Callable[[], Any] | None] = ContextVar("heard", default=None)  # called as a vendor begins to answer
+
+
 class _Failed(Exception):
     """One try's end: the error, whether another try may help, and whether a stale connection is to blame."""
 
@@ -56,6 +60,7 @@ class Client:
 
     def __init__(self, target: Target, manners: RemoteOptions) -> None:
         self.target, self.manners = target, manners
+        self.retries = 0  # tries behind the first
         self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, Connections] = WeakKeyDictionary()
         self._urls: dict[tuple[str, tuple[tuple[str, str], ...]], httpx.URL] = {}
 
@@ -158,6 +163,8 @@ class Client:
         """Begin an answer that is one: its status says so. Raises _Failed, BrollyError."""
         await answer.begin(self._request(answer.call, wanted))
         if 200 <= answer.status < 300:
+            if (tell := heard.get()) is not None:
+                tell()
             return
         error, after = await self._fault(answer, told)
         safe, wish = answer.call.safe, answer.headers.get("x-should-retry", "")
@@ -258,7 +265,7 @@ class _Tries:
     """How often a call was tried, and whether once more is safe."""
 
     def __init__(self, client: Client, call: Call) -> None:
-        self._most, self._safe = client.manners.retries, call.safe
+        self._client, self._most, self._safe = client, client.manners.retries, call.safe
         self._n = 0
         self._renewed = False
 
@@ -271,6 +278,7 @@ class _Tries:
         after = failed.after
         if handed or not failed.again or self._n > self._most or (after is not None and after > PATIENCE):
             raise failed.error
+        self._client.retries += 1
         wait = random.uniform(0, min(LONGEST, FIRST * 2 ** (self._n - 1)))
         await asyncio.sleep(wait if after is None else after + wait / 4)
 
