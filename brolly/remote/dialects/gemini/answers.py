@@ -78,7 +78,7 @@ class Answer:
         why = ENDS.get(self.reason)
         if why is None:
             told = f": {self.message[:300]}" if self.message else ""
-            raise BadAnswer(f"the model did not come to an end ({self.reason}){told}; ask again.")
+            raise BadAnswer(f"the model did not come to an end ({self.reason[:60]}){told}; ask again.")
         if why == "stop" and self.calls:
             why = "tool_calls"
         return Piece("", finish_reason=why, usage=usage, index=self.index)
