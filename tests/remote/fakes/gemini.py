@@ -10,6 +10,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -238,6 +239,8 @@ class FakeGemini(Fake):
                 f"allowed ({CONTEXT}).",
             )  # fmt: skip
         said = says(talk)
+        if config.response_mime_type == "text/x.enum" and said.text:
+            said = replace(said, text=said.text.strip('"'))  # a word of the list, without JSON's quotes
         head = {"modelVersion": model, "responseId": "b1F3aZ6rLtCk"}
         if "unspeakable" in talk.last:
             blocked = {
