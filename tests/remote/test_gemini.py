@@ -381,6 +381,23 @@ def test_ends_have_the_meaning_that_google_gives_them() -> None:
         ended(None)
 
 
+def test_several_answers_are_told_apart_though_the_first_repeats_the_others() -> None:
+    parts = [{"text": "A"}], [{"text": "B", "thought": True}, {"text": "B"}], [{"text": "C"}]
+
+    def made(*several: Any) -> list[str]:
+        rows = [
+            {"content": {"parts": one}, "finishReason": "STOP"} | ({"index": at} if at else {})
+            for at, one in enumerate(several)
+        ]
+        told = {"candidatesTokenCount": 30, "promptTokenCount": 4}
+        found = content.whole({"candidates": rows, "usageMetadata": told}, ask_of("Hello", n=3), OLDER)
+        assert sum(piece.usage.completion_tokens for piece in found if piece.usage) == 30
+        return [answer_of(found, index).text for index in range(3)]
+
+    assert made(*parts) == made([*parts[0], *parts[1], *parts[2]], *parts[1:]) == ["A", "B", "C"]
+    assert made(parts[0], parts[0], parts[0]) == ["A", "A", "A"]
+
+
 def test_calls_are_checked() -> None:
     def called(call: Any) -> Any:
         body = {"candidates": [{"content": {"parts": [{"functionCall": call}]}, "finishReason": "STOP"}]}

@@ -123,7 +123,7 @@ class Stream:
             body = _mapping(body, "an event")
             if body.get("error") is not None:
                 raise _fault(body, self.target)
-            for index, candidate in _candidates(body, len(self.answers)):
+            for index, candidate in _apart(_candidates(body, len(self.answers))):
                 piece = self.answers[index].piece(candidate)
                 if piece is not None:
                     found.append(piece)
@@ -161,6 +161,16 @@ def _candidates(body: Mapping[str, Any], n: int) -> list[tuple[int, Mapping[str,
             )
         found.append((index, candidate))
     return found
+
+
+def _apart(found: list[tuple[int, Mapping[str, Any]]]) -> list[tuple[int, Mapping[str, Any]]]:
+    """The same without what the first of several answers repeats: AI Studio puts the parts of all others behind it."""
+    parts = [_rows(_mapping(one.get("content"), "content").get("parts"), "parts") for _, one in found]
+    rest = [part for several in parts[1:] for part in several]
+    if not rest or len(parts[0]) <= len(rest) or parts[0][-len(rest) :] != rest:
+        return found
+    index, first = found[0]
+    return [(index, {**first, "content": {**first["content"], "parts": parts[0][: -len(rest)]}}), *found[1:]]
 
 
 def usage_of(told: Any) -> Usage:
