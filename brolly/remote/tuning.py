@@ -50,8 +50,9 @@ class Hosted:
     def cancel(self, id: str) -> Job:
         return self._job(self.dialect.cancel(id, self.target))
 
-    def follow(self, id: str, *, every: float = EVERY) -> Iterator[Job | dict[str, Any]]:
+    def follow(self, id: str, *, every: float | None = None) -> Iterator[Job | dict[str, Any]]:
         """What a job tells, an event each (step, held or said), and at last the job itself. It may be left any time."""
+        every = EVERY if every is None else every
         last, pause, failed = "", every, 0
         while True:
             try:

@@ -9,7 +9,7 @@ from typing import Any
 from brolly.errors import OptionError, RemoteError
 from brolly.remote import Remote
 from brolly.remote.dialect import Job
-from brolly.remote.tuning import EVERY, Hosted, named
+from brolly.remote.tuning import Hosted, named
 from brolly.rows import held_out, open_rows
 from brolly.rows.hosted import lines
 from brolly.verbs import Adapter, TuneOptions, read_options
@@ -51,7 +51,7 @@ def tune(
     model: str | Remote, data: Any, *, eval: Any = None, shape: str | None = None,
     columns: Mapping[str, str] | None = None, suffix: str | None = None, lr_multiplier: float | None = None,
     approve: Callable[[HostedPlan], bool] | None = None, progress: Callable[[dict[str, Any]], None] | None = None,
-    every: float = EVERY, **options: Any,
+    every: float | None = None, **options: Any,
 ) -> Adapter:  # fmt: skip
     """Have rows learnt where the model runs, and wait for the end; the result's `path` is the tuned model's reference.
 
@@ -93,7 +93,11 @@ def tune(
 
 
 def follow(
-    model: str | Remote, job: str, *, progress: Callable[[dict[str, Any]], None] | None = None, every: float = EVERY
+    model: str | Remote,
+    job: str,
+    *,
+    progress: Callable[[dict[str, Any]], None] | None = None,
+    every: float | None = None,
 ) -> Adapter:
     """Wait for a job that was begun before, as `tune` does."""
     remote = model if isinstance(model, Remote) else Remote(model)
