@@ -6,7 +6,7 @@ import asyncio
 import sys
 import warnings
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import fields, replace
 from functools import cached_property
@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
-from brolly.errors import BadAnswer, OptionError, UnsupportedTask
+from brolly.errors import BadAnswer, BrollyError, OptionError, UnsupportedTask
 from brolly.remote import loop
 from brolly.remote.ask import Ask
 from brolly.remote.client import Client
@@ -328,6 +328,8 @@ class Remote:
             lacks += self._unread(ask) + dialect.lacks(fitting, self.target)
             hints = [f"{self.target} has no {name}" for name in missing if name in HINTS]
             hints += dialect.hints(fitting, self.target)
+            if unsaid := {name: getattr(DEFAULTS, name) for name in missing if name in HINTS}:
+                fitting = replace(fitting, options=replace(fitting.options, **unsaid))
             if lacks or (hints and ask.strict):
                 lacking = lacking or [*lacks, *(hints if ask.strict else ())]
             else:
@@ -412,19 +414,30 @@ class Remote:
     async def _raw(self, dialect: Any, ask: Ask) -> AsyncGenerator[list[Piece], None]:
         call = dialect.call(ask, self.target)
         if not ask.stream:
-            yield _ended(dialect.whole(await self.client.json(call, dialect.told), ask, self.target), ask)
+            body = await self.client.json(call, dialect.told)
+            found, failed = _read(dialect.whole(one, ask, self.target) for one in (body,))
+            if failed is not None:
+                raise failed
+            yield _ended(found, ask)
             return
         reader, open_ = dialect.reader(ask, self.target), set(range(ask.n))
-        async with aclosing(self.client.events(call, dialect.told)) as events:
-            async for batch in events:
-                found = [piece for name, data in batch for piece in reader.push(name, data)]
-                open_ -= {piece.index for piece in found if piece.finish_reason}
-                if found:
-                    yield found
-        rest = reader.end()
-        open_ -= {piece.index for piece in rest if piece.finish_reason}
-        if rest:
-            yield rest
+        try:
+            async with aclosing(self.client.events(call, dialect.told)) as events:
+                async for batch in events:
+                    found, failed = _read(reader.push(name, data) for name, data in batch)
+                    open_ -= {piece.index for piece in found if piece.finish_reason}
+                    if found:
+                        yield found
+                    if failed is not None:
+                        raise failed
+            rest = reader.end()
+            open_ -= {piece.index for piece in rest if piece.finish_reason}
+            if rest:
+                yield rest
+        except BrollyError:
+            if open_:
+                raise
+            return  # an answer that is whole stays so, whatever comes behind it
         if open_:
             raise BadAnswer(f"{self.target.host} ended its stream before the answer was whole; ask again.")
 
@@ -515,6 +528,19 @@ def _parts(inputs: Sequence[Any], most: int, most_bytes: int) -> Iterator[list[A
         n_bytes += size
     if part:
         yield part
+
+
+def _read(parts: Iterable[list[Piece]]) -> tuple[list[Piece], BrollyError | None]:
+    """Pieces, and the error that came behind them."""
+    found: list[Piece] = []
+    try:
+        for several in parts:
+            found += several
+    except RecursionError:
+        return found, BadAnswer("the vendor's answer is nested too deeply; ask again.")
+    except BrollyError as error:
+        return found, error
+    return found, None
 
 
 def _ended(pieces: list[Piece], ask: Ask) -> list[Piece]:

@@ -76,6 +76,9 @@ def test_effort_in_tokens_is_left_out_with_a_word() -> None:
     (hint,) = chat.hints(ask_of("Hi", effort="4096"), OPENAI)
     assert "4096 tokens" in hint
     assert "reasoning_effort" not in body(ask_of("Hi", effort="4096"))
+    taker = target_of(words={"effort_tokens": "reasoning.max_tokens"})
+    assert chat.hints(ask_of("Hi", effort="4096"), taker) == []
+    assert body(ask_of("Hi", effort="4096"), taker)["reasoning"] == {"max_tokens": 4096}
 
 
 def test_an_effort_that_a_model_does_not_know_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -108,6 +109,53 @@ def test_a_hint_is_told_once_and_refused_if_strict(fake: FakeOpenAI) -> None:
         model.chat(user("Hi"), effort="4096")
     with pytest.raises(OptionError, match="4096 tokens"):
         Remote(PLAIN, strict=True).chat(user("Hi"), effort="4096")
+
+
+def test_a_hint_that_is_told_does_not_travel(fake: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPSEEK_BASE_URL", fake.base)
+    monkeypatch.setenv("DEEPSEEK_API_KEY", fake.key)
+    with pytest.warns(UserWarning, match="no seed"):
+        Remote("deepseek:deepseek-chat").chat(user("Hi"), seed=3)
+    assert "seed" not in fake.requests[-1].json
+
+
+def test_an_answer_that_is_whole_stays_so_whatever_follows(fake: FakeOpenAI) -> None:
+    head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    row = {"index": 0, "delta": {"content": "Hello"}, "finish_reason": "stop"}
+    whole = sse({**head, "choices": [row], "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
+    for end in (CUT, b"data: {broken\n\n", sse({"error": {"message": "late"}})):
+        fake.faults.append(lambda _, end=end: Reply(chunks=[whole, 0.02, end]))
+        assert gather(Remote(PLAIN).stream_chat(user("Hi"))).text == "Hello"
+        job, came = Remote(PLAIN).prepare_chat(user("Hi")), list[Any]()
+        fake.faults.append(lambda _, end=end: Reply(chunks=[whole, 0.02, end]))
+        Remote(PLAIN).submit(job, came.append)
+        fake.until(lambda came=came: len(came) > 1)
+        time.sleep(0.1)
+        assert [type(one).__name__ for one in came] == ["Piece", "Piece"]
+
+
+def test_what_came_before_an_error_is_told_first(fake: FakeOpenAI) -> None:
+    head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    row = {"index": 0, "delta": {"content": "Hel"}, "finish_reason": None}
+    error = sse({"error": {"message": "it broke", "type": "server_error"}})
+    fake.faults.append(lambda _: Reply(chunks=[sse({**head, "choices": [row]}) + error]))
+    pieces = []
+    with pytest.raises(RemoteError, match="it broke"):
+        for piece in Remote(PLAIN).stream_chat(user("Hi")):
+            pieces.append(piece.text)
+    assert pieces == ["Hel"]
+
+
+def test_an_answer_that_is_nested_too_deeply_is_none(fake: FakeOpenAI) -> None:
+    for depth in (500, 900, 940, 980, 5000):
+        deep = "[" * depth + "]" * depth
+        for text in (f'{{"choices": {deep}}}', f'{{"choices": [{{"index": 0, "delta": {{"content": {deep}}}}}]}}'):
+            fake.faults.append(lambda _, text=text: Reply(chunks=[sse(text)]))
+            with pytest.raises(BadAnswer):
+                list(Remote(PLAIN).stream_chat(user("Hi")))
+            fake.faults.append(lambda _, text=text: Reply(headers={"content-type": "application/json"}, body=text))
+            with pytest.raises(BadAnswer):
+                Remote(PLAIN).chat(user("Hi"))
 
 
 def test_what_openai_has_no_word_for_is_refused_before_it_is_sent(fake: FakeOpenAI) -> None:

@@ -4,6 +4,7 @@ What differs between vendors is in data/vendors.json: `takes`, `lacks` and `word
 
     takes   any_schema (holds every schema), cache_control, chat_template_kwargs, reasoning_content (wants thoughts
             back), tool_images, flac, ogg
+    words   effort_tokens (where a number of tokens may be said)
     lacks   n, developer (the role), strict (of tools), stream_options, parallel_tool_calls, tools
 
 A refusal is text, and ends with "content_filter". An answer that calls ends with "tool_calls", also where the vendor
@@ -84,7 +85,7 @@ def call(ask: Ask, target: Target) -> Call:
     for name in (*OPTIONS, *sorted(set(vendor.takes) & DEFAULTS.__dict__.keys())):
         value = getattr(options, name)
         if value != getattr(DEFAULTS, name):
-            for word, said in _said(name, value, ask, target):
+            for word, said in _said(name, value, target):
                 words.put(body, vendor.words.get(word, WORDS.get(word, word)), said)
     if ask.tools:
         body["tools"] = [_tool(one, target) for one in ask.tools]
@@ -103,7 +104,7 @@ def call(ask: Ask, target: Target) -> Call:
     return Call("/chat/completions", words.merged(body, ask.extra))
 
 
-def _said(name: str, value: Any, ask: Ask, target: Target) -> list[tuple[str, Any]]:
+def _said(name: str, value: Any, target: Target) -> list[tuple[str, Any]]:
     """An option's words and their values."""
     if name == "json_schema":
         schema = words.schema_of(value)
@@ -117,7 +118,9 @@ def _said(name: str, value: Any, ask: Ask, target: Target) -> list[tuple[str, An
     if name == "logit_bias":
         return [(name, {str(token): bias for token, bias in value.items()})]
     if name == "effort":
-        return [] if value.isdecimal() else [(name, value)]
+        if not value.isdecimal():
+            return [(name, value)]
+        return [("effort_tokens", int(value[:9]))] if "effort_tokens" in target.vendor.words else []
     if name == "thoughts" and name not in target.vendor.words:
         return []  # told in any case
     return [(name, list(value) if isinstance(value, tuple) else value)]

@@ -183,7 +183,7 @@ def effort_lacks(ask: Ask, target: Target, traits: Traits) -> list[str]:
 
 def effort_hints(ask: Ask, target: Target) -> list[str]:
     said = ask.options.effort
-    if said is None or not said.isdecimal():
+    if said is None or not said.isdecimal() or "effort_tokens" in target.vendor.words:
         return []
     return [f"{target} takes a word for effort (low, medium, high), not {said[:20]} tokens"]
 
