@@ -120,6 +120,13 @@ def taken_apart(url: str) -> tuple[str, str] | None:
     return kind.lower(), body
 
 
+def clean(value: Any) -> str:
+    """A vendor's text without halves of characters, which nothing could write again; "" of anything else."""
+    if not isinstance(value, str) or value.isascii():
+        return value if isinstance(value, str) else ""
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def text_of(content: Any) -> str:
     """The text of a content, its other parts left out."""
     if content is None or isinstance(content, str):

@@ -32,7 +32,7 @@ class Vendor:
     keys: tuple[str, ...] = ()  # environment variables that may hold the key, the first that is set wins
     account: str = ""  # the vendor whose key it shares, if it has none of its own
     bases: tuple[str, ...] = ()  # and the address,
-    path: str = ""  # which this is put behind, if it is not there
+    path: str = ""  # which this is put behind, filled likewise, if it is not there
     hosts: Mapping[str, str] = field(default_factory=dict)  # a host that a filled `base` has → what it is in truth
     headers: Mapping[str, str] = field(default_factory=dict)  # that go with every request
     console: str = ""  # where a key is made
@@ -48,8 +48,8 @@ class Vendor:
         """Where it is reached now: the environment's word, else its own. Raises OptionError."""
         said = next((os.environ[name] for name in self.bases if os.environ.get(name)), "")
         if said or not self.base:
-            said = said.rstrip("/")
-            return said + self.path if said and not said.endswith(self.path) else said
+            said, path = said.rstrip("/"), BLANK.sub(self._filled, self.path) if said else ""
+            return said if said.endswith(path) else said + path
         base = BLANK.sub(self._filled, self.base)
         host, slash, path = base.partition("://")[2].partition("/")
         return f"https://{self.hosts[host]}{slash}{path}" if host in self.hosts else base

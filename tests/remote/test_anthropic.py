@@ -412,7 +412,7 @@ def test_mutated_answers_give_pieces_or_our_errors() -> None:
         try:
             for row in changed:
                 reader.push(row.get("type") if isinstance(row, dict) else "", row)  # type: ignore[arg-type]
-            gather(reader.end())
+            json.dumps(gather(reader.end()).message, ensure_ascii=False).encode()
             ends += 1
         except BrollyError:
             pass

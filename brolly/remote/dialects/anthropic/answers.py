@@ -9,6 +9,7 @@ from typing import Any
 
 from brolly.errors import BadAnswer
 from brolly.remote.ask import Ask
+from brolly.remote.content import clean
 from brolly.remote.dialect import Told
 from brolly.remote.dialects.anthropic.turns import FAMILY
 from brolly.remote.faults import fault
@@ -109,11 +110,11 @@ class Reader:
         if block.kind == "text":
             return self._say(head.get("text"))
         if block.kind == "thinking":
-            block.signature = _text(head.get("signature"))
+            block.signature = clean(head.get("signature"))
             return self._think(block, head.get("thinking"))
         if block.kind == "tool_use":
-            id, name = head.get("id"), head.get("name")
-            if not isinstance(id, str) or not id or not isinstance(name, str) or not name:
+            id, name = clean(head.get("id")), clean(head.get("name"))
+            if not id or not name:
                 raise BadAnswer(f"{self.target.host} called a tool without {'an id' if name else 'a name'}; ask again.")
             block.call = len(self.calls)
             self.calls.append(block)
@@ -130,9 +131,9 @@ class Reader:
             case "thinking", "thinking_delta":
                 return self._think(block, delta.get("thinking"))
             case "thinking", "signature_delta":
-                block.signature = _text(delta.get("signature"))
+                block.signature = clean(delta.get("signature"))
             case "tool_use", "input_json_delta":
-                return self._argue(block, _text(delta.get("partial_json")))
+                return self._argue(block, clean(delta.get("partial_json")))
         return []
 
     def _close(self, index: Any) -> list[Piece]:
@@ -144,17 +145,19 @@ class Reader:
             return self._argue(block, json.dumps(given) if isinstance(given, Mapping) else "{}")
         if block.kind == "thinking" and block.signature:
             return self._keep(block, {"type": "thinking", "thinking": block.text, "signature": block.signature})
-        if block.kind == "redacted_thinking" and isinstance(block.head.get("data"), str):
-            return self._keep(block, {"type": "redacted_thinking", "data": block.head["data"]})
+        if block.kind == "redacted_thinking" and (data := clean(block.head.get("data"))):
+            return self._keep(block, {"type": "redacted_thinking", "data": data})
         return []
 
     def _say(self, text: Any) -> list[Piece]:
-        self.characters += len(_text(text))
-        return [Piece(_text(text))] if _text(text) else []
+        said = clean(text)
+        self.characters += len(said)
+        return [Piece(said)] if said else []
 
     def _think(self, block: _Block, text: Any) -> list[Piece]:
-        block.text += _text(text)
-        return [Piece("", reasoning=_text(text))] if _text(text) else []
+        thought = clean(text)
+        block.text += thought
+        return [Piece("", reasoning=thought)] if thought else []
 
     def _argue(self, block: _Block, part: str) -> list[Piece]:
         block.text += part
@@ -174,9 +177,8 @@ class Reader:
 
     def _told_end(self, delta: Any) -> None:
         if isinstance(delta, Mapping):
-            self.reason = _text(delta.get("stop_reason")) or self.reason
-            stopped = delta.get("stop_sequence")
-            self.stopped = stopped if isinstance(stopped, str) and self.reason == "stop_sequence" else None
+            self.reason = clean(delta.get("stop_reason")) or self.reason
+            self.stopped = (clean(delta.get("stop_sequence")) or None) if self.reason == "stop_sequence" else None
 
 
 COUNTS = (
@@ -206,9 +208,9 @@ def told(body: Any) -> Told:
     if not isinstance(error, Mapping):
         message = body.get("message", body) if isinstance(body, Mapping) else body  # AWS's and Google's gates
         return Told(message="" if message is None else str(message)[:MESSAGE])
-    kind, message = _text(error.get("type"))[:200], _text(error.get("message"))[:MESSAGE]
+    kind, message = clean(error.get("type"))[:200], clean(error.get("message"))[:MESSAGE]
     details = error.get("details")
-    code = _text(details.get("error_code"))[:200] if isinstance(details, Mapping) else ""
+    code = clean(details.get("error_code"))[:200] if isinstance(details, Mapping) else ""
     return Told(code if "spend_limit" in code else kind, message)  # a limit that waiting does not lift
 
 
@@ -231,10 +233,6 @@ def _usage(counts: Mapping[str, int]) -> Usage:
         reasoning_tokens=counts.get("thinking_tokens", 0),
         written_tokens=written,
     )
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
 
 
 def _kind(body: Any) -> str:
