@@ -27,6 +27,7 @@ VENDORS = {
     "anthropic": ("anthropic", "", "anthropic"),
     "gemini": ("gemini", "gemini/", "google"),
     "vertex_ai-language-models": ("vertex", "vertex_ai/", "google-vertex"),
+    "vertex_ai-anthropic_models": ("vertex-anthropic", "vertex_ai/", "google-vertex-anthropic"),
     "bedrock": ("bedrock", "", "amazon-bedrock"),
     "bedrock_converse": ("bedrock", "", "amazon-bedrock"),
     "mistral": ("mistral", "mistral/", "mistral"),
@@ -35,6 +36,7 @@ VENDORS = {
     "deepseek": ("deepseek", "deepseek/", "deepseek"),
     "cerebras": ("cerebras", "cerebras/", "cerebras"),
 }
+CLAUDES = ("anthropic", "bedrock", "vertex-anthropic")
 MADE = ("litellm ", "models.dev")
 VERBS = {
     "chat": ["chat"], "responses": ["chat"], "embedding": ["embed"], "image_generation": ["draw"],
@@ -142,7 +144,7 @@ def traits(vendor: str, name: str, folder: str, row: Row, dev: Dev) -> Row:
         found["context"] = whole or read
     verbs = VERBS[row["mode"]]
     if row["mode"] in ("chat", "responses"):
-        if written:
+        if written and written <= found.get("context", written):
             found["max_output"] = written
         efforts = row.get("reasoning_effort_levels") or dev.efforts(other)
         for pattern, words, page in MORE:
@@ -194,7 +196,7 @@ def thoughts(vendor: str, name: str, row: Row, efforts: list[str]) -> Row:
                 *more,
             ]
         return {"thinking": "effort"} | ({"efforts": efforts} if efforts else {})
-    if vendor in ("anthropic", "bedrock"):
+    if vendor in CLAUDES:
         if not thinks:
             return {"thinking": "none"}
         if not row.get("supports_adaptive_thinking"):
@@ -226,7 +228,7 @@ def lacking(vendor: str, name: str, row: Row, found: Row) -> Row:
         lacks += OPENAI_NEVER
     elif row.get("supports_sampling_params") is False:
         lacks += SAMPLING
-    if vendor in ("anthropic", "bedrock"):
+    if vendor in CLAUDES:
         lacks += ["prefill"] if row.get("supports_assistant_prefill") is False else []
         lacks += [] if row.get("supports_mid_conversation_system") else ["later_system"]
         lacks += ["tool_choice"] if row.get("supports_forced_tool_use") is False else []
