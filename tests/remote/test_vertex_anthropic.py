@@ -78,7 +78,7 @@ def theirs(fake: FakeVertex) -> Any:
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_requests_are_those_of_their_package(fake: FakeVertex, model: str, stream: bool) -> None:
     found = theirs(fake).messages.create(
-        model=model, max_tokens=100, messages=HELLO, system="Be kind.", stream=stream,
+        model=model, max_tokens=100, messages=HELLO, system="Be kind.", **({"stream": True} if stream else {}),
         tools=[{"name": "weather", "input_schema": SCHEMA}], tool_choice={"type": "any"},
     )  # fmt: skip
     if stream:
