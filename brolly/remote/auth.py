@@ -40,9 +40,10 @@ class Key:
     def __init__(self, target: Target, header: str, before: str, needed: bool) -> None:
         self.target, self.header, self.before, self.needed = target, header, before, needed
         self._key: Secret | None = None
+        self._looked = False
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        if self._key is None:
+        if not self._looked:
             problem = None
             try:
                 self._key = await asyncio.to_thread(key_of, self.target)  # a keyring may ask its user first
@@ -50,13 +51,15 @@ class Key:
                 problem = error.with_traceback(None)  # whose frames hold what was read
             if problem is not None:
                 raise problem
+            self._looked = True
         if self._key is not None:
             request.headers[self.header] = self.before + self._key.reveal()
         elif self.needed and not self.target.vendor.local:
+            self._looked = False
             raise KeyRefused(no_key(self.target))
         response = yield request
         if response.status_code == 401:
-            self._key = None
+            self._key, self._looked = None, False
 
 
 def auth_of(target: Target) -> Auth:
@@ -69,10 +72,7 @@ def auth_of(target: Target) -> Auth:
     return Key(target, header, before, needed=not name.endswith(IF_ANY))
 
 
-def secrets_of(request: httpx.Request) -> list[str]:
+def secrets_of(request: httpx.Request) -> tuple[str, ...]:
     """What a request carries that nobody may see, to be taken out of what a vendor answers."""
-    found = []
-    for name, value in request.headers.items():
-        if name in SECRET:
-            found += [value, value.rpartition(" ")[2]]
-    return found
+    values = [value for name, value in request.headers.items() if name in SECRET]
+    return tuple(dict.fromkeys(part for value in values for part in (value, value.rpartition(" ")[2])))

@@ -1,8 +1,7 @@
 """HTTP to one vendor: keys, connections, retries, limits, timeouts, server-sent events. Knows no dialect.
 
-Requests are httpx's, so that its Auth can sign them; connections are httpcore's, on which httpx stands: through httpx
-itself a request takes three times as long. Errors are raised beside, never within, the handling of httpcore's, whose
-frames hold the headers and the key in them.
+Requests are httpx's, so that its Auth can sign them; connections are of `sockets`. Errors are raised beside, never
+within, the handling of those from below, whose frames hold the headers and the key in them.
 """
 
 from __future__ import annotations
@@ -22,14 +21,13 @@ from brolly.remote import faults
 from brolly.remote.auth import Auth, auth_of, secrets_of
 from brolly.remote.dialect import DONE, Call, Told
 from brolly.remote.limits import PATIENCE, Limit, limit_of
-from brolly.remote.proxies import connections
+from brolly.remote.proxies import way_to
+from brolly.remote.sockets import Connections, Headers, Line, LineError
 from brolly.remote.target import Target
 from brolly.verbs import RemoteOptions
 
 if TYPE_CHECKING:
     import httpx
-
-    from brolly.remote.sockets import Connections
 
 Teller = Callable[[Any], Told]
 Data = bytes  # within Client, that name is a verb's
@@ -84,9 +82,9 @@ class Client:
             try:
                 await self._ask(answer, told, "text/event-stream")
                 reader = await self._reader(answer, told)
-                over, keys = False, [key.decode("latin-1") for key in answer.hides()]
+                over = False
                 async for chunk in answer:
-                    batch = [(name, self._event(hidden(data, keys))) for name, data in reader.push(chunk) if data]
+                    batch = [(name, self._event(answer.hidden(data))) for name, data in reader.push(chunk) if data]
                     if batch:
                         handed = True
                         yield batch
@@ -94,13 +92,13 @@ class Client:
                             break
                 if over:
                     await answer.drain()
-                elif batch := [(name, self._event(hidden(data, keys))) for name, data in reader.end() if data]:
+                elif batch := [(name, self._event(answer.hidden(data))) for name, data in reader.end() if data]:
                     yield batch
                 return
             except _Failed as error:
                 failed = error
             finally:
-                await answer.aclose()
+                answer.close()
             await tries.over(failed, handed)
 
     async def aclose(self) -> None:
@@ -120,11 +118,11 @@ class Client:
             answer = _Answer(self, call)
             try:
                 await self._ask(answer, told, wanted)
-                return hidden(await answer.read(MOST_BODY), answer.hides()), answer.kind
+                return answer.hidden(await answer.read(MOST_BODY)), answer.kind
             except _Failed as error:
                 failed = error
             finally:
-                await answer.aclose()
+                answer.close()
             await tries.over(failed)
 
     def _parsed(self, data: Data, kind: str) -> Any:
@@ -257,7 +255,7 @@ class Client:
         loop = asyncio.get_running_loop()
         found = self._lines.get(loop)
         if found is None:
-            found = self._lines[loop] = connections(self.target)
+            found = self._lines[loop] = Connections(way_to(self.target))
         return found
 
 
@@ -294,10 +292,9 @@ class _Answer:
         self.headers: dict[str, str] = {}
         self._request: httpx.Request | None = None
         self._lines: Connections | None = None
-        self._line: Any = None
-        self._used = self._entered = False
-        self._response: Any = None
-        self._bytes: Any = None
+        self._line: Line | None = None
+        self._used = self._entered = self._began = False
+        self._secrets: tuple[str, ...] | None = None
 
     async def begin(self, request: httpx.Request) -> None:
         """Send it, signed, when it is its turn, and read the answer's headers. Raises _Failed, BrollyError."""
@@ -314,58 +311,50 @@ class _Answer:
                 following = await _next(flow, httpx.Response(401, headers=self.headers, request=request))
                 if following is None:
                     break
-                await self._end()
+                self._end()
                 await self._send(following)
         finally:
             await flow.aclose()
 
     async def _send(self, request: httpx.Request) -> None:
-        import httpcore
-
-        assert self._lines is not None
         manners, url = self._client.manners, request.url
-        self._request = request
-        silence = manners.silence_seconds
-        timeouts = {"connect": manners.connect_seconds, "read": silence, "write": silence}
-        port = url.port if url.port is not None else {"http": 80, "https": 443}[url.scheme]
-        made = httpcore.Request(
-            request.method,
-            httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=port, target=url.raw_path),
-            headers=request.headers.raw,
-            content=request.read(),
-            extensions={"timeout": timeouts},
-        )
-        self._line, self._used = await self._lines.take()
-        failed = None
+        self._request, self._secrets = request, None
+        assert self._lines is not None
+        target = str(url).partition("#")[0].encode("ascii") if self._lines.way.forwarded else url.raw_path
         try:
-            self._response = await self._line.handle_async_request(made)
-        except _faults() as error:
-            failed = self._broken(error)
-        if failed is not None:
-            raise failed
-        self.status = self._response.status
-        self.headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._response.headers
-        }
-        self.kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
-        self._bytes = self._response.stream.__aiter__()
-        if self.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
-            raise BadAnswer(
-                f"{self._client.target.host} compressed its answer though it was asked not to.", self.status
+            self._line, self._used = await self._lines.take(manners.connect_seconds)
+            self.status, headers = await self._line.ask(
+                request.method, target, self._headers(), request.read(), manners.silence_seconds
             )
+        except LineError as error:
+            failed = self._broken(error)
+        else:
+            self._began = True
+            self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+            self.kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if self.headers.get("content-encoding", "identity").lower() in ("identity", ""):
+                return
+            raise BadAnswer(f"{self._client.target.host} compressed its answer though asked not to.", self.status)
+        raise failed
+
+    def _headers(self) -> Headers:
+        assert self._request is not None and self._lines is not None
+        return self._request.headers.raw + self._lines.proof()
 
     def __aiter__(self) -> _Answer:
         return self
 
     async def __anext__(self) -> Data:
-        """Raises _Failed."""
+        """What came since, or comes next. Raises _Failed."""
+        assert self._line is not None
         try:
-            chunk: Data = await anext(self._bytes)
-            return chunk
-        except StopAsyncIteration:
-            raise
-        except _faults() as error:
+            chunk = await self._line.body(self._client.manners.silence_seconds)
+        except LineError as error:
             failed = self._broken(error)
+        else:
+            if chunk:
+                return chunk
+            raise StopAsyncIteration
         raise failed
 
     async def read(self, most: int) -> Data:
@@ -387,69 +376,56 @@ class _Answer:
         except (TimeoutError, _Failed):
             pass
 
-    def secrets(self) -> list[str]:
-        return secrets_of(self._request) if self._request is not None else []
+    def secrets(self) -> tuple[str, ...]:
+        if self._secrets is None:
+            self._secrets = secrets_of(self._request) if self._request is not None else ()
+        return self._secrets
 
-    def hides(self) -> list[Data]:
-        """What is taken out of an answer before anybody reads it; a short one may be a word ("ollama") and stays."""
-        return [one.encode("latin-1") for one in self.secrets() if len(one) >= 16]
+    def hidden(self, said: AnyStr) -> AnyStr:
+        """What a vendor says without keys, whoever wrote them there; a short one may be a word ("ollama") and stays."""
+        for key in self.secrets():
+            if len(key) >= 16:
+                if isinstance(said, bytes):
+                    said = said.replace(key.encode("latin-1"), b"***")
+                else:
+                    said = said.replace(key, "***")
+        return said
 
-    async def aclose(self) -> None:
-        try:
-            await self._end()
-        finally:
-            if self._entered:
-                self._entered = False
-                self._client.limit.leave()
+    def close(self) -> None:
+        self._end()
+        if self._entered:
+            self._entered = False
+            self._client.limit.leave()
 
-    async def _end(self) -> None:
+    def _end(self) -> None:
         """Let go of the connection, which is closed unless its answer was read to the end."""
-        line, self._line = self._line, None
-        if line is None or self._lines is None:
-            return
-        try:
-            if self._bytes is not None:
-                await self._bytes.aclose()
-                await self._response.aclose()
-        finally:
-            self._response = self._bytes = None
-            await self._lines.give(line)
+        line, self._line, self._began = self._line, None, False
+        if line is not None and self._lines is not None:
+            self._lines.give(line)
 
-    def _broken(self, error: BaseException) -> _Failed:
-        """What a fault of httpcore's means."""
-        import httpcore
-
-        target, manners = self._client.target, self._client.manners
-        host, safe = target.host, self.call.safe
-        way = self._lines.way if self._lines is not None else ""
-        if isinstance(error, httpcore.ConnectTimeout):
-            return _Failed(Unreachable(f"{host} was not reached{way} within {manners.connect_seconds:g} s."), True)
-        if isinstance(error, httpcore.ConnectError):
-            why, again = _unconnected(error.__cause__ or error)
+    def _broken(self, error: LineError) -> _Failed:
+        """What a fault of the connection means."""
+        target, manners, safe = self._client.target, self._client.manners, self.call.safe
+        host, way = target.host, self._lines.way if self._lines is not None else ""
+        what = "broken" if self._began and error.what in ("closed", "garbled") else error.what
+        if what == "unreached":
+            why, again = _unconnected(error.why)
             return _Failed(Unreachable(f"{host} was not reached{way}: {why}"), again)
-        if isinstance(error, (httpcore.ProxyError, httpcore.UnsupportedProtocol)):
-            return _Failed(Unreachable(f"{host} was not reached{way}: {faults.cleaned(str(error))}."), False)
-        if isinstance(error, httpcore.TimeoutException):
-            silent = f"{host} was silent for {manners.silence_seconds:g} s; ask again, or allow more silence_seconds."
-            return _Failed(Unreachable(silent), safe)
-        if isinstance(error, httpcore.LocalProtocolError):
-            return _Failed(OptionError(f"a header of the request to {host} cannot be sent."), False)
-        if self._response is None:
-            stale = self._used and isinstance(
-                error, (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError)
-            )
-            return _Failed(
-                Unreachable(f"{host} closed the connection without an answer; ask again."), safe, stale=stale
-            )
-        return _Failed(BadAnswer(f"{host} broke off in the middle of its answer; ask again.", self.status), safe)
-
-
-def hidden(said: AnyStr, keys: list[AnyStr]) -> AnyStr:
-    """The same without keys, whoever wrote them there."""
-    for key in keys:
-        if key in said:
-            said = said.replace(key, b"***" if isinstance(said, bytes) else "***")
-    return said
+        stale = what == "closed" and self._used
+        text, kind, again = {
+            "late": (f"was not reached{way} within {manners.connect_seconds:g} s.", Unreachable, True),
+            "proxy": (f"was not reached{way}, which answered {error.why}; see to HTTPS_PROXY.", Unreachable, False),
+            "silent": (
+                f"was silent for {manners.silence_seconds:g} s; ask again, or allow more silence_seconds.",
+                Unreachable,
+                safe,
+            ),
+            "closed": ("closed the connection without an answer; ask again.", Unreachable, safe),
+            "garbled": ("does not speak HTTP as expected; is the address right?", BadAnswer, False),
+            "broken": ("broke off in the middle of its answer; ask again.", BadAnswer, safe),
+            "unsendable": ("cannot be sent a header of this request; expected ASCII on one line.", OptionError, False),
+        }[what]
+        return _Failed(kind(f"{host} {text}"), again, stale=stale)
 
 
 async def _next(flow: Any, response: httpx.Response) -> httpx.Request | None:
@@ -476,16 +452,6 @@ def _unconnected(error: BaseException) -> tuple[str, bool]:
         return "the connection was refused; is a server running there?", True
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return f"{text[:200].rstrip('.')}.", True
-
-
-@cache
-def _faults() -> tuple[type[BaseException], ...]:
-    import httpcore
-
-    return (
-        httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError,
-        httpcore.UnsupportedProtocol,
-    )  # fmt: skip
 
 
 @cache

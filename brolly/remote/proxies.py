@@ -2,49 +2,43 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import ssl
 from functools import lru_cache
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
-from brolly.errors import MissingExtra, OptionError
-from brolly.remote.sockets import IDLE, Backend, Connections
+from brolly.errors import OptionError
+from brolly.remote.sockets import Way
 from brolly.remote.target import Target
 
-SCHEMES = ("http", "https", "socks5", "socks5h")
+PORTS = {"http": 80, "https": 443}
 
 
-def connections(target: Target) -> Connections:
-    """Connections to a target on the running event loop, by the environment of now. Raises OptionError."""
-    import httpcore
+def way_to(target: Target) -> Way:
+    """How a target is reached, by the environment of now. Raises OptionError."""
     import httpx
 
     url = httpx.URL(target.base)
     context = trust() if url.scheme == "https" else None
-    common: dict[str, Any] = {"ssl_context": context, "network_backend": Backend(), "keepalive_expiry": IDLE}
-    proxy = proxy_of(url.scheme, url.host, url.port)
+    port = url.port or PORTS[url.scheme]
+    proxy = proxy_of(url.scheme, url.host, port)
     if proxy is None:
-        pool: Any = httpcore.AsyncConnectionPool(**common)
-    else:
-        its = httpcore.URL(
-            scheme=proxy.url.raw_scheme, host=proxy.url.raw_host, port=proxy.url.port, target=proxy.url.raw_path
-        )
-        if proxy.url.scheme.startswith("socks"):
-            try:
-                pool = httpcore.AsyncSOCKSProxy(proxy_url=its, proxy_auth=proxy.raw_auth, **common)
-            except ImportError:
-                raise MissingExtra("a SOCKS proxy", "socks") from None
-        else:
-            inner = trust() if proxy.url.scheme == "https" else None
-            pool = httpcore.AsyncHTTPProxy(proxy_url=its, proxy_auth=proxy.raw_auth, proxy_ssl_context=inner, **common)
-    port = url.port or {"http": 80, "https": 443}[url.scheme]
-    origin = httpcore.Origin(url.raw_scheme, url.raw_host, port)
-    way = f" through the proxy at {proxy.url.host}" if proxy is not None else ""
-    return Connections(lambda: pool.create_connection(origin), way)
+        return Way(url.host, port, context)
+    its = proxy.url
+    user = b":".join(proxy.raw_auth) if proxy.raw_auth else b""
+    return Way(
+        url.host,
+        port,
+        context,
+        (its.host, its.port or PORTS[its.scheme]),
+        trust() if its.scheme == "https" else None,
+        b"Basic " + base64.b64encode(user) if user else b"",
+    )
 
 
-def proxy_of(scheme: str, host: str, port: int | None) -> Any:
+def proxy_of(scheme: str, host: str, port: int) -> Any:
     """The httpx.Proxy of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY, unless NO_PROXY has the host; None: straight on.
 
     Raises OptionError, which does not show the proxy's password.
@@ -53,15 +47,17 @@ def proxy_of(scheme: str, host: str, port: int | None) -> Any:
 
     known = getproxies()
     said = known.get(scheme) or known.get("all")
-    if not said or proxy_bypass(f"{host}:{port}" if port else host):
+    if not said or proxy_bypass(f"{host}:{port}"):
         return None
     try:
         proxy = httpx.Proxy(said if "://" in said else f"http://{said}")
     except (httpx.InvalidURL, ValueError):
         proxy = None
-    if proxy is None or not proxy.url.host:
-        told = said.rpartition("@")[2]
-        raise OptionError(f"{scheme.upper()}_PROXY says {told!r:.80}; expected http://host:port.")
+    if proxy is None or not proxy.url.host or proxy.url.scheme not in PORTS:
+        name = f"{scheme.upper()}_PROXY" if known.get(scheme) else "ALL_PROXY"
+        raise OptionError(
+            f"{name} says {said.rpartition('@')[2]!r:.80}; expected http://host:port or https://host:port."
+        )
     return proxy
 
 
@@ -75,7 +71,9 @@ def _trust(file: str, folder: str) -> ssl.SSLContext:
     import httpx
 
     try:
-        return httpx.create_ssl_context()
+        context: ssl.SSLContext = httpx.create_ssl_context()
+        context.set_alpn_protocols(["http/1.1"])
+        return context
     except (OSError, ssl.SSLError) as error:
         why = getattr(error, "strerror", None) or str(error)
     raise OptionError(

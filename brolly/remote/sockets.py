@@ -1,6 +1,7 @@
-"""Connections as httpcore reads and writes them, over asyncio's transports; and those that wait to be used again.
+"""Connections: HTTP/1.1 by h11 over asyncio's transports, straight or through a proxy, and those kept to be used again.
 
-httpcore's own go through anyio, whose timeouts cost more than the rest of an event: docs/closed-models.md has numbers.
+httpcore, on which httpx stands, goes through anyio's locks and timeouts, which take the larger part of an event's time:
+docs/closed-models.md has numbers.
 """
 
 from __future__ import annotations
@@ -8,29 +9,61 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 HIGH = 1 << 20  # bytes that wait to be read before the peer is made to wait
-TOGETHER = 64 << 10  # bytes of a request that are sent in one go
+SMALL = 64 << 10  # a request up to here goes in one packet or so
+MOST_HEAD = 100 << 10  # bytes of an answer's status and headers
+MOST_EARLY = 20  # answers before the answer: 100 Continue, 103 Early Hints
 IDLE = 30.0  # seconds that a connection waits to be used again
 # a vendor may think for minutes; without a sign of life gates on the way forget the connection
 ALIVE = (("SO_KEEPALIVE", socket.SOL_SOCKET, 1), ("TCP_KEEPIDLE", socket.IPPROTO_TCP, 60),
          ("TCP_KEEPINTVL", socket.IPPROTO_TCP, 60), ("TCP_KEEPCNT", socket.IPPROTO_TCP, 5))  # fmt: skip
+Headers = list[tuple[bytes, bytes]]
 
 
-class Socket(asyncio.Protocol):
-    """One connection; httpcore's AsyncNetworkStream. Timeouts of all its reads share one timer."""
+class LineError(Exception):
+    """`what` went wrong: "unreached" (`why` is the system's error), "late" to connect, "proxy", "silent", "closed",
+    "garbled" or "unsendable"."""
+
+    def __init__(self, what: str, why: Any = "") -> None:
+        super().__init__(what)
+        self.what, self.why = what, why
+
+
+@dataclass(frozen=True, repr=False)
+class Way:
+    """How an address is reached. A context is there where the way is encrypted; `secret` shows us to the proxy."""
+
+    host: str
+    port: int
+    context: ssl.SSLContext | None = None
+    proxy: tuple[str, int] | None = None
+    proxy_context: ssl.SSLContext | None = None
+    secret: bytes = b""
+
+    @property
+    def forwarded(self) -> bool:
+        """Whether the proxy reads the request, and so wants the whole address."""
+        return self.proxy is not None and self.context is None
+
+    def __str__(self) -> str:
+        return f" through the proxy at {self.proxy[0]}:{self.proxy[1]}" if self.proxy else ""
+
+
+class Line(asyncio.Protocol):
+    """One connection, for one request at a time. The timeouts of all its reads share one timer. Raises LineError."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._transport: Any = None
+        self._http = _client()
         self._came: list[bytes] = []
         self._n_came = 0
-        self._going: list[bytes] = []
-        self._n_going = 0
-        self._over = self._held = False
+        self._over = self._held = self._whole = False
         self._error: Exception | None = None
         self._reader: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
@@ -48,53 +81,155 @@ class Socket(asyncio.Protocol):
         if self._n_came > HIGH and not self._held:
             self._held = True
             self._transport.pause_reading()
-        self._wake(self._reader)
+        _wake(self._reader)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._over, self._error = True, error
-        self._wake(self._reader)
-        self._wake(self._room)
+        _wake(self._reader)
+        _wake(self._room)
 
     def pause_writing(self) -> None:
         self._room = self._loop.create_future()
 
     def resume_writing(self) -> None:
-        self._wake(self._room)
+        _wake(self._room)
         self._room = None
 
-    @staticmethod
-    def _wake(waiting: asyncio.Future[None] | None) -> None:
-        if waiting is not None and not waiting.done():
-            waiting.set_result(None)
+    # a request and its answer
 
-    # what httpcore calls
+    async def ask(
+        self, method: str, target: bytes, headers: Headers, body: bytes, silence: float
+    ) -> tuple[int, Headers]:
+        """Send a request; the answer's status and headers."""
+        import h11
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """All that has come, at least a byte; b"" at the end."""
-        if self._n_going:
-            self._flush()
-        if not self._came and not self._over:
-            await self._more(timeout)
-        if not self._came:
-            if self._error is not None:
-                import httpcore
+        self._whole = False
+        try:
+            head = self._http.send(h11.Request(method=method, target=target, headers=headers)) or b""
+            if body:
+                self._http.send(h11.Data(data=body))
+            self._http.send(h11.EndOfMessage())
+        except h11.LocalProtocolError:
+            head = None
+        if head is None:
+            raise LineError("unsendable")
+        if len(body) <= SMALL:
+            self._transport.write(head + body)
+        else:
+            self._transport.write(head)
+            self._transport.write(body)
+        if self._room is not None and not self._over:
+            try:
+                async with asyncio.timeout(silence):
+                    await self._room
+            except TimeoutError:
+                head = None
+            if head is None:
+                raise LineError("silent")
+        for _ in range(MOST_EARLY):
+            event = await self._event(silence)
+            if type(event) is h11.Response:
+                return event.status_code, list(event.headers)  # names in small letters
+            if type(event) is not h11.InformationalResponse or event.status_code == 101:
+                break
+        raise LineError("garbled")
 
-                raise httpcore.ReadError(str(self._error))
-            return b""
-        data = self._came[0] if len(self._came) == 1 else b"".join(self._came)
+    async def body(self, silence: float) -> bytes:
+        """What has come of the answer's body, of all that can be read at once; b"" at its end."""
+        import h11
+
+        parts: list[bytes] = []
+        while not self._whole:
+            event = self._next()
+            if type(event) is h11.Data:
+                parts.append(event.data)
+            elif event is h11.NEED_DATA:
+                if parts:
+                    break
+                await self._feed(silence)
+            elif type(event) is h11.EndOfMessage:
+                self._whole = True
+            else:
+                raise LineError("garbled")
+        return b"".join(parts) if len(parts) != 1 else bytes(parts[0])
+
+    def renew(self) -> bool:
+        """Make ready for another request; False: it has to be closed."""
+        import h11
+
+        if self._over or self._came or self._transport.is_closing() or self._http.trailing_data[0]:
+            return False
+        if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+            return False
+        self._http.start_next_cycle()
+        return True
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it is still open, and says nothing that nobody asked for."""
+        return not (self._over or self._came or self._transport.is_closing())
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._came.clear()
-        self._n_came = 0
-        if self._held:
-            self._held = False
-            self._transport.resume_reading()
-        return data
+        if self._transport is not None and not self._loop.is_closed():
+            self._transport.abort()
 
-    async def _more(self, timeout: float | None) -> None:
+    async def tunnel(self, way: Way, silence: float) -> None:
+        """Through a proxy, by CONNECT, to where nobody on the way can read."""
+        place = f"[{way.host}]:{way.port}" if ":" in way.host else f"{way.host}:{way.port}"
+        headers = [(b"host", place.encode()), *_proof(way)]
+        status, _ = await self.ask("CONNECT", place.encode(), headers, b"", silence)
+        if not 200 <= status < 300:
+            raise LineError("proxy", status)
+        assert way.context is not None
+        self._transport = await self._loop.start_tls(self._transport, self, way.context, server_hostname=way.host)
+        self._http = _client()
+
+    # inside
+
+    async def _event(self, silence: float) -> Any:
+        import h11
+
+        while (event := self._next()) is h11.NEED_DATA:
+            await self._feed(silence)
+        return event
+
+    def _next(self) -> Any:
+        import h11
+
+        try:
+            return self._http.next_event()
+        except h11.RemoteProtocolError:
+            what = "closed" if self._over and not self._came else "garbled"
+        raise LineError(what)
+
+    async def _feed(self, silence: float) -> None:
+        """Hand over what came; at the end of the connection, that it ended."""
+        import h11
+
+        if not self._came and not self._over:
+            await self._more(silence)
+        if self._came:
+            data = self._came[0] if len(self._came) == 1 else b"".join(self._came)
+            self._came.clear()
+            self._n_came = 0
+            if self._held:
+                self._held = False
+                self._transport.resume_reading()
+            self._http.receive_data(data)
+        elif self._error is not None or self._http.their_state is h11.SEND_RESPONSE:
+            raise LineError("closed")
+        else:
+            self._http.receive_data(b"")
+
+    async def _more(self, silence: float) -> None:
         self._reader = self._loop.create_future()
-        if timeout is not None:
-            self._deadline = self._loop.time() + timeout
-            if self._timer is None or self._timer.when() > self._deadline:
-                self._set_timer()
+        self._deadline = self._loop.time() + silence
+        if self._timer is None or self._timer.when() > self._deadline:
+            self._set_timer()
         try:
             await self._reader
         finally:
@@ -111,110 +246,55 @@ class Socket(asyncio.Protocol):
             return
         if self._loop.time() < self._deadline:  # something came since it was set
             self._set_timer()
-            return
-        import httpcore
-
-        self._reader.set_exception(httpcore.ReadTimeout("silence"))
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Goes with what follows, up to 64 KiB, or when an answer is waited for."""
-        if self._over:
-            import httpcore
-
-            raise httpcore.WriteError(str(self._error or "closed"))
-        self._going.append(buffer)
-        self._n_going += len(buffer)
-        if self._n_going >= TOGETHER:
-            self._flush()
-            if self._room is not None:
-                try:
-                    async with asyncio.timeout(timeout):
-                        await self._room
-                except TimeoutError:
-                    late = True
-                else:
-                    late = False
-                if late:
-                    import httpcore
-
-                    raise httpcore.WriteTimeout("silence")
-
-    def _flush(self) -> None:
-        self._transport.write(b"".join(self._going))
-        self._going.clear()
-        self._n_going = 0
-
-    async def aclose(self) -> None:
-        self.close()
-
-    def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._came.clear()
-        if self._transport is not None and not self._loop.is_closed():
-            self._transport.abort()
-
-    async def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> Socket:
-        """Itself, from here on encrypted."""
-        import httpcore
-
-        try:
-            async with asyncio.timeout(timeout):
-                self._transport = await self._loop.start_tls(
-                    self._transport, self, ssl_context, server_hostname=server_hostname
-                )
-            return self
-        except TimeoutError:
-            problem: Exception = httpcore.ConnectTimeout("TLS")
-        except OSError as error:  # ssl.SSLError among them
-            problem = httpcore.ConnectError(str(error))
-            problem.__cause__ = error.with_traceback(None)
-        except BaseException:
-            self.close()
-            raise
-        self.close()
-        raise problem
-
-    def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable":  # while nothing is asked: it is closed, or says what nobody wants to know
-            return self._over or bool(self._came) or self._transport.is_closing()
-        return self._transport.get_extra_info("socket" if info == "socket" else info)
-
-
-class Backend:
-    """httpcore's AsyncNetworkBackend."""
-
-    async def connect_tcp(
-        self, host: str, port: int, timeout: float | None = None, local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> Socket:  # fmt: skip
-        import httpcore
-
-        loop = asyncio.get_running_loop()
-        # the next address after so many seconds, where the first is not to be reached; uvloop has no word for it
-        more: dict[str, Any] = {"happy_eyeballs_delay": 0.25} if isinstance(loop, asyncio.BaseEventLoop) else {}
-        try:
-            async with asyncio.timeout(timeout):
-                transport, made = await loop.create_connection(lambda: Socket(loop), host, port, **more)
-        except TimeoutError:
-            problem: Exception = httpcore.ConnectTimeout("TCP")
-        except OSError as error:
-            problem = httpcore.ConnectError(str(error))
-            problem.__cause__ = error.with_traceback(None)
         else:
-            plain = transport.get_extra_info("socket")
-            for name, level, value in ALIVE:
-                if hasattr(socket, name):
-                    with suppress(OSError):
-                        plain.setsockopt(level, getattr(socket, name), value)
-            return made
-        raise problem
+            self._reader.set_exception(LineError("silent"))
 
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+
+def _client() -> Any:
+    import h11
+
+    return h11.Connection(h11.CLIENT, max_incomplete_event_size=MOST_HEAD)
+
+
+def _wake(waiting: asyncio.Future[None] | None) -> None:
+    if waiting is not None and not waiting.done():
+        waiting.set_result(None)
+
+
+def _proof(way: Way) -> Headers:
+    return [(b"proxy-authorization", way.secret)] if way.secret else []
+
+
+async def connect(way: Way, seconds: float) -> Line:
+    """A connection, proxy and TLS included. Raises LineError."""
+    loop = asyncio.get_running_loop()
+    line = Line(loop)
+    host, port = way.proxy or (way.host, way.port)
+    context = way.proxy_context if way.proxy else way.context
+    more: dict[str, Any] = {}
+    if isinstance(loop, asyncio.BaseEventLoop):  # uvloop has no word for it
+        more["happy_eyeballs_delay"] = 0.25  # seconds until the next of a name's addresses is tried, too
+    try:
+        async with asyncio.timeout(seconds):
+            await loop.create_connection(lambda: line, host, port, ssl=context, **more)
+            if way.proxy and not way.forwarded:
+                await line.tunnel(way, seconds)
+    except TimeoutError:
+        problem = LineError("late")
+    except OSError as error:  # TLS's among them
+        problem = LineError("unreached", error.with_traceback(None))
+    except BaseException:
+        line.close()
+        raise
+    else:
+        plain = line._transport.get_extra_info("socket")
+        for name, level, value in ALIVE:
+            if plain is not None and hasattr(socket, name):
+                with suppress(OSError):
+                    plain.setsockopt(level, getattr(socket, name), value)
+        return line
+    line.close()
+    raise problem
 
 
 class Connections:
@@ -223,53 +303,54 @@ class Connections:
     They close by themselves after a while, and when the loop's generators are shut down (asyncio.run does that).
     """
 
-    def __init__(self, make: Callable[[], Any], way: str = "") -> None:
-        self._make = make  # a connection of httpcore's
-        self.way = way  # " through the proxy at …"
+    def __init__(self, way: Way) -> None:
+        self.way = way
         self._loop = asyncio.get_running_loop()
-        self._free: list[tuple[Any, float]] = []  # and since when
-        self._open: set[Any] = set()
+        self._free: list[tuple[Line, float]] = []  # and since when
+        self._open: set[Line] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._until: AsyncGenerator[None, None] | None = None
 
-    async def take(self) -> tuple[Any, bool]:
-        """A connection, and whether it was used before."""
+    async def take(self, seconds: float) -> tuple[Line, bool]:
+        """A connection, and whether it was used before. Raises LineError."""
+        while self._free:
+            found, _ = self._free.pop()
+            if found.fresh:
+                return found, True
+            self._end(found)
         if self._until is None:
             self._until = self._live()
             await anext(self._until)
-        while self._free:
-            found, _ = self._free.pop()
-            if found.is_idle() and not found.has_expired():
-                return found, True
-            await self._end(found)
-        found = self._make()
+        found = await connect(self.way, seconds)
         self._open.add(found)
         return found, False
 
-    async def give(self, used: Any) -> None:
+    def give(self, used: Line) -> None:
         """Back; it is used again if its last answer was read to the end."""
-        if used not in self._open or not used.is_idle() or used.has_expired():
-            await self._end(used)
+        if used not in self._open or not used.renew():
+            self._end(used)
             return
         self._free.append((used, self._loop.time()))
         if self._timer is None:
             self._timer = self._loop.call_later(IDLE, self._sweep)
 
+    def proof(self) -> Headers:
+        """What a proxy that reads requests wants with each."""
+        return _proof(self.way) if self.way.forwarded else []
+
     def _sweep(self) -> None:
         self._timer = None
         now = self._loop.time()
-        late = [found for found, since in self._free if now - since >= IDLE]
+        for found, since in self._free:
+            if now - since >= IDLE:
+                self._end(found)
         self._free = [(found, since) for found, since in self._free if now - since < IDLE]
         if self._free:
             self._timer = self._loop.call_later(max(0.05, self._free[0][1] + IDLE - now), self._sweep)
-        if late:
-            task = self._loop.create_task(self._end(*late))
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    async def _end(self, *several: Any) -> None:
-        for one in several:
-            self._open.discard(one)
-            await one.aclose()
+    def _end(self, line: Line) -> None:
+        self._open.discard(line)
+        line.close()
 
     async def aclose(self) -> None:
         """Close all; answers that are being read break off."""
@@ -277,7 +358,8 @@ class Connections:
             self._timer.cancel()
             self._timer = None
         self._free.clear()
-        await self._end(*self._open)
+        for line in list(self._open):
+            self._end(line)
         await asyncio.sleep(0)  # in which transports let go of their sockets
 
     async def _live(self) -> AsyncGenerator[None, None]:
