@@ -7,6 +7,7 @@ from typing import Any
 
 from brolly.errors import BrollyError
 from brolly.remote.dialect import Told
+from brolly.remote.faults import fault
 from brolly.remote.target import Target
 from brolly.verbs import Usage
 
@@ -26,15 +27,8 @@ def told(body: Any) -> Told:
 
 
 def broken(body: Any, target: Target) -> BrollyError:
-    """The error that came within an answer, without the key where a vendor repeats it."""
-    from brolly.remote.faults import fault
-    from brolly.remote.keys import key_of
-
-    try:
-        key = key_of(target)
-    except BrollyError:
-        key = None
-    return fault(0, told(body), target, secrets=[key.reveal()] if key else [])
+    """The error that came within an answer."""
+    return fault(0, told(body), target)
 
 
 def tokens(body: Any) -> Usage | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from brolly.errors import BadAnswer, OptionError
 from brolly.remote.ask import Ask
+from brolly.remote.content import clean
 from brolly.remote.target import Target
 from brolly.remote.traits import Traits
 from brolly.verbs import TokenLogprob, ToolDelta
@@ -224,13 +225,7 @@ def text(value: Any, what: str = "text") -> str:
         return ""
     if not isinstance(value, str):
         raise BadAnswer(f"the vendor's {what} is {value!r:.40}; expected a text.")
-    if value.isascii():
-        return value
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return value
+    return clean(value)
 
 
 def written(given: Mapping[str, Any]) -> str:
