@@ -318,8 +318,9 @@ class Remote:
         able: list[tuple[tuple[int, bool], list[str], tuple[Any, Ask, Callable[[], Filter] | None]]] = []
         for dialect in dialects(self.target, "chat"):
             has = self._has(dialect.OPTIONS)
-            if len(ask.options.stop) > getattr(dialect, "STOPS", STOPS):
-                has -= {"stop"}  # more than it takes: looked for here
+            blank = getattr(dialect, "BLANK_STOPS", True) or all(stop.strip() for stop in ask.options.stop)
+            if len(ask.options.stop) > getattr(dialect, "STOPS", STOPS) or not blank:
+                has -= {"stop"}  # more than it takes, or white space: looked for here
             fitting, undo = fitted(ask, has)
             if undo and ask.n > 1 and fitting.options.stop != ask.options.stop:
                 undo, fitting = None, ask  # several answers cannot be cut one by one

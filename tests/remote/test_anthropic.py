@@ -93,7 +93,6 @@ def whole(row: Any) -> list[Piece]:
         ({"json_schema": "{}"}, "a schema that says its shape"),
         ({"json_schema": {"type": "object", "additionalProperties": True}}, "set additionalProperties to false"),
         ({"json_schema": {"allOf": [SCHEMA, SCHEMA]}}, "no allOf of several objects"),
-        ({"stop": (" \n",)}, "no stop texts of white space alone"),
         ({"effort": "hard"}, "no effort 'hard' (expected none, minimal"),
         ({"tools": (WEATHER,), "choice": {"type": "allowed_tools"}}, "no tool_choice of the type 'allowed_tools'"),
     ],
@@ -476,6 +475,8 @@ def test_shapes_stops_and_lengths(fake: FakeAnthropic) -> None:
     stopped = remote.chat(hello, stop=["three"])
     assert (stopped.text, stopped.finish_reason) == ("You said: one two ", "stop")
     assert [piece.stopped for piece in remote.stream_chat(hello, stop=["three"])][-1] == "three"
+    blank = remote.chat([{"role": "user", "content": "one\ntwo"}], stop=["\n"])  # which the API refuses: cut here
+    assert (blank.text, blank.finish_reason) == ("You said: one", "stop")
     assert remote.chat(hello, max_tokens=3).finish_reason == "length"
     assert remote.chat([{"role": "user", "content": "forbidden"}]).finish_reason == "content_filter"
     assert remote.chat([HELLO, {"role": "assistant", "content": "Well,"}]).text == "You said: Hello"

@@ -193,6 +193,8 @@ def obey(body: Mapping[str, Any]) -> None:
         raise Refused("This model does not support the effort parameter.")
     if on and (body.get("temperature", 1) != 1 or body.get("top_k") or body.get("top_p", 1) < 0.95):
         raise Refused("`temperature` may only be set to 1 when thinking is enabled.")
+    if any(not stop.strip() for stop in body.get("stop_sequences") or ()):
+        raise Refused("stop_sequences: each stop sequence must contain non-whitespace")
     if body.get("tool_choice") and not body.get("tools"):
         raise Refused("tool_choice may only be specified while providing tools.")
     shape = (body.get("output_config") or {}).get("format")

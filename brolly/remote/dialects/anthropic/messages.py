@@ -15,6 +15,7 @@ from brolly.remote.dialects.anthropic.answers import whole as whole
 from brolly.remote.target import Target
 from brolly.remote.traits import traits_of
 
+BLANK_STOPS = False  # a stop text of white space alone is refused there
 VERSION = "2026-10-21"
 SAMPLED = "2023-06-01"  # the last version that has temperature, top_p and top_k
 SAMPLING = ("temperature", "top_p", "top_k")
@@ -23,7 +24,7 @@ OPTIONS = frozenset(
     ("max_tokens", "temperature", "top_p", "top_k", "stop", "json_schema", "effort", "thoughts")
 )  # fmt: skip
 
-__all__ = ["OPTIONS", "Told", "call", "count", "counted", "hints", "lacks", "reader", "told", "whole"]
+__all__ = ["BLANK_STOPS", "OPTIONS", "Told", "call", "count", "counted", "hints", "lacks", "reader", "told", "whole"]
 
 
 def lacks(ask: Ask, target: Target) -> list[str]:
@@ -36,8 +37,6 @@ def lacks(ask: Ask, target: Target) -> list[str]:
         found.append(f"{target} has no chat template to give values to")
     if options.temperature is not None and options.temperature > 1:
         found.append(f"{target} takes temperatures from 0 to 1, not {options.temperature:g}")
-    if any(not stop.strip() for stop in options.stop):
-        found.append(f"{target} has no stop texts of white space alone")
     if options.json_schema is not None:
         found += [f"{target} {why}" for why in schemas.unsaid(schemas.parsed(options.json_schema))]
     if ask.tools and ask.choice not in ("auto", "none") and "tool_choice" in traits_of(target).lacks:

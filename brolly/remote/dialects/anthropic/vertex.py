@@ -11,6 +11,7 @@ from brolly.remote.ask import Ask
 from brolly.remote.dialect import Call, Told
 from brolly.remote.dialects.anthropic import answers, messages
 from brolly.remote.dialects.anthropic.answers import whole as whole
+from brolly.remote.dialects.anthropic.messages import BLANK_STOPS as BLANK_STOPS
 from brolly.remote.dialects.anthropic.messages import OPTIONS as OPTIONS
 from brolly.remote.dialects.anthropic.messages import counted as counted
 from brolly.remote.dialects.anthropic.messages import hints as hints
