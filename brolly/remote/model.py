@@ -400,7 +400,7 @@ class Remote:
                     if opaque and calls:
                         self._remember(calls, opaque)
                     if len(usages) == ask.n and not settled:  # before the last piece is seen, and its reader leaves
-                        settled, found = True, self._cost(usages)
+                        settled, found = True, self._cost(usages, fitting)
                         self.budget.settle(held, cost if found is None else found)
                     if any(one.over for one in filters):
                         at = next(i for i, piece in enumerate(batch) if piece.finish_reason)
@@ -473,11 +473,11 @@ class Remote:
         written = ask.options.max_tokens or self.traits.max_output
         if written is None:
             raise OptionError(f"how much {self.target} writes is not known; with max_cost, say max_tokens.")
-        return self.price.of(Usage(n_bytes // 2 + 2000 * parts + 16, written * ask.n))
+        return self.price.at_most(Usage(n_bytes // 2 + 2000 * parts + 16, written * ask.n))
 
-    def _cost(self, usages: Mapping[int, Usage]) -> float | None:
-        if self.price is None or not usages:
-            return None
+    def _cost(self, usages: Mapping[int, Usage], ask: Ask) -> float | None:
+        if self.price is None or not usages or (self.price.heard is not None and ask.uses("input_audio")):
+            return None  # how many of its tokens were sound, nobody tells
         read = max(usages.values(), key=lambda usage: usage.prompt_tokens)
         return self.price.of(replace(read, completion_tokens=sum(u.completion_tokens for u in usages.values())))
 

@@ -47,6 +47,13 @@ class Price:
         read = fresh * self.read + usage.cached_tokens * cached + usage.written_tokens * stored
         return (read + usage.completion_tokens * self.write) / MILLION
 
+    def at_most(self, usage: Usage) -> float:
+        """US dollars, however much of it is heard or put into the cache."""
+        if self.over is not None and self.then is not None and usage.prompt_tokens > self.over:
+            return self.then.at_most(usage)
+        dearest = max(self.read, self.stored or 0.0, self.heard or 0.0)
+        return (usage.prompt_tokens * dearest + usage.completion_tokens * self.write) / MILLION
+
 
 @cache
 def rows() -> tuple[tuple[str, Price], ...]:
