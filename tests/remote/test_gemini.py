@@ -83,6 +83,15 @@ def test_an_answer_is_the_same_whole_by_pieces_and_byte_by_byte(split: int, monk
     assert sum(bool(piece.text) for piece in pieces) > 5
 
 
+@pytest.mark.parametrize("model", ["gemini-3.1-pro-preview", "gemini-2.5-flash"])
+def test_calls_and_their_results_go_through(fake: FakeGemini, model: str) -> None:
+    asked = said("weather twice")
+    first = Remote(f"gemini:{model}").chat(asked, tools=[TOOL])
+    results = [{"role": "tool", "tool_call_id": call.id, "content": "rain"} for call in first.tool_calls]
+    found = Remote(f"gemini:{model}").chat([*asked, first.message, *results], tools=[TOOL])
+    assert found.text == "The tool said rain and rain." and len({call.id for call in first.tool_calls}) == 2
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_signatures_of_calls_go_back_though_the_client_forgets_them(fake: FakeGemini, stream: bool) -> None:
     model = Remote("gemini:gemini-3.1-pro-preview")

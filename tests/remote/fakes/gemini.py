@@ -1,7 +1,7 @@
 """A server that speaks Gemini's v1, as Google's own types and pages on errors have it.
 
 Models: any whose name begins with gemini-, but "missing". Those of gemini-3 demand the signatures of their calls,
-those of gemini-2.5 know no ids of calls. `FakeVertex` has Google Cloud's paths instead, and wants a bearer token.
+those of gemini-2 know no ids of calls. `FakeVertex` has Google Cloud's paths instead, and wants a bearer token.
 """
 
 from __future__ import annotations
@@ -238,7 +238,7 @@ class FakeGemini(Fake):
                 400, f"The input token count ({max(n_words, CONTEXT + 1)}) exceeds the maximum number of tokens "
                 f"allowed ({CONTEXT}).",
             )  # fmt: skip
-        said = says(talk)
+        said, ids = says(talk), "gemini-2" not in model
         if config.response_mime_type == "text/x.enum" and said.text:
             said = replace(said, text=said.text.strip('"'))  # a word of the list, without JSON's quotes
         head = {"modelVersion": model, "responseId": "b1F3aZ6rLtCk"}
@@ -253,10 +253,10 @@ class FakeGemini(Fake):
             return Reply(body={**drawing(said, talk), **head})
         n = config.candidate_count or 1
         if not sse:
-            candidates = [self.whole(said, config, index) for index in range(n)]
+            candidates = [self.whole(said, config, index, ids) for index in range(n)]
             body = {"candidates": candidates, "usageMetadata": usage(said, n_words, n), **head}
             return Reply(body=[body] if stream else body)
-        return Reply(chunks=[event({**one, **head}) for one in self.stream(said, config, n_words)])
+        return Reply(chunks=[event({**one, **head}) for one in self.stream(said, config, n_words, ids)])
 
     def check(self, asked: Generate, config: Settings, model: str, stream: bool) -> None:
         """What Google refuses though its types allow it."""
@@ -306,16 +306,15 @@ class FakeGemini(Fake):
                 if signature and signature.rstrip("=") not in self.signed | {UNSIGNED}:
                     raise Refused(400, "Corrupted thought signature.")
 
-    def parts(self, said: Says) -> Iterator[dict[str, Any]]:
+    def parts(self, said: Says, ids: bool) -> Iterator[dict[str, Any]]:
         """Parts of an answer, by words: the first call is signed, or else the last part."""
         for word in words(said.thoughts):
             yield {"text": word, "thought": True}
         for word in said.pieces:
             yield {"text": word}
         for at, one in enumerate(said.calls):
-            yield {"functionCall": {"name": one.name, "args": one.arguments, "id": f"fc_{len(self.signed)}_{at}"}} | (
-                {"thoughtSignature": self.sign()} if at == 0 else {}
-            )
+            call = {"name": one.name, "args": one.arguments} | ({"id": f"fc_{len(self.signed)}_{at}"} if ids else {})
+            yield {"functionCall": call} | ({"thoughtSignature": self.sign()} if at == 0 else {})
         if said.thoughts and not said.calls:
             yield {"text": "", "thoughtSignature": self.sign()}
 
@@ -324,10 +323,10 @@ class FakeGemini(Fake):
         self.signed.add(signature.rstrip("="))
         return signature
 
-    def whole(self, said: Says, config: Settings, index: int = 0) -> dict[str, Any]:
+    def whole(self, said: Says, config: Settings, index: int, ids: bool) -> dict[str, Any]:
         """One candidate: texts of a kind in one part."""
         joined: list[dict[str, Any]] = []
-        for part in self.parts(said):
+        for part in self.parts(said, ids):
             if joined and "text" in part and joined[-1].keys() == part.keys() and "thoughtSignature" not in part:
                 joined[-1]["text"] += part["text"]
             else:
@@ -342,9 +341,9 @@ class FakeGemini(Fake):
             found["logprobsResult"] = chances(said.pieces, config.logprobs or 0)
         return found
 
-    def stream(self, said: Says, config: Settings, n_words: int) -> Iterator[dict[str, Any]]:
+    def stream(self, said: Says, config: Settings, n_words: int, ids: bool) -> Iterator[dict[str, Any]]:
         """Events: a part each, the last with the reason, each with the usage so far."""
-        parts = list(self.parts(said))
+        parts = list(self.parts(said, ids))
         if said.finish == "content_filter":
             parts = []
         for at, part in enumerate(parts or [None]):
