@@ -1,4 +1,4 @@
-"""Rows as the JSON lines that hosted tuning learns: conversations, preferences, and prompts with what follows them."""
+"""Rows as the JSON lines that hosted tuning learns: conversations and preferences, which is how it is asked then."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ class Lines:
     method: str
 
 
-def lines(rows: Rows, numbers: Iterable[int] | None = None, *, plain: bool = False) -> Lines:
+def lines(rows: Rows, numbers: Iterable[int] | None = None) -> Lines:
     """The good rows, or those of these numbers; the bad ones are noted in `rows.faults`.
 
-    `plain`: whoever learns them knows prompts that are no conversation, too. Otherwise a prompt becomes a user's turn.
-    Raises RecipeError.
+    A prompt becomes a user's turn, what follows it the assistant's. Raises RecipeError.
     """
     if rows.shape not in SHAPES:
         raise RecipeError(
@@ -35,19 +34,15 @@ def lines(rows: Rows, numbers: Iterable[int] | None = None, *, plain: bool = Fal
             "Tune a model on this disk, or say --shape."
         )
     good: Iterable[Row] = rows if numbers is None else rows.only(numbers)
-    made = [json.dumps(_line(row, plain), ensure_ascii=False).encode("utf-8", "replace") for row in good]
+    made = [json.dumps(_line(row), ensure_ascii=False).encode("utf-8", "replace") for row in good]
     return Lines(b"\n".join([*made, b""]), len(made), "dpo" if rows.shape == "preference" else "supervised")
 
 
-def _line(row: Row, plain: bool) -> Mapping[str, Any]:
+def _line(row: Row) -> Mapping[str, Any]:
     value = row.value
     if isinstance(value, Completion):
-        if plain:
-            return {"prompt": value.prompt, "completion": value.completion}
         return {"messages": [*_turns(value.prompt, "user"), *_turns(value.completion, "assistant")]}
     if isinstance(value, Preference):
-        if plain and isinstance(value.prompt, str):
-            return {"prompt": value.prompt, "chosen": value.chosen, "rejected": value.rejected}
         return {
             "input": {"messages": _turns(value.prompt, "user")},
             "preferred_output": _turns(value.chosen, "assistant"),

@@ -15,7 +15,6 @@ from brolly.rows.hosted import lines
 from brolly.verbs import Adapter, TuneOptions, read_options
 
 OBJECTIVES = {"supervised": "the answers, by what follows what", "dpo": "which of two answers is the better (DPO)"}
-PLAIN = "completion"  # what a vendor takes that learns prompts which are no conversation
 
 
 @dataclass(frozen=True)
@@ -61,14 +60,14 @@ def tune(
     remote = model if isinstance(model, Remote) else Remote(model)
     hosted, tell = Hosted(remote), progress or (lambda event: None)
     rows = open_rows(data, shape=shape, columns=columns)
-    plain, share = PLAIN in remote.target.vendor.takes, options.pop("held_out", 0.0)
+    share = options.pop("held_out", None) or 0.0
     if eval is not None and share:
         raise OptionError("eval names rows to evaluate on, and held_out takes a share of the others; leave one out.")
     numbers, kept = held_out(rows, share) if share else (None, [])
-    learnt = lines(rows, numbers, plain=plain)
-    held = lines(rows, kept, plain=plain) if kept else None
+    learnt = lines(rows, numbers)
+    held = lines(rows, kept) if kept else None
     if eval is not None:
-        held = lines(open_rows(eval, shape=rows.shape, columns=columns), plain=plain)
+        held = lines(open_rows(eval, shape=rows.shape, columns=columns))
     chosen = chosen_of(options, learnt.method)
     chosen |= {"suffix": suffix} if suffix else {}
     chosen |= {"lr_multiplier": lr_multiplier} if lr_multiplier is not None else {}
@@ -77,7 +76,7 @@ def tune(
         raise OptionError(f"what tuning {remote.target} costs is not known here, so max_cost cannot be kept.")
     notes = [f"row left out: {fault}" for fault in rows.faults[:3]]
     notes += [f"and {rows.n_bad - 3:,} more rows left out"] if rows.n_bad > 3 else []
-    if rows.shape == PLAIN and not plain:
+    if rows.shape == "completion":
         notes.append("a prompt goes as a user's turn, a completion as the assistant's")
     n_bytes = len(learnt.data) + (len(held.data) if held else 0)
     plan = HostedPlan(

@@ -126,8 +126,6 @@ def test_rows_become_the_lines_that_are_learnt() -> None:
     assert json.loads(made.data) == {
         "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     }
-    plain = lines(open_rows([{"prompt": "a", "completion": "b"}]), plain=True)
-    assert json.loads(plain.data) == {"prompt": "a", "completion": "b"}
     pairs = lines(open_rows(PAIRS[:1]))
     assert pairs.method == "dpo" and json.loads(pairs.data)["preferred_output"] == [
         {"role": "assistant", "content": "Dear 0"}
