@@ -265,7 +265,7 @@ fault is its own.
 
 
 def document(results: dict[str, Result]) -> str:
-    """docs/compatibility.md."""
+    """docs/compatibility.md, without the part that scripts/conformance.py writes behind it."""
     text = TOP
     for suite in SUITES:
         found = results.get(suite.name, Result(absent="it was not asked for"))
@@ -285,6 +285,12 @@ def document(results: dict[str, Result]) -> str:
         for why, tests in sorted(by_why.items()):
             text += f"- {suite.name}: {cell(why)} ({', '.join(tests)})\n"
     return text
+
+
+def write(results: dict[str, Result]) -> None:
+    page = ROOT / "docs/compatibility.md"
+    _, mark, behind = page.read_text().partition("## One suite for every model")
+    page.write_text(document(results) + (f"\n{mark}{behind}" if mark else ""))
 
 
 def cell(text: str) -> str:
@@ -308,7 +314,7 @@ def main() -> None:
     rows = json.loads(kept.read_text()) if kept.exists() and (given.suites or given.write) else {}
     results = {name: Result(**row) for name, row in rows.items()}
     if given.write:
-        (ROOT / "docs/compatibility.md").write_text(document(results))
+        write(results)
         return
     git = ["git", "describe", "--always", "--dirty"]
     commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip()
@@ -326,7 +332,7 @@ def main() -> None:
             result.version = ", ".join(filter(None, (versions(suite.packages), result.version)))
             results[suite.name] = result
             kept.write_text(json.dumps({name: asdict(row) for name, row in results.items()}, indent=1))
-            (ROOT / "docs/compatibility.md").write_text(document(results))
+            write(results)
             counts = f"{len(result.passed)} passed, {len(result.failed)} failed, {len(result.skipped)} left out"
             print(f"{suite.name}: {result.absent or counts} ({result.seconds:.0f} s)", flush=True)
             for test, said in result.failed.items():

@@ -36,12 +36,7 @@ WEATHER = {
     },
 }
 FORCED = {"type": "function", "function": {"name": "get_weather"}}
-SCHEMA = {
-    "type": "object",
-    "properties": {"name": {"type": "string", "maxLength": 16}, "age": {"type": "integer"}},
-    "required": ["name", "age"],
-    "additionalProperties": False,
-}
+LONG = "It must be long. " * 300
 QUESTION = "Count from one to twelve in words, with commas."
 
 
@@ -154,7 +149,7 @@ def together(subject: Subject) -> None:
 @check("limits", "ends at max_tokens and tells")
 def cut(subject: Subject) -> None:
     most = 1024 if subject.thinks else 4
-    found = asked(subject, "Write two thousand words about the sea.", max_tokens=most)
+    found = asked(subject, f"Write two thousand words about the sea. {LONG if subject.thinks else ''}", max_tokens=most)
     wants(found.finish_reason == "length", f"it ended with {found.finish_reason!r}")
     wants(found.usage.completion_tokens <= most, f"it wrote {found.usage.completion_tokens} tokens of {most}")
 
@@ -229,9 +224,12 @@ def no_tool(subject: Subject) -> None:
 
 @check("shapes", "writes JSON of a schema")
 def schema(subject: Subject) -> None:
+    name: dict[str, Any] = {"type": "string", **({"maxLength": 16} if subject.random else {})}
+    wanted = {"type": "object", "properties": {"name": name, "age": {"type": "integer"}}}
+    shape = json.dumps({**wanted, "required": ["name", "age"], "additionalProperties": False})
     for found in (
-        asked(subject, "Make up a person.", json_schema=json.dumps(SCHEMA)),
-        streamed(subject, "Make up a person.", json_schema=json.dumps(SCHEMA))[1],
+        asked(subject, "Make up a person.", json_schema=shape),
+        streamed(subject, "Make up a person.", json_schema=shape)[1],
     ):
         if found.finish_reason == "length":
             raise Skipped("max_tokens cut it")

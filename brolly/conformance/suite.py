@@ -37,7 +37,8 @@ class Subject:
     reads: tuple[str, ...]  # modalities
     verbs: tuple[str, ...]
     context: int | None = None
-    thinks: bool = False
+    thinks: bool = False  # without being asked to
+    random: bool = False  # writes anything: a schema must bound it
     cool: bool = True  # whether it takes a temperature
     elsewhere: Callable[[str], Any] | None = None
     wrong_key: Callable[[], Any] | None = None

@@ -54,7 +54,7 @@ def here(reference: str, **remote: Any) -> Iterator[Subject]:
         yield Subject(
             model, reference, repeats=model.target.host.startswith("127.0.0.1"), free=model.target.vendor.local,
             reads=("text", *traits.reads), verbs=model.card.verbs, context=traits.context,
-            thinks=traits.thinking not in ("", "none"), cool="temperature" not in traits.lacks,
+            thinks=traits.thinking in ("effort", "level"), cool="temperature" not in traits.lacks,
             elsewhere=lambda name: Remote(replace(model.target, name=name, model=name)),
             wrong_key=lambda: Remote(with_key(model.target, "wrong-0123456789")),
         )  # fmt: skip
@@ -66,8 +66,8 @@ def here(reference: str, **remote: Any) -> Iterator[Subject]:
     if "chat" not in model.card.verbs:
         raise UnsupportedTask(f"{reference} can {', '.join(model.card.verbs)}; the suite is for models that chat.")
     yield Subject(
-        model, reference, repeats=True, free=True, reads=tuple(model.card.kind.modalities_in), verbs=model.card.verbs,
-        context=model.network.config.context, thinks=False,
+        model, reference, repeats=True, free=True, random=True, reads=tuple(model.card.kind.modalities_in),
+        verbs=model.card.verbs, context=model.network.config.context,
     )  # fmt: skip
     model.close()
 
@@ -82,8 +82,8 @@ def through(reference: str, wire: str) -> Iterator[Subject]:
         about = card(url, name)
         local = not is_remote(reference)
         yield Subject(
-            model, name, repeats=local, free=local, reads=tuple(about["modalities"]["in"]), verbs=("chat",),
-            context=about.get("context_length") if local else None,
+            model, name, repeats=local, free=local, random=local, reads=tuple(about["modalities"]["in"]),
+            verbs=("chat",), context=about.get("context_length") if local else None,
             elsewhere=lambda other: Remote(replace(target, name=other, model=other)),
         )  # fmt: skip
         model.close()
