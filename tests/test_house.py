@@ -29,7 +29,7 @@ HEAVY = {
     "tqdm",
     "PIL",
     "pyarrow",
-    "httpcore",
+    "h11",
     "httpx",
     "keyring",
 }

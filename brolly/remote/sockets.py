@@ -1,7 +1,7 @@
 """Connections: HTTP/1.1 by h11 over asyncio's transports, straight or through a proxy, and those kept to be used again.
 
-httpcore, on which httpx stands, goes through anyio's locks and timeouts, which take the larger part of an event's time:
-docs/closed-models.md has numbers.
+Not by httpx, whose pool, locks and timeouts (httpcore's and anyio's) take three times as long for a request and twice as
+long for an event: benchmarks/remote.py.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ class Line(asyncio.Protocol):
         self._came: list[bytes] = []
         self._n_came = 0
         self._over = self._held = self._whole = False
+        self._dry = False  # h11 has nothing more of what came
         self._error: Exception | None = None
         self._reader: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
@@ -103,7 +104,7 @@ class Line(asyncio.Protocol):
         """Send a request; the answer's status and headers."""
         import h11
 
-        self._whole = False
+        self._whole = self._dry = False
         try:
             head = self._http.send(h11.Request(method=method, target=target, headers=headers)) or b""
             if body:
@@ -140,13 +141,15 @@ class Line(asyncio.Protocol):
 
         parts: list[bytes] = []
         while not self._whole:
+            if self._dry:
+                if parts:
+                    break
+                await self._feed(silence)
             event = self._next()
             if type(event) is h11.Data:
                 parts.append(event.data)
             elif event is h11.NEED_DATA:
-                if parts:
-                    break
-                await self._feed(silence)
+                self._dry = True
             elif type(event) is h11.EndOfMessage:
                 self._whole = True
             else:
@@ -210,6 +213,7 @@ class Line(asyncio.Protocol):
         """Hand over what came; at the end of the connection, that it ended."""
         import h11
 
+        self._dry = False
         if not self._came and not self._over:
             await self._more(silence)
         if self._came:
