@@ -44,6 +44,9 @@ def test_a_vendors_own_words_are_said_and_no_others() -> None:
     assert body(ask_of("Hi", seed=3, max_tokens=4), renamed) | {"messages": []} == {
         "model": "large", "messages": [], "random_seed": 3, "max_tokens": 4,
     }  # fmt: skip
+    told = target_of("groq:a")
+    assert body(ask_of("Hi", thoughts=True), told)["include_reasoning"] is True
+    assert body(ask_of("Hi", thoughts=True), VLLM).keys() == {"model", "messages"}
     nested = target_of("openrouter:a/b")
     assert body(ask_of("Hi", effort="high"), nested)["reasoning"] == {"effort": "high"}
 
@@ -228,6 +231,16 @@ def test_what_only_we_know_does_not_travel() -> None:
     assert body(ask_of([{"role": "developer", "content": "x"}]), target_of(lacks=("developer",)))["messages"] == [
         {"role": "system", "content": "x"}
     ]
+
+
+def test_thoughts_go_back_with_calls_where_a_vendor_wants_them() -> None:
+    """DeepSeek refuses a turn that called without them; clients of OpenAI's API have no place for them."""
+    deepseek, events = target_of("deepseek:deepseek-chat"), [chunk({"reasoning_content": "Hm"}), *ASKED, *CALLED]
+    answer = answer_of(read(chat, ask_of("Hi", stream=True), deepseek, events))
+    assert answer.opaque == ({"vendor": "openai", "thoughts": "Hm"},)
+    turn = {key: value for key, value in answer.message.items() if key != "reasoning_content"}
+    assert body(ask_of([turn]), deepseek)["messages"][0]["reasoning_content"] == "Hm"
+    assert "reasoning_content" not in body(ask_of([turn]))["messages"][0]
 
 
 def test_a_tool_that_failed_says_so() -> None:

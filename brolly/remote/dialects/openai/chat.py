@@ -33,6 +33,7 @@ OPTIONS = frozenset({
     "logprobs", "json_schema", "effort",
 })  # fmt: skip
 STOPS = 4  # texts
+FAMILY = "openai"  # whose `opaque` these are
 SOUNDS = frozenset({"wav", "mp3"})
 # vLLM's names of what others have none for; a vendor's `words` come first
 WORDS = {
@@ -150,12 +151,18 @@ def _message(message: Message, target: Target) -> dict[str, Any]:
         ]
         if not row["tool_calls"]:
             del row["tool_calls"]
-    thoughts = message.get("reasoning_content")
+    thoughts = message.get("reasoning_content") or _kept(message)
     if thoughts and "reasoning_content" in takes:
         row[target.vendor.words.get("reasoning_content", "reasoning_content")] = thoughts
     if content is None:
         row["content"] = None if row.get("tool_calls") else ""
     return row
+
+
+def _kept(message: Message) -> str:
+    """The thoughts of a turn that called, of a client that cannot keep them."""
+    own = [one for one in message.get("opaque") or () if one.get("vendor") == FAMILY]
+    return next((one["thoughts"] for one in own if isinstance(one.get("thoughts"), str)), "")
 
 
 # what a message has for us alone
@@ -213,7 +220,8 @@ class Reader:
 
     def __init__(self, ask: Ask, target: Target) -> None:
         self.ask, self.target = ask, target
-        self.choices = [_Choice(index, ask.options.logprobs is not None) for index in range(ask.n)]
+        keeps = "reasoning_content" in target.vendor.takes
+        self.choices = [_Choice(index, ask.options.logprobs is not None, keeps) for index in range(ask.n)]
         self.usage: Usage | None = None
         self.over = False
 
@@ -255,8 +263,9 @@ class Reader:
 class _Choice:
     """One answer."""
 
-    def __init__(self, index: int, with_logprobs: bool) -> None:
+    def __init__(self, index: int, with_logprobs: bool, keeps: bool) -> None:
         self.index, self.with_logprobs = index, with_logprobs
+        self.kept: list[str] | None = [] if keeps else None  # thoughts that go back with calls
         self.calls = words.Calls()
         self.places: dict[Any, int] = {}  # a call's index in the wire → which call is written there
         self.finish, self.refused = "", False
@@ -270,6 +279,8 @@ class _Choice:
             raise BadAnswer(f"the vendor's delta is {delta!r:.60}; expected an object.")
         said, thoughts = _content(delta.get("content"))
         thoughts += text(delta.get("reasoning_content"), "reasoning") or text(delta.get("reasoning"), "reasoning")
+        if self.kept is not None:
+            self.kept.append(thoughts)
         refusal = text(delta.get("refusal"), "refusal")
         self.refused = self.refused or bool(refusal)
         calls = self._calls(delta)
@@ -288,7 +299,9 @@ class _Choice:
         if self.finish in ("stop", "tool_calls"):
             calls = self.calls.closed()
             self.finish = "content_filter" if self.refused else "tool_calls" if self.calls.rows else "stop"
-        return Piece("", (), (), self.finish, "", calls, self.index, usage, None, self.stopped)
+        thoughts = "".join(self.kept or ()) if self.calls.rows else ""
+        opaque = ({"vendor": FAMILY, "thoughts": thoughts},) if thoughts else ()
+        return Piece("", (), (), self.finish, "", calls, self.index, usage, None, self.stopped, opaque)
 
     def _finish(self, row: Mapping[str, Any]) -> None:
         said = row["finish_reason"]
