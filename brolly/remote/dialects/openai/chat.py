@@ -139,6 +139,8 @@ def _message(message: Message, target: Target) -> dict[str, Any]:
     row = {key: value for key, value in message.items() if key not in OURS}
     if role == "developer" and "developer" in target.vendor.lacks:
         row["role"] = "system"
+    if role == "tool":
+        row.pop("name", None)  # its call has it
     content = message.get("content")
     if isinstance(content, (list, tuple)):
         row["content"] = content = [_part(part, takes) for part in content]
