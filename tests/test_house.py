@@ -29,7 +29,6 @@ HEAVY = {
     "tqdm",
     "PIL",
     "pyarrow",
-    "h11",
     "httpx",
     "keyring",
 }

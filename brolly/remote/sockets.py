@@ -1,7 +1,7 @@
 """Connections: HTTP/1.1 by h11 over asyncio's transports, straight or through a proxy, and those kept to be used again.
 
-Not by httpx, whose pool, locks and timeouts (httpcore's and anyio's) take three times as long for a request and twice as
-long for an event: benchmarks/remote.py.
+Not by httpx, whose pool, locks and timeouts (httpcore's and anyio's) take three times as long for a request and twice
+as long for an event: benchmarks/remote.py.
 """
 
 from __future__ import annotations
