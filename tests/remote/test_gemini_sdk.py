@@ -35,6 +35,7 @@ DECLARED = types.Tool(
     ]
 )
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+SIGNED = base64.urlsafe_b64encode(b"signed").decode()
 PDF = b"%PDF-1.4\n1 0 obj\n"
 WAV = b"RIFF\x24\0\0\0WAVEfmt "
 
@@ -184,8 +185,8 @@ CASES: dict[str, tuple[str, list[dict[str, Any]], dict[str, Any], list[types.Con
                     },
                 ],
                 "opaque": [
-                    {"vendor": "gemini", "call": "fc_1", "signature": base64.urlsafe_b64encode(b"signed").decode()},
-                    {"vendor": "gemini", "call": "fc_2"},
+                    {"vendor": "gemini", "call": "fc_1", "own": True, "signature": SIGNED},
+                    {"vendor": "gemini", "call": "fc_2", "own": True},
                     {"vendor": "anthropic", "type": "thinking", "signature": "other"},
                 ],
             },
@@ -307,7 +308,7 @@ def sdk(fake: FakeGemini) -> genai.Client:
 @pytest.mark.parametrize("name", CASES)
 def test_a_request_is_the_sdks(name: str, stream: bool, fake: FakeGemini, sdk: genai.Client) -> None:
     model, messages, options, contents, config = CASES[name]
-    fake.signed.add(base64.urlsafe_b64encode(b"signed").decode().rstrip("="))
+    fake.signed.add(SIGNED)
     asked = {"model": model, "contents": contents, "config": types.GenerateContentConfig(**config)}
     theirs = list(sdk.models.generate_content_stream(**asked)) if stream else [sdk.models.generate_content(**asked)]
     assert theirs
@@ -350,7 +351,7 @@ def test_a_request_to_google_cloud_is_the_sdks(
     name: str, stream: bool, cloud: FakeVertex, cloud_sdk: genai.Client, place: None
 ) -> None:
     model, messages, options, contents, config = CASES[name]
-    cloud.signed.add(base64.urlsafe_b64encode(b"signed").decode().rstrip("="))
+    cloud.signed.add(SIGNED)
     asked = {"model": model, "contents": contents, "config": types.GenerateContentConfig(**config)}
     if stream:
         assert list(cloud_sdk.models.generate_content_stream(**asked))

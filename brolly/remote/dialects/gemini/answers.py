@@ -51,7 +51,8 @@ class Answer:
             elif "functionCall" in part:
                 delta, own = self._called(part["functionCall"])
                 calls.append(delta)
-                back = {"call": delta.id} if own or isinstance(signature, str) else {}
+                if own or isinstance(signature, str):
+                    back = {"call": delta.id, "own": own}
             else:
                 back = {"part": part, "after": self.written} if any(name in part for name in KEPT) else {}
                 text += said

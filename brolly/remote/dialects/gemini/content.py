@@ -179,7 +179,7 @@ def _turn(message: Message, own: Mapping[str, Any], signs: bool) -> Iterator[dic
     calls = _calls(message)
     bare = signs and not any(own.get(one["id"], {}).get("signature") for one in calls)
     for at, one in enumerate(calls):
-        known = own.get(one["id"])
+        known = own.get(one["id"], {})
         arguments = one["function"].get("arguments") or "{}"
         try:
             given = json.loads(arguments)
@@ -190,9 +190,9 @@ def _turn(message: Message, own: Mapping[str, Any], signs: bool) -> Iterator[dic
                 f"the arguments of the call {one['id']!r:.60} are {arguments!r:.60}; expected a JSON object."
             ) from None
         # ids are Gemini's own or none: its older models know no others, and go by names and order
-        part = {"functionCall": ({"id": one["id"]} if known else {}) | {"name": one["function"]["name"], "args": given}}
-        signature = (known or {}).get("signature") or (UNSIGNED if bare and at == 0 else None)
-        yield part | ({"thoughtSignature": signature} if signature else {})
+        call = {"name": one["function"]["name"], "args": given} | ({"id": one["id"]} if known.get("own") else {})
+        signature = known.get("signature") or (UNSIGNED if bare and at == 0 else None)
+        yield {"functionCall": call} | ({"thoughtSignature": signature} if signature else {})
 
 
 def _signed(message: Message) -> Iterator[dict[str, Any]]:
@@ -220,7 +220,7 @@ def _result(message: Message, called: Mapping[str, str], own: Mapping[str, Any])
     """The answer of a tool; pictures that it gave go beside its text."""
     id = message.get("tool_call_id")
     word = "error" if message.get("is_error") else "output"
-    response: dict[str, Any] = {"id": id} if id in own else {}
+    response: dict[str, Any] = {"id": id} if id in own and own[id].get("own") else {}
     response |= {"name": _named(message, called), "response": {word: text_of(message.get("content"))}}
     if files := [_part(part) for part in _parts(message) if part.get("type") != "text"]:
         response["parts"] = files
