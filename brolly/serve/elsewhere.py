@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar, Unpack
 
 from brolly.errors import BrollyError
 from brolly.remote.ask import Ask
+from brolly.remote.client import heard
 from brolly.remote.dialect import dialects
 from brolly.remote.keys import key_of
 from brolly.remote.model import Remote, Ticket
@@ -84,19 +86,33 @@ class Elsewhere(Remote):
         return any(getattr(dialect, "CONTINUES", False) for dialect in dialects(self.target, "chat"))
 
     async def begin(self, job: Ask, deliver: Callable[[Piece | BaseException], None]) -> Ticket:
-        began, begun = perf_counter(), False
+        """As `Remote.begin`, but that its vendor has begun to answer on return. Raises what it refuses."""
+        began, begun = perf_counter(), asyncio.get_running_loop().create_future()
+
+        def answers() -> None:
+            if not begun.done():
+                begun.set_result(None)
+                self.first(perf_counter() - began)
 
         def hear(piece: Piece | BaseException) -> None:
-            nonlocal begun
-            if not begun:
-                begun = True
-                if isinstance(piece, Piece):
-                    self.first(perf_counter() - began)
-            if isinstance(piece, BrollyError):
+            if isinstance(piece, BaseException):
                 self.failed[type(piece).__name__] += 1
+                if not begun.done():
+                    begun.set_exception(piece)
+                    return
             deliver(piece)
 
-        return await super().begin(job, hear)
+        before = heard.set(answers)  # the task that asks has it, too
+        try:
+            ticket = await super().begin(job, hear)
+        finally:
+            heard.reset(before)
+        try:
+            await begun
+        except BaseException:
+            ticket.cancel()
+            raise
+        return ticket
 
     async def vectors(self, inputs: Sequence[Any], **options: Any) -> list[Embedding]:
         """What `stream_embed` gives of a model here."""

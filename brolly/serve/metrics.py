@@ -164,7 +164,7 @@ class Models(Collector):
             model: Elsewhere = entry.model
             dollars.add_metric([entry.name], model.budget.spent)
             unknown.add_metric([entry.name], model.budget.unknown)
-            retries.add_metric([entry.name], getattr(model.client, "retries", 0))
+            retries.add_metric([entry.name], model.client.retries)
             uses.add_metric([entry.name], entry.share.uses)
             for kind, n in list(model.failed.items()):
                 errors.add_metric([entry.name, kind], n)
