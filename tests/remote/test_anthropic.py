@@ -93,6 +93,12 @@ def whole(row: Any) -> list[Piece]:
         ({"json_schema": "{}"}, "a schema that says its shape"),
         ({"json_schema": {"type": "object", "additionalProperties": True}}, "set additionalProperties to false"),
         ({"json_schema": {"allOf": [SCHEMA, SCHEMA]}}, "no allOf of several objects"),
+        ({"json_schema": {"type": "string", "maxLength": 3}}, "has no maxLength in a schema; say it in a description"),
+        ({"json_schema": {"type": "array", "minItems": 2}}, "has no minItems above 1"),
+        (
+            {"tools": ({"function": {"strict": True, "parameters": {"type": "string", "maximum": 1}}},)},
+            "(of a strict tool)",
+        ),
         ({"effort": "hard"}, "no effort 'hard' (expected none, minimal"),
         ({"tools": (WEATHER,), "choice": {"type": "allowed_tools"}}, "no tool_choice of the type 'allowed_tools'"),
     ],

@@ -92,7 +92,8 @@ def test_requests_are_those_of_their_package(fake: FakeBedrock, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    "model", ["anthropic.claude-opus-4-6-v1", "arn:aws:bedrock:eu-west-1:1:inference-profile/eu.x:0"]
+    "model",
+    ["anthropic.claude-opus-4-6-v1", "arn:aws:bedrock:eu-west-1:1:inference-profile/eu.anthropic.claude-opus-4-6-v1:0"],
 )
 def test_names_and_profiles_are_paths_and_signed(
     fake: FakeBedrock, monkeypatch: pytest.MonkeyPatch, model: str

@@ -1,6 +1,6 @@
 """A server that speaks as Anthropic does, held to the types of their Python package and the rules of their reference.
 
-The name of a model decides what is allowed, as there (`knows`). "missing" is not found.
+The name of a model decides what is allowed, as there (`knows`). One without "claude-", or with "missing", is not found.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def knows(model: str) -> set[str]:
 def obey(body: Mapping[str, Any]) -> None:
     """What the reference asks for beyond types. Raises Refused."""
     model, messages, thinking = body["model"], body["messages"], body.get("thinking") or {"type": "disabled"}
-    if "missing" in model:
+    if "missing" in model or "claude-" not in model:
         raise Refused(f"model: {model}", "not_found_error")
     known = knows(model)
     forced = (body.get("tool_choice") or {}).get("type") in ("any", "tool")

@@ -39,6 +39,10 @@ def lacks(ask: Ask, target: Target) -> list[str]:
         found.append(f"{target} takes temperatures from 0 to 1, not {options.temperature:g}")
     if options.json_schema is not None:
         found += [f"{target} {why}" for why in schemas.unsaid(schemas.parsed(options.json_schema))]
+    for tool in ask.tools:
+        function = tool.get("function")
+        if isinstance(function, Mapping) and function.get("strict") is True and function.get("parameters"):
+            found += [f"{target} {why} (of a strict tool)" for why in schemas.unsaid(function["parameters"])]
     if ask.tools and ask.choice not in ("auto", "none") and "tool_choice" in traits_of(target).lacks:
         found.append(f"{target} cannot be made to call a tool; let tool_choice be auto")
     elif ask.tools and isinstance(ask.choice, Mapping) and not _named(ask.choice):

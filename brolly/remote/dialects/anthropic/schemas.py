@@ -10,6 +10,11 @@ from brolly.errors import OptionError
 
 DEEP = 64  # schemas within schemas
 NAMED = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")  # names → schemas
+# what their reference of structured outputs names as not taken
+BOUNDS = (
+    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "maxItems",
+    "uniqueItems",
+)  # fmt: skip
 LITERAL = ("enum", "const", "default", "examples", "required")
 
 
@@ -30,6 +35,9 @@ def unsaid(schema: Any) -> list[str]:
             return ["writes objects of named properties alone; set additionalProperties to false"]
         if len([row for row in one.get("allOf") or () if isinstance(row, Mapping) and _is_object(row)]) > 1:
             return ["writes no allOf of several objects, as each of them must be closed"]
+        beyond = [name for name in BOUNDS if name in one]
+        if beyond or (type(one.get("minItems")) is int and one["minItems"] > 1):
+            return [f"has no {beyond[0] if beyond else 'minItems above 1'} in a schema; say it in a description"]
     return []
 
 
