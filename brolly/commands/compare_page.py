@@ -81,7 +81,7 @@ def _row(found: Comparison, at: int, question: Question) -> str:
     soonest = min(times) if len(times) > 1 else None
     cells = "".join(
         _cell(answer, answers[0] if place else None, column.here, answer.finish and answer.seconds == soonest,
-              COLOURS[place % len(COLOURS)])
+              alike(answer.shown, question.expected))
         for place, (column, answer) in enumerate(zip(found.columns, answers, strict=True))
     )  # fmt: skip
     kind = _kind(found, at)
@@ -89,7 +89,7 @@ def _row(found: Comparison, at: int, question: Question) -> str:
     pictures = "".join(_thumb(path) for path in question.files[:8]) if at < PICTURES else ""
     wanted = f'<div class="expected"><b>expected</b>{_text(question.expected)}</div>' if question.expected else ""
     return (
-        f'<tr class="{kind}"><th class="q" scope="row"><div class="no">{at + 1}'
+        f'<tr id="q{at + 1}" class="{kind}"><th class="q" scope="row"><div class="no">{at + 1}'
         f'{f" <em>{badge}</em>" if badge else ""}</div>{pictures}<div class="asked">{_asked(question)}</div>'
         f"{wanted}</th>{cells}</tr>"
     )
@@ -104,17 +104,17 @@ def _asked(question: Question) -> str:
     )
 
 
-def _cell(answer: Answer, beside: Answer | None, here: bool, soonest: Any, colour: str) -> str:
+def _cell(answer: Answer, beside: Answer | None, here: bool, soonest: Any, expected: bool) -> str:
     parts = []
     if answer.thoughts:
         parts.append(f"<details><summary>thoughts</summary><p>{_text(answer.thoughts[:CELL])}</p></details>")
-    shown = answer.shown
+    shown = answer.shown.rstrip()
     if shown or not answer.error:
         body = _marked(shown, beside.shown) if beside is not None and beside.done else _text(shown[:CELL])
         parts.append(f'<div class="said">{body or "<i class=none>nothing</i>"}</div>')
     if answer.error:
         parts.append(f'<div class="error"><b>error</b> {_text(answer.error[:2000])}</div>')
-    chips = []
+    chips = ['<span class="best">as expected</span>'] if expected else []
     if answer.seconds is not None:
         star = ' class="best" title="the soonest"' if soonest else ""
         chips.append(f"<span{star}>{seconds(answer.seconds)}</span>")
@@ -131,7 +131,7 @@ def _cell(answer: Answer, beside: Answer | None, here: bool, soonest: Any, colou
         chips.append(f'<span class="warn">{_text(WHY.get(answer.finish, answer.finish))}</span>')
     if not answer.done:
         chips.append('<span class="warn">not finished</span>')
-    return f'<td style="--own:{colour}">{"".join(parts)}<div class="chips">{"".join(chips)}</div></td>'
+    return f'<td>{"".join(parts)}<div class="chips">{"".join(chips)}</div></td>'
 
 
 WHY = {"length": "cut at the most tokens", "content_filter": "kept back by its rules", "tool_calls": "calls a tool"}
@@ -143,7 +143,12 @@ def _kind(found: Comparison, at: int) -> str:
         return "failed"
     if not all(answer.done for answer in answers):
         return "open"
-    return "same" if len({" ".join(answer.shown.split()) for answer in answers}) == 1 else "differ"
+    return "same" if all(alike(answer.shown, answers[0].shown) for answer in answers) else "differ"
+
+
+def alike(text: str, other: str) -> bool:
+    """Whether two texts differ by no more than their white space; an empty one is like none."""
+    return bool(other.strip()) and text.split() == other.split()
 
 
 def _marked(text: str, beside: str) -> str:
@@ -157,7 +162,8 @@ def _marked(text: str, beside: str) -> str:
     found = []
     for tag, _, _, start, end in match.get_opcodes():
         part = _text("".join(mine[start:end]))
-        found.append(part if tag == "equal" or not part.strip() else f"<mark>{part}</mark>")
+        word = part.strip()
+        found.append(part if tag == "equal" or not word else part.replace(word, f"<mark>{word}</mark>", 1))
     return "".join(found)
 
 
@@ -196,7 +202,7 @@ def _text(text: str) -> str:
 
 
 def _widths(n: int) -> str:
-    return f"table{{min-width:{18 + 20 * n}rem}}"
+    return f":root{{--wide:{18 + 19 * n}rem}}"
 
 
 SWITCHES = (
@@ -218,8 +224,9 @@ STYLE = (
     f"@media(prefers-color-scheme:dark){{:root{{color-scheme:dark;{DARK}}}"
     f":root:has(#invert:checked){{color-scheme:light;{LIGHT}}}}}"
     f"@media(prefers-color-scheme:light){{:root:has(#invert:checked){{color-scheme:dark;{DARK}}}}}"
-    "*{box-sizing:border-box}body{margin:0;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,sans-serif;"
-    "width:max-content;min-width:100%}"
+    "*{box-sizing:border-box}tr{scroll-margin-top:12rem}"
+    "body{margin:0;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,sans-serif;"
+    "min-width:var(--wide)}"
     "header{padding:1.1rem 1.25rem .9rem;position:sticky;left:0;width:100vw;max-width:100%}"
     "h1{font-size:1.25rem;margin:0}header p{margin:.1rem 0 .6rem;color:var(--soft)}"
     ".switches{display:flex;flex-wrap:wrap;gap:.3rem 1.1rem;font-size:.85rem}.switches label{cursor:pointer}"
