@@ -359,7 +359,10 @@ class Remote:
 
     def _has(self, own: frozenset[str]) -> frozenset[str]:
         """Options that this model has, of those that a dialect has words for."""
-        return (own | set(self.target.vendor.takes)) - set(self.target.vendor.lacks) - set(self.traits.lacks)
+        lacks = {*self.target.vendor.lacks, *self.traits.lacks}
+        if self.traits.thinking == "none":
+            lacks |= {"effort", "thoughts"}
+        return (own | set(self.target.vendor.takes)) - lacks
 
     def _unread(self, ask: Ask) -> list[str]:
         """Kinds of parts that this model is known not to read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,8 @@ class Asking:
         self.quoter = quoter_of(model)
         usual = model.usual if self.elsewhere else USUAL
         self.options = usual | dict(prompt.options) | prompt.answer.limits("" if self.chats else " ")
+        if self.elsewhere and prompt.answer.type != "text":  # JSON has these kinds; a pattern not every vendor keeps to
+            self.options = usual | dict(prompt.options) | {"json_schema": json.dumps({"type": prompt.answer.type})}
         # a thinking model has no temperature; who asked for none wants the likeliest answer of it, too
         self.greedy = self.elsewhere and not prompt.options.get("temperature", 0.0)
         if not self.chats and prompt.answer.free:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from typing import Any
 
@@ -30,9 +30,9 @@ def schema_of(kind: Any, depth: int = 0) -> dict[str, Any]:
     if kind in SIMPLE:
         return {"type": SIMPLE[kind]}
     if origin is typing.Literal:
-        return {"enum": list(args)}
+        return _enum(args)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return {"enum": [one.value for one in kind]}
+        return _enum([one.value for one in kind])
     if origin in (typing.Union, types.UnionType):
         return {"anyOf": [schema_of(one, depth + 1) for one in args]}
     if origin in (list, tuple) and len([one for one in args if one is not ...]) == 1:
@@ -48,6 +48,13 @@ def schema_of(kind: Any, depth: int = 0) -> dict[str, Any]:
         f"the answer's type is {kind!r:.80}; expected texts to choose from, a JSON Schema, a pydantic model, a "
         "dataclass, or a type made of str, int, float, bool, Literal, Enum, list and dict."
     )
+
+
+def _enum(values: Sequence[Any]) -> dict[str, Any]:
+    """With their type, where they have one: some vendors want it of every part."""
+    kinds = {SIMPLE.get(type(value)) for value in values}
+    (kind, *others) = kinds
+    return {"enum": list(values)} if kind is None or others else {"type": kind, "enum": list(values)}
 
 
 def instance_of(kind: Any, value: Any) -> Any:
