@@ -1,4 +1,4 @@
-"""Which vendor has which option, and what it is called there: the table of docs/closed-models.md, made from the code.
+"""Which vendors there are, and which has which option: the tables of docs/closed-models.md, made from the code.
 
 python scripts/options_table.py
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from brolly.remote.target import COMPATIBLE
 from brolly.remote.vendors import Vendor, vendors
 
 PAGE = Path(__file__).parent.parent / "docs" / "closed-models.md"
-BEGIN, END = "<!-- options: made by scripts/options_table.py -->\n", "<!-- end of options -->"
+MARKS = "<!-- {}: made by scripts/options_table.py -->\n", "<!-- end of {} -->"
 # as GenerateOptions has them; what a vendor has no word for is refused, or told once where it is a hint
 ROWS = (
     "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty",
@@ -48,11 +49,27 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def addresses() -> str:
+    """A line a vendor: its name, where it is, the variables of its key and of its address."""
+    lines = ["| name | where | key | address, if set |\n", "|---|---|---|---|\n"]
+    for vendor in vendors().values():
+        if vendor.name == COMPATIBLE or vendor.account:
+            continue
+        where = urlsplit(vendor.base).netloc if "{" not in vendor.base else "by region and project"
+        keys = ", ".join(f"`{name}`" for name in vendor.keys) or "credentials of its own"
+        bases = ", ".join(f"`{name}`" for name in vendor.bases) or "-"
+        title = f"[{vendor.title}]({vendor.docs})"
+        lines.append(f"| `{vendor.name}:` | {title}, {where or 'an address for each customer'} | {keys} | {bases} |\n")
+    return "".join(lines)
+
+
 def main() -> None:
     text = PAGE.read_text()
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    PAGE.write_text(f"{head}{BEGIN}{table()}{END}{tail}")
+    for name, made in (("vendors", addresses()), ("options", table())):
+        begin, end = (mark.format(name) for mark in MARKS)
+        head, _, rest = text.partition(begin)
+        text = f"{head}{begin}{made}{end}{rest.partition(end)[2]}"
+    PAGE.write_text(text)
 
 
 if __name__ == "__main__":

@@ -256,9 +256,19 @@ def test_names_keep_their_colons_and_slashes() -> None:
 # ---- the document
 
 
-def test_the_table_of_options_in_the_document_is_what_the_code_says() -> None:
+def test_the_tables_of_the_document_are_what_the_code_says() -> None:
     import runpy
 
-    made = runpy.run_path("scripts/options_table.py")["table"]()
-    text = Path("docs/closed-models.md").read_text()
-    assert made in text, "run python scripts/options_table.py"
+    root = Path(__file__).parent.parent.parent
+    made = runpy.run_path(str(root / "scripts" / "options_table.py"))
+    text = (root / "docs" / "closed-models.md").read_text()
+    assert made["table"]() in text and made["addresses"]() in text, "run python scripts/options_table.py"
+
+
+def test_the_most_that_a_request_costs_is_by_the_dearest_way_to_read() -> None:
+    price = Price(1.0, 10.0, 0.1, 1.25, over=1000, then=Price(2.0, 20.0, 0.2, 2.5), heard=3.0)
+    assert price.at_most(Usage(1000, 100)) == pytest.approx((3000 + 1000) / 1e6)
+    assert price.at_most(Usage(2000, 100)) == pytest.approx((5000 + 2000) / 1e6)
+    for _, one in price_table.rows():
+        for usage in (Usage(1000, 10), Usage(1000, 10, written_tokens=1000), Usage(900_000, 10, cached_tokens=5)):
+            assert one.of(usage) <= one.at_most(usage) + 1e-12
