@@ -244,6 +244,17 @@ def test_neighbours_of_a_role_are_one_turn_and_nothing_is_sent_empty() -> None:
     assert found["contents"] == [{"role": "user", "parts": [{"text": "One"}, {"text": "Two"}, {"text": "Three"}]}]
 
 
+def test_results_stand_in_the_order_of_their_calls() -> None:
+    calls = [{"id": id, "type": "function", "function": {"name": "look", "arguments": "{}"}} for id in "abc"]
+    results = [{"role": "tool", "tool_call_id": id, "content": id.upper()} for id in "cab"]
+    turn = {"role": "assistant", "content": None, "tool_calls": calls}
+    contents = body_of(ask_of([*said("Look"), turn, *results, turn, *results[:2], *said("So?")]))["contents"]
+    assert [c["role"] for c in contents] == ["user", "model", "user", "model", "user"]
+    for turn, wanted in ((contents[2], "ABC"), (contents[4], "AC")):
+        given = [part["functionResponse"]["response"]["output"] for part in turn["parts"] if "text" not in part]
+        assert given == list(wanted)
+
+
 def test_pictures_that_a_tool_gave_go_with_its_answer() -> None:
     call = {"id": "a", "type": "function", "function": {"name": "look", "arguments": "{}"}}
     result = {"role": "tool", "tool_call_id": "a", "content": ["It is small.", PICTURE]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import mimetypes
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -150,7 +150,7 @@ def conversation(ask: Ask, target: Target) -> dict[str, Any]:
     signs = traits_of(target).thinking not in ("budget", "none")
     instructions: list[dict[str, Any]] = []
     contents: list[dict[str, Any]] = []
-    for message in ask.messages:
+    for message in _ordered(ask.messages):
         called |= {one["id"]: one["function"]["name"] for one in _calls(message)}
         if message["role"] in ("system", "developer"):
             instructions += [{"text": text_of(message.get("content"))}]
@@ -171,6 +171,22 @@ def conversation(ask: Ask, target: Target) -> dict[str, Any]:
     if ask.tools:
         said["tools"] = [{"functionDeclarations": [_declared(_function(tool)) for tool in ask.tools]}]
     return said
+
+
+def _ordered(messages: Sequence[Message]) -> list[Message]:
+    """The same with results of tools in the order of their calls, as names alone do not tell which is whose."""
+    found: list[Message] = []
+    places: dict[str, int] = {}
+    first = 0  # of the results at the end
+    for message in messages:
+        if message["role"] == "tool":
+            found.append(message)
+            found[first:] = sorted(found[first:], key=lambda one: places.get(str(one.get("tool_call_id")), 0))
+            continue
+        places |= {one["id"]: at for at, one in enumerate(_calls(message))}
+        found.append(message)
+        first = len(found)
+    return found
 
 
 def _turn(message: Message, own: Mapping[str, Any], signs: bool) -> Iterator[dict[str, Any]]:
@@ -220,7 +236,7 @@ def _result(message: Message, called: Mapping[str, str], own: Mapping[str, Any])
     """The answer of a tool; pictures that it gave go beside its text."""
     id = message.get("tool_call_id")
     word = "error" if message.get("is_error") else "output"
-    response: dict[str, Any] = {"id": id} if id in own and own[id].get("own") else {}
+    response: dict[str, Any] = {"id": id} if str(id) in own and own[str(id)].get("own") else {}
     response |= {"name": _named(message, called), "response": {word: text_of(message.get("content"))}}
     if files := [_part(part) for part in _parts(message) if part.get("type") != "text"]:
         response["parts"] = files
