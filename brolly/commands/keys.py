@@ -101,12 +101,17 @@ def list_(args: argparse.Namespace) -> int:
         return 0
 
     def where(one: Source) -> str:
+        if one.wrong:
+            return "wrong"
         return one.where or (f"- (set {one.variables[0]})" if one.needed and one.variables else "-")
 
     rows = [("VENDOR", "KEY FROM", "ADDRESS"), *((one.name, where(one), one.address or "-") for one in found)]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for one in found:
+        if one.wrong:
+            print(f"brolly: {one.wrong}", file=sys.stderr)
     return 0
 
 
@@ -124,10 +129,12 @@ def test(args: argparse.Namespace) -> int:
     from brolly.remote import loop
     from brolly.remote.keys import sources
 
-    names = args.names or [one.name for one in sources() if one.where]
-    if not names:
+    there = [] if args.names else sources()
+    names = args.names or [one.name for one in there if one.where]
+    wrong = [(one.name, "failed", one.wrong) for one in there if one.wrong]
+    if not names and not wrong:
         raise OptionError("there is no key to test; set one: brolly keys set openai.")
-    found = loop.wait(asked(list(dict.fromkeys(names))))
+    found = loop.wait(asked(list(dict.fromkeys(names)))) + wrong
     if args.json:
         print(json.dumps([{"name": name, "outcome": word, "message": text} for name, word, text in found]))
     else:

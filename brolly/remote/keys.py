@@ -6,7 +6,7 @@ import hmac
 import json
 import os
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -75,6 +75,7 @@ class Source:
     address: str
     variables: tuple[str, ...] = ()
     needed: bool = True  # not of what runs on the user's own machine
+    wrong: str = ""  # why what is there cannot be a key
 
 
 def key_of(target: Target) -> Secret | None:
@@ -140,20 +141,28 @@ def sources() -> list[Source]:
     found = []
     for vendor in vendors().values():
         if vendor.name != COMPATIBLE and not vendor.account:
-            held = _found(Target(vendor.name, vendor, vendor.base, ""))
-            found.append(_source(vendor, held.source if held else ""))
-    stated = dict.fromkeys(_stated(), VARIABLE)
+            found.append(_source(vendor))
+    try:
+        stated = dict.fromkeys(_stated(), VARIABLE)
+    except OptionError as error:
+        stated = {}
+        found.append(Source(VARIABLE, VARIABLE, "", "", (VARIABLE,), wrong=str(error)))
     for origin, where in sorted((dict.fromkeys(_addresses(_read(ADDRESSES)), "the keyring") | stated).items()):
         found.append(Source(origin, urlsplit(origin).netloc, where, origin, (VARIABLE,)))
     return found
 
 
-def _source(vendor: Vendor, where: str) -> Source:
+def _source(vendor: Vendor) -> Source:
+    where = wrong = address = ""
     try:
+        held = _found(Target(vendor.name, vendor, vendor.base, ""))
+        where = held.source if held else ""
+    except OptionError as error:
+        wrong = str(error)
+    with suppress(OptionError):  # it has blanks that nothing fills yet
         address = vendor.address()
-    except OptionError:  # it has blanks that nothing fills yet
-        address = ""
-    return Source(vendor.name, vendor.title, where, address, vendor.keys, bool(vendor.keys) and not vendor.local)
+    needed = bool(vendor.keys) and not vendor.local
+    return Source(vendor.name, vendor.title, where, address, vendor.keys, needed, wrong)
 
 
 def user_of(name: str) -> str:

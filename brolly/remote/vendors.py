@@ -14,6 +14,7 @@ from brolly.errors import OptionError
 
 DATA = Path(__file__).parent / "data"
 BLANK = re.compile(r"\{([A-Z_|]+)(?:=([a-z0-9-]+))?\}")  # {AWS_REGION|AWS_DEFAULT_REGION=us-east-1}
+ADDRESS = re.compile(r"https?://[^\s/?#@]+(/[^\s?#@]*)?")
 VALUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
@@ -46,7 +47,13 @@ class Vendor:
 
     def address(self) -> str:
         """Where it is reached now: the environment's word, else its own. Raises OptionError."""
-        said = next((os.environ[name] for name in self.bases if os.environ.get(name)), "")
+        name = next((name for name in self.bases if os.environ.get(name)), "")
+        said = os.environ.get(name, "") if name else ""
+        if said and not ADDRESS.fullmatch(said):
+            shown = said.partition("?")[0].rpartition("@")[2]
+            raise OptionError(
+                f"{name} is {shown!r:.120}; expected http://host or https://host, without a user and a query."
+            )
         if said or not self.base:
             said, path = said.rstrip("/"), BLANK.sub(self._filled, self.path) if said else ""
             return said if said.endswith(path) else said + path

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import pickle
+import re
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -349,3 +350,36 @@ def test_testing_tells_which_keys_are_taken(
         said = capsys.readouterr().out
     assert {row["name"]: row["outcome"] for row in json.loads(said)} == {"openai": "refused", "mistral": "unreachable"}
     assert "sk-wrong" not in said
+
+
+def test_one_key_that_is_wrong_spoils_no_list(
+    kept: Memory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}")
+    monkeypatch.setenv("GROQ_API_KEY", "sk-test")
+    monkeypatch.setenv(keys.VARIABLE, f"{KEY}")
+    assert main(["keys", "list"]) == 0
+    out = capsys.readouterr()
+    assert (
+        re.search("^openai +wrong", out.out, re.MULTILINE)
+        and "GROQ_API_KEY" in out.out
+        and "OPENAI_API_KEY has a blank" in out.err
+    )
+    assert keys.VARIABLE in out.err and KEY not in out.out + out.err
+    monkeypatch.delenv("GROQ_API_KEY")
+    assert main(["keys", "test", "--json"]) == command.FAILED
+    out = capsys.readouterr()
+    assert {row["outcome"] for row in json.loads(out.out)} == {"failed"} and KEY not in out.out + out.err
+    assert main(["keys", "test", "openai", "--json"]) == command.FAILED
+    out = capsys.readouterr()
+    assert json.loads(out.out)[0]["outcome"] == "failed" and KEY not in out.out + out.err
+
+
+@pytest.mark.parametrize(
+    "said", ["localhost:1234", "ftp://h/v1", "https://", "https://u:p@h/v1", "https://h/v1?k=1", "https://h /v1"]
+)
+def test_an_address_of_the_environment_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", said)
+    with pytest.raises(OptionError, match="OPENAI_BASE_URL") as error:
+        parse("openai:gpt-5")
+    assert "u:p" not in str(error.value) and "k=1" not in str(error.value)
