@@ -37,10 +37,10 @@ MODELS: list[tuple[str, str, Any]] = [
     ("Gemini", "gemini:gemini-2.5-flash", FakeGemini),
 ]
 TOP = """
-Written by `python scripts/conformance.py` ({when}), never by hand. `brolly doctor --conformance MODEL` asks the same of
-any model. A column is a way: **python** in one's own process, the others through `brolly serve` in that wire format. The
-vendors are the tests' fakes, which hold every request to the types of the vendor's own package; `make test-live` asks the
-real ones, with your keys. {signs}
+Written by `python scripts/conformance.py` ({when}), never by hand. `brolly doctor --conformance MODEL` asks
+the same of any model. A column is a way: **python** in one's own process, the others through `brolly serve` in that wire
+format. The vendors are the tests' fakes, which hold every request to the types of the vendor's own package;
+`make test-live` asks the real ones, with your keys. {signs}
 """
 
 

@@ -148,8 +148,10 @@ def together(subject: Subject) -> None:
 
 @check("limits", "ends at max_tokens and tells")
 def cut(subject: Subject) -> None:
-    most = 1024 if subject.thinks else 4
-    found = asked(subject, f"Write two thousand words about the sea. {LONG if subject.thinks else ''}", max_tokens=most)
+    most = 1024 if subject.thinks else 16
+    found = asked(
+        subject, f"Write two thousand words about the sea. {LONG if subject.thinks else LONG[:80]}", max_tokens=most
+    )
     wants(found.finish_reason == "length", f"it ended with {found.finish_reason!r}")
     wants(found.usage.completion_tokens <= most, f"it wrote {found.usage.completion_tokens} tokens of {most}")
 
@@ -327,7 +329,7 @@ def nonsense(subject: Subject) -> None:
 def missing(subject: Subject) -> None:
     if subject.elsewhere is None:
         raise Skipped("a model on this disk is there or not before it is asked")
-    other = subject.elsewhere("no-such-model-0")
+    other = subject.elsewhere("missing")
     refused(NotFound, "a model that is not there", lambda: other.chat(user("Hello"), max_tokens=16))
 
 

@@ -93,7 +93,9 @@ def plain(vendor: Vendor) -> Vendor:
     """A vendor's words without its keys: for a server of our own."""
     ours = vendors().get("brolly", vendor)
     takes = ours.takes if "openai.chat" in vendor.dialects["chat"] else vendor.takes
-    return replace(vendor, title="brolly serve", auth="bearer_if_any", keys=(), bases=(), local=True, takes=takes)
+    return replace(
+        vendor, title="brolly serve", auth="bearer_if_any", keys=(), bases=(), local=True, takes=takes, lacks=()
+    )
 
 
 def with_key(target: Target, key: str) -> Target:

@@ -13,13 +13,14 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming as ChatParams
 
 from tests.remote.fakes import openai_more
 from tests.remote.fakes.openai_more import refused
-from tests.remote.fakes.script import Called, Says, Talk, Tool, Turn, says, words
+from tests.remote.fakes.script import THOUGHTS, Called, Says, Talk, Tool, Turn, says, words
 from tests.remote.fakes.server import Chunk, Fake, Reply, Request, sse
 from tests.remote.fakes.typed import complaint
 
@@ -79,6 +80,8 @@ class FakeOpenAI(Fake):
 
     def says(self, talk: Talk) -> Says:
         self.asked.append(talk)
+        if talk.thinking and talk.max_tokens is not None:  # thoughts take of what may be written
+            talk = replace(talk, max_tokens=max(talk.max_tokens - len(words(THOUGHTS)), 0))
         return says(talk)
 
 
@@ -112,9 +115,11 @@ def checked(kind: Any, request: Request) -> dict[str, Any]:
         if "Extra inputs" in why:
             raise Refused(f"Unknown parameter: '{param}'.", "unknown_parameter", param)
         raise Refused(f"Invalid value for {why}.", "invalid_value", param)
-    if body["model"] == "missing":
+    if re.match("missing|no-such", body["model"]):
         raise Refused(
-            "The model `missing` does not exist or you do not have access to it.", "model_not_found", status=404
+            f"The model `{body['model']}` does not exist or you do not have access to it.",
+            "model_not_found",
+            status=404,
         )
     if "stream_options" in body and not stream:
         raise Refused(
@@ -129,7 +134,7 @@ def checked(kind: Any, request: Request) -> dict[str, Any]:
 
 
 def thinks(model: str) -> bool:
-    return bool(re.match(r"gpt-([6-9]|5\.[4-9])", model))
+    return bool(re.match(r"gpt-[5-9]", model))
 
 
 def within(body: Mapping[str, Any], name: str, low: float, high: float) -> None:
