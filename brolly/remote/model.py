@@ -107,7 +107,8 @@ class Remote:
     def usual(self) -> dict[str, Any]:
         """Options of one who says nothing else: the likeliest answer, and room to think where it does."""
         greedy = {"temperature": 0.0} if self.takes("temperature") else {}
-        return {**greedy, "max_tokens": 512 if self.traits.thinking in ("", "none") else 16384}
+        most = 512 if self.traits.thinking in ("", "none") else 16384
+        return {**greedy, "max_tokens": min(most, self.traits.max_output or most)}
 
     def takes(self, option: str, verb: str = "chat") -> bool:
         """Whether its vendor has a word for an option of a verb. Raises UnsupportedTask."""
@@ -325,12 +326,12 @@ class Remote:
             if undo and ask.n > 1 and fitting.options.stop != ask.options.stop:
                 undo, fitting = None, ask  # several answers cannot be cut one by one
             missing = [f.name for f in fields(GenerateOptions) if f.name not in has and _given(fitting, f.name)]
-            lacks = [f"{self.target} has no {name}" for name in missing if name not in HINTS]
-            lacks += self._unread(ask) + dialect.lacks(fitting, self.target)
-            hints = [f"{self.target} has no {name}" for name in missing if name in HINTS]
-            hints += dialect.hints(fitting, self.target)
             if unsaid := {name: getattr(DEFAULTS, name) for name in missing if name in HINTS}:
                 fitting = replace(fitting, options=replace(fitting.options, **unsaid))
+            lacks = [f"{self.target} has no {name}" for name in missing if name not in HINTS]
+            lacks += self._unread(ask) + dialect.lacks(fitting, self.target)
+            hints = [f"{self.target} has no {name}" for name in unsaid]
+            hints += dialect.hints(fitting, self.target)
             if lacks or (hints and ask.strict):
                 lacking = lacking or [*lacks, *(hints if ask.strict else ())]
             else:

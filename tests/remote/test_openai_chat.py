@@ -248,6 +248,9 @@ def test_a_tool_that_failed_says_so() -> None:
     assert body(ask_of([failed]))["messages"] == [
         {"role": "tool", "tool_call_id": "1", "content": "Error: no such city"}
     ]
+    assert body(ask_of([{**failed, "is_error": False, "name": "weather"}]))["messages"] == [
+        {"role": "tool", "tool_call_id": "1", "content": "no such city"}
+    ]
     parts = {**failed, "content": [{"type": "text", "text": "Error 7"}]}
     assert body(ask_of([parts]))["messages"][0]["content"] == [{"type": "text", "text": "Error 7"}]
 

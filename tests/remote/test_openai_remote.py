@@ -18,6 +18,7 @@ from tests.remote.fakes.server import CUT, Reply, sse
 from tests.remote.wire import CITY, PNG, WEATHER
 
 THINKS, PLAIN = "openai:gpt-5.6-sol", "openai:gpt-4.1"
+UNKNOWN = "openai:gpt-9-of-which-nothing-is-known"
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_an_answer_is_the_same_whole_streamed_and_byte_by_byte(fake: FakeOpenAI,
 
 
 def test_thoughts_are_asked_of_the_dialect_that_tells_them(fake: FakeOpenAI) -> None:
-    model = Remote("openai:gpt-9-of-which-nothing-is-known")
+    model = Remote(UNKNOWN)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert model.chat(user("Hi")).reasoning is None
@@ -101,14 +102,14 @@ def test_tools_go_where_a_model_takes_them_and_its_thoughts_come_back(fake: Fake
 
 
 def test_a_hint_is_told_once_and_refused_if_strict(fake: FakeOpenAI) -> None:
-    model = Remote(PLAIN)
+    model = Remote(UNKNOWN)
     with pytest.warns(UserWarning, match="4096 tokens"):
         model.chat(user("Hi"), effort="4096")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.chat(user("Hi"), effort="4096")
     with pytest.raises(OptionError, match="4096 tokens"):
-        Remote(PLAIN, strict=True).chat(user("Hi"), effort="4096")
+        Remote(UNKNOWN, strict=True).chat(user("Hi"), effort="4096")
 
 
 def test_a_hint_that_is_told_does_not_travel(fake: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,6 +137,8 @@ def _tool(tool: Any, target: Target) -> dict[str, Any]:
 def _message(message: Message, target: Target) -> dict[str, Any]:
     takes, role = target.vendor.takes, message["role"]
     row = {key: value for key, value in message.items() if key not in OURS}
+    if role == "tool":
+        row.pop("name", None)  # templates know it, the wire does not
     if role == "developer" and "developer" in target.vendor.lacks:
         row["role"] = "system"
     if role == "tool":

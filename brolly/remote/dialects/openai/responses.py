@@ -23,7 +23,7 @@ from brolly.verbs import Piece, TokenLogprob, ToolDelta
 
 OPTIONS = frozenset({"max_tokens", "temperature", "top_p", "logprobs", "json_schema", "effort", "thoughts"})
 FAMILY = "openai"  # whose `opaque` these are
-LEAST = 16  # tokens that an answer may be held to
+LEAST = 16  # tokens that an answer may be held to, where a vendor lacks "short_answers"
 ENCRYPTED, LOGPROBS = "reasoning.encrypted_content", "message.output_text.logprobs"
 PARTS = frozenset({"text", "image_url", "file"})
 
@@ -35,7 +35,7 @@ def lacks(ask: Ask, target: Target) -> list[str]:
         found.append(f"{target} gives one answer at a time by responses, not {ask.n}")
     if (options.logprobs or 0) > words.TOP:
         found.append(f"{target} tells {words.TOP} log-probabilities a token at most, not {options.logprobs}")
-    if options.max_tokens is not None and options.max_tokens < LEAST:
+    if options.max_tokens is not None and options.max_tokens < LEAST and "short_answers" in target.vendor.lacks:
         found.append(f"{target} writes {LEAST} tokens or more by responses, not {options.max_tokens}")
     if ask.template:
         found.append(f"{target} takes no values for a chat template")
