@@ -144,7 +144,9 @@ def traits(vendor: str, name: str, folder: str, row: Row, dev: Dev) -> Row:
         found["context"] = whole or read
     verbs = VERBS[row["mode"]]
     if row["mode"] in ("chat", "responses"):
-        if written and written <= found.get("context", written):
+        # where it says the whole window, it mostly means that nobody told
+        whole = found.get("context")
+        if written and (not whole or written < whole or (written == whole and vendor in ("gemini", "vertex"))):
             found["max_output"] = written
         efforts = row.get("reasoning_effort_levels") or dev.efforts(other)
         for pattern, words, page in MORE:
