@@ -93,12 +93,6 @@ def whole(row: Any) -> list[Piece]:
         ({"json_schema": "{}"}, "a schema that says its shape"),
         ({"json_schema": {"type": "object", "additionalProperties": True}}, "set additionalProperties to false"),
         ({"json_schema": {"allOf": [SCHEMA, SCHEMA]}}, "no allOf of several objects"),
-        ({"json_schema": {"type": "string", "maxLength": 3}}, "has no maxLength in a schema; say it in a description"),
-        ({"json_schema": {"type": "array", "minItems": 2}}, "has no minItems above 1"),
-        (
-            {"tools": ({"function": {"strict": True, "parameters": {"type": "string", "maximum": 1}}},)},
-            "(of a strict tool)",
-        ),
         ({"effort": "hard"}, "no effort 'hard' (expected none, minimal"),
         ({"tools": (WEATHER,), "choice": {"type": "allowed_tools"}}, "no tool_choice of the type 'allowed_tools'"),
     ],
@@ -131,13 +125,16 @@ def test_parts_that_it_does_not_read_are_told(part: Any, why: str) -> None:
 
 def test_system_messages_in_the_middle_go_where_the_model_knows_them() -> None:
     later = ({**HELLO}, {"role": "assistant", "content": "Hi"}, {"role": "developer", "content": "French!"}, HELLO)
-    assert "at the start of a conversation alone" in dialect.lacks(ask(*later), OLD)[0]
-    assert not dialect.lacks(ask(*later), NEW)
+    assert not dialect.lacks(ask(*later), NEW) and not dialect.hints(ask(*later), NEW)
+    assert "a later one's place has no word" in dialect.hints(ask(*later), OLD)[0]
+    moved = sent({"role": "system", "content": "Be kind."}, *later, to=OLD)
+    assert [one["text"] for one in moved["system"]] == ["Be kind.", "French!"]
+    assert [one["role"] for one in moved["messages"]] == ["user", "assistant", "user"]
     rows = sent({"role": "system", "content": "Be kind."}, *later)
     assert rows["system"] == "Be kind."
     assert [one["role"] for one in rows["messages"]] == ["user", "assistant", "user", "system"]
     lonely = (HELLO, {"role": "assistant", "content": "Hi"}, {"role": "system", "content": "Bye"})
-    assert "beside an assistant's" in dialect.lacks(ask(*lonely), NEW)[0]
+    assert "place has no word" in dialect.hints(ask(*lonely), NEW)[0] and sent(*lonely)["system"] == "Bye"
     assert "system messages alone" in dialect.lacks(ask({"role": "system", "content": "x"}), NEW)[0]
 
 
@@ -250,6 +247,25 @@ def test_a_call_whose_thoughts_are_lost_is_answered_without_thinking() -> None:
     assert not dialect.hints(lost, NEW)  # which goes on as it likes
 
 
+def test_bounds_of_a_schema_are_told_and_written_out() -> None:
+    shape = {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "maxLength": 3, "description": "A name."},
+            "maximum": {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 2},
+        },
+    }  # fmt: skip
+    (why,) = dialect.hints(ask(json_schema=shape), NEW)
+    assert why.endswith("is not bound by what a schema says by maxLength, minItems, minimum")
+    found = sent(json_schema=shape)["output_config"]["format"]["schema"]["properties"]
+    assert found["name"] == {"type": "string", "description": "A name. (maxLength: 3)"}
+    assert found["maximum"]["description"] == "minItems: 2" and "minItems" not in found["maximum"]
+    assert found["maximum"]["items"] == {"type": "integer", "description": "minimum: 0"}
+    tool = {"type": "function", "function": {"name": "f", "strict": True, "parameters": shape}}
+    assert dialect.hints(ask(tools=(tool,)), NEW) == [why]
+    assert not dialect.hints(ask(tools=({**tool, "function": {**tool["function"], "strict": False}},)), NEW)
+
+
 def test_schemas_are_closed_where_they_say_nothing() -> None:
     given = {
         "type": "object", "required": ["properties"],
@@ -259,7 +275,7 @@ def test_schemas_are_closed_where_they_say_nothing() -> None:
         },
         "$defs": {"one": {"type": "object", "properties": {}, "additionalProperties": False}},
     }  # fmt: skip
-    found = schemas.closed(given)
+    found = schemas.taken(given)
     assert found["additionalProperties"] is False
     assert found["properties"]["properties"]["additionalProperties"] is False
     assert found["properties"]["properties"]["default"] == {"type": "object"}
@@ -269,7 +285,7 @@ def test_schemas_are_closed_where_they_say_nothing() -> None:
     for _ in range(200):
         deep = {"items": deep}
     with pytest.raises(OptionError, match="64 deep"):
-        schemas.closed(deep)
+        schemas.taken(deep)
 
 
 # What comes back -----------------------------------------------------------------------------------------------------

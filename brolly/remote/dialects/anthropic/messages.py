@@ -39,10 +39,8 @@ def lacks(ask: Ask, target: Target) -> list[str]:
         found.append(f"{target} takes temperatures from 0 to 1, not {options.temperature:g}")
     if options.json_schema is not None:
         found += [f"{target} {why}" for why in schemas.unsaid(schemas.parsed(options.json_schema))]
-    for tool in ask.tools:
-        function = tool.get("function")
-        if isinstance(function, Mapping) and function.get("strict") is True and function.get("parameters"):
-            found += [f"{target} {why} (of a strict tool)" for why in schemas.unsaid(function["parameters"])]
+    for schema in _strict(ask):
+        found += [f"{target} {why} (in a strict tool)" for why in schemas.unsaid(schema)]
     if ask.tools and ask.choice not in ("auto", "none") and "tool_choice" in traits_of(target).lacks:
         found.append(f"{target} cannot be made to call a tool; let tool_choice be auto")
     elif ask.tools and isinstance(ask.choice, Mapping) and not _named(ask.choice):
@@ -52,7 +50,10 @@ def lacks(ask: Ask, target: Target) -> list[str]:
 
 def hints(ask: Ask, target: Target) -> list[str]:
     """What it leaves out that changes no meaning."""
-    return [*turns.hints(ask, target), *thinking.planned(ask, target).hints]
+    shapes = [*_strict(ask), *([schemas.parsed(ask.options.json_schema)] if ask.options.json_schema else [])]
+    bounds = sorted({name for shape in shapes for name in schemas.loose(shape)})
+    beyond = [f"{target} is not bound by what a schema says by {', '.join(bounds)}"] if bounds else []
+    return [*turns.hints(ask, target), *thinking.planned(ask, target).hints, *beyond]
 
 
 def call(ask: Ask, target: Target) -> Call:
@@ -75,7 +76,7 @@ def headers(said: Mapping[str, Any], betas: Any = None) -> dict[str, str]:
 def body(ask: Ask, target: Target) -> dict[str, Any]:
     """What is the same wherever Claude runs: all but the model and whether it streams."""
     options, plan = ask.options, thinking.planned(ask, target)
-    system, rows = turns.turned(ask.messages)
+    system, rows = turns.turned(ask, target)
     said: dict[str, Any] = {"max_tokens": plan.max_tokens, "messages": rows}
     config: dict[str, Any] = {}
     if system is not None:
@@ -94,7 +95,7 @@ def body(ask: Ask, target: Target) -> dict[str, Any]:
     if plan.effort is not None:
         config["effort"] = plan.effort
     if options.json_schema is not None:
-        config["format"] = {"type": "json_schema", "schema": schemas.closed(schemas.parsed(options.json_schema))}
+        config["format"] = {"type": "json_schema", "schema": schemas.taken(schemas.parsed(options.json_schema))}
     if config:
         said["output_config"] = config
     return {**said, **ask.extra}
@@ -135,7 +136,7 @@ def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
         raise OptionError(f"the parameters of {function['name']:.60} are {schema!r:.60}; expected a JSON schema.")
     schema = {"type": "object", **(schema or {"properties": {}})}
     strict = function.get("strict") is True
-    found: dict[str, Any] = {"name": function["name"], "input_schema": schemas.closed(schema) if strict else schema}
+    found: dict[str, Any] = {"name": function["name"], "input_schema": schemas.taken(schema) if strict else schema}
     if function.get("description"):
         found["description"] = function["description"]
     if strict:
@@ -144,6 +145,16 @@ def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
     if cached is not None:
         found["cache_control"] = cached
     return found
+
+
+def _strict(ask: Ask) -> list[Any]:
+    """The schemas of tools whose calls must keep to them."""
+    functions = [tool.get("function") for tool in ask.tools]
+    return [
+        one["parameters"]
+        for one in functions
+        if isinstance(one, Mapping) and one.get("strict") and one.get("parameters")
+    ]
 
 
 def _choice(ask: Ask) -> dict[str, Any] | None:

@@ -1,8 +1,9 @@
 """A conversation in OpenAI's words → Anthropic's `system` and turns of blocks.
 
 Leading system and developer messages are the `system` field. A later one stands where it does, or behind the user's
-turn that it came before, as the API wants it. Turns of one role become one, a tool's answers before all else in it.
-An assistant's thoughts go back block by block, as they came (`opaque`), each to its own place.
+turn that it came before, as the API wants it; for models that read none there it goes to the start. Turns of one role
+become one, a tool's answers before all else in it. An assistant's thoughts go back block by block, as they came
+(`opaque`), each to its own place.
 """
 
 from __future__ import annotations
@@ -30,9 +31,12 @@ LATER, PREFILL = "later_system", "prefill"  # what a model's or a vendor's row m
 Block = dict[str, Any]
 
 
-def turned(messages: Sequence[Message]) -> tuple[str | list[Block] | None, list[dict[str, Any]]]:
+def turned(ask: Ask, target: Target) -> tuple[str | list[Block] | None, list[dict[str, Any]]]:
     """The system prompt, None without one, and the turns. Raises OptionError."""
-    n = leading(messages)
+    messages, n = ask.messages, leading(ask.messages)
+    if _moved(messages[n:], target):
+        messages = tuple(sorted(messages, key=lambda message: message["role"] not in FIRST))
+        n = leading(messages)
     system = [block for message in messages[:n] for block in _blocks(message)]
     turns: list[tuple[str, list[Block]]] = []
     waits: list[Block] = []  # a system message, for the end of the user's turn that it came before
@@ -61,18 +65,12 @@ def leading(messages: Sequence[Message]) -> int:
 
 def lacks(ask: Ask, target: Target) -> list[str]:
     """What of the messages has no word here."""
-    missing = {*traits_of(target).lacks, *target.vendor.lacks}
     n = leading(ask.messages)
     rest = [message["role"] for message in ask.messages[n:]]
     found = {}  # a sentence once
     if not rest:
         found[f"{target} answers a user, and the conversation has system messages alone"] = 1
-    if any(role in FIRST for role in rest):
-        if LATER in missing:
-            found[f"{target} reads system messages at the start of a conversation alone"] = 1
-        elif _misplaced(rest):
-            found[f"{target} reads a later system message beside a user's, and there is one beside an assistant's"] = 1
-    if rest and rest[-1] == "assistant" and PREFILL in missing:
+    if rest and rest[-1] == "assistant" and PREFILL in traits_of(target).lacks:
         found[f"{target} cannot go on with an assistant's unfinished message; end with a user's"] = 1
     for message in ask.messages:
         content = message.get("content")
@@ -82,25 +80,31 @@ def lacks(ask: Ask, target: Target) -> list[str]:
     return list(found)
 
 
-def _misplaced(roles: Sequence[str]) -> bool:
-    """Whether a system message has no user's turn beside it."""
+def _moved(messages: Sequence[Message], target: Target) -> bool:
+    """Whether later system messages go to the start: the model reads them nowhere else, or one has no user's turn
+    beside it, where the API wants it."""
+    roles = [message["role"] for message in messages]
+    if not any(role in FIRST for role in roles):
+        return False
+    if LATER in traits_of(target).lacks or LATER in target.vendor.lacks:
+        return True
     seen = [role for at, role in enumerate(roles) if role not in FIRST or at == 0 or roles[at - 1] not in FIRST]
-    users = ("user", "tool")
-    return any(
-        role in FIRST and not any(near in users for near in (*seen[max(at - 1, 0) : at], *seen[at + 1 : at + 2]))
-        for at, role in enumerate(seen)
-    )
+    near = [{*seen[max(at - 1, 0) : at], *seen[at + 1 : at + 2]} for at, role in enumerate(seen) if role in FIRST]
+    return not all(beside & {"user", "tool"} for beside in near)
 
 
 def hints(ask: Ask, target: Target) -> list[str]:
     """What of the messages is left out and changes no meaning."""
+    found = []
+    if _moved(ask.messages[leading(ask.messages) :], target):
+        found.append(f"{target} reads instructions before the conversation, so a later one's place has no word")
     for message in ask.messages:
         content = message.get("content")
         for part in content if isinstance(content, (list, tuple)) else ():
             image = part.get("image_url")
             if isinstance(image, Mapping) and image.get("detail") not in (None, "auto"):
-                return [f"{target} has no detail of pictures"]
-    return []
+                return [*found, f"{target} has no detail of pictures"]
+    return found
 
 
 def _unsaid(part: Part, role: str) -> str:
