@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from brolly.measure.beside import beside
     from brolly.measure.questions import questions
     from brolly.progress import bar
+    from brolly.remote.prices import Budget
     from brolly.verbs import GenerateOptions
 
     names, source = _named(args)
@@ -59,12 +60,10 @@ def run(args: argparse.Namespace) -> int:
     if len(faults) > 5:
         print(f"brolly: and {len(faults) - 5:,} more lines left out", file=sys.stderr)
     check_kinds(args, *names)
-    models: list[tuple[str, Any]] = []
-    for name in names:
-        first = next((model for _, model in models if hasattr(model, "budget")), None)
-        models.append((name, open_one(args, name, first)))
     if args.html:
         _writable(Path(args.html))
+    budget = Budget(args.max_cost)
+    models = [(name, open_one(args, name, budget)) for name in names]
     try:
         with bar(len(asked) * len(models), "answer") as done:
             found = beside(models, asked, options, parallel=args.parallel, tell=lambda: done.update(1))

@@ -153,18 +153,21 @@ def alike(text: str, other: str) -> bool:
 
 def _marked(text: str, beside: str) -> str:
     """A text with the words marked that the first model's answer has not, where the two are alike at all."""
-    mine, theirs = re.findall(r"\s+|\w+|[^\w\s]", text[:CELL]), re.findall(r"\s+|\w+|[^\w\s]", beside[:CELL])
-    if len(mine) > WORDS or len(theirs) > WORDS:
-        return _text(text[:CELL])
-    match = difflib.SequenceMatcher(None, theirs, mine, autojunk=False)
-    if match.quick_ratio() < ALIKE or match.ratio() < ALIKE:
+    mine, theirs = (re.findall(r"\s+|\w+|[^\w\s]", one[:CELL]) for one in (text, beside))
+    if not 0 < len(mine) <= WORDS or len(theirs) > WORDS or _shared(mine, theirs) < ALIKE:
         return _text(text[:CELL])
     found = []
-    for tag, _, _, start, end in match.get_opcodes():
+    for tag, _, _, start, end in difflib.SequenceMatcher(None, theirs, mine, autojunk=False).get_opcodes():
         part = _text("".join(mine[start:end]))
         word = part.strip()
         found.append(part if tag == "equal" or not word else part.replace(word, f"<mark>{word}</mark>", 1))
     return "".join(found)
+
+
+def _shared(mine: Sequence[str], theirs: Sequence[str]) -> float:
+    """How much of two answers' words are the same ones, whatever their order: 0 to 1."""
+    one, other = ({word for word in words if word.isalnum()} for words in (mine, theirs))
+    return 2 * len(one & other) / max(len(one) + len(other), 1)
 
 
 def _thumb(path: Path) -> str:
