@@ -206,7 +206,8 @@ def fake() -> Iterator[FakeAnthropic]:
 
 @pytest.fixture(scope="module")
 def client(fake: FakeAnthropic) -> Any:
-    return anthropic.Anthropic(api_key=KEY, base_url=fake.url, max_retries=0)
+    """Theirs, which holds every answer against its types."""
+    return anthropic.Anthropic(api_key=KEY, base_url=fake.url, max_retries=0, _strict_response_validation=True)
 
 
 def target(model: str, fake: FakeAnthropic) -> Target:
@@ -285,3 +286,28 @@ def test_betas_are_a_header_as_theirs(fake: FakeAnthropic, client: Any) -> None:
     call = dialect.call(ours(extra={"betas": betas}), target(NEW, fake))
     assert call.headers["anthropic-beta"] == sent.headers["anthropic-beta"]
     assert call.body is not None and dict(call.body) == sent.json
+
+
+def test_models_are_those_that_their_package_lists(fake: FakeAnthropic, client: Any) -> None:
+    from brolly.remote.dialects.anthropic import models
+
+    found = list(client.models.list(limit=2))
+    mine = models.listed(fake.models({"limit": "1000"}).body)[0]
+    assert [(one.id, one.display_name, one.max_input_tokens) for one in found] == [
+        (one.id, one.title, one.context) for one in mine
+    ]  # fmt: skip
+    assert [max(int(one.created_at.timestamp()), 0) for one in found] == [one.created or 0 for one in mine]
+
+
+@pytest.mark.parametrize(("text", "status"), [("toolong", 400), ("forbidden", 200)])
+def test_refusals_are_read_by_both(text: str, status: int, fake: FakeAnthropic, client: Any) -> None:
+    rows = [{"role": "user", "content": text}]
+    if status == 400:
+        with pytest.raises(anthropic.BadRequestError) as told:
+            client.messages.create(model=NEW, max_tokens=9, messages=rows)
+        said = dialect.told(told.value.body)
+        assert (said.kind, said.message) == ("invalid_request_error", told.value.api_message)
+        return
+    found = client.messages.create(model=NEW, max_tokens=9, messages=rows)
+    mine = Remote(target(NEW, fake)).chat(rows, max_tokens=9)
+    assert (found.stop_reason, mine.finish_reason, mine.text) == ("refusal", "content_filter", found.content[0].text)
