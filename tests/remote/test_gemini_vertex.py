@@ -59,7 +59,9 @@ def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, private_key: str) -> 
     with FakeVertex() as vertex, FakeTokens() as tokens:
         file = account(tmp_path, private_key, f"{tokens.url}/token")
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
-        monkeypatch.setenv("VERTEX_BASE_URL", f"{vertex.url}/{PATH}")
+        monkeypatch.setenv("GOOGLE_VERTEX_BASE_URL", f"{vertex.url}/")
+        monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "my-project")
+        monkeypatch.setenv("GOOGLE_CLOUD_LOCATION", "europe-west4")
         monkeypatch.setenv("NO_GCE_CHECK", "true")
         yield vertex, tokens
 
@@ -143,7 +145,7 @@ def test_a_token_is_found_once_by_several_threads(cloud: tuple[FakeVertex, FakeT
 
 
 def test_the_address_is_the_places_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("VERTEX_BASE_URL", raising=False)
+    monkeypatch.delenv("GOOGLE_VERTEX_BASE_URL", raising=False)
     monkeypatch.delenv("GOOGLE_CLOUD_PROJECT", raising=False)
     monkeypatch.delenv("GOOGLE_CLOUD_LOCATION", raising=False)
     with pytest.raises(OptionError, match="export GOOGLE_CLOUD_PROJECT="):
