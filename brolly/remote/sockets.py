@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import weakref
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -276,7 +277,7 @@ async def connect(way: Way, seconds: float) -> Line:
     host, port = way.proxy or (way.host, way.port)
     context = way.proxy_context if way.proxy else way.context
     more: dict[str, Any] = {}
-    if isinstance(loop, asyncio.BaseEventLoop):  # uvloop has no word for it
+    if isinstance(loop, asyncio.BaseEventLoop) and host.rpartition(".")[2][:1].isalpha():  # uvloop has no word for it
         more["happy_eyeballs_delay"] = 0.25  # seconds until the next of a name's addresses is tried, too
     try:
         async with asyncio.timeout(seconds):
@@ -336,7 +337,7 @@ class Connections:
             return
         self._free.append((used, self._loop.time()))
         if self._timer is None:
-            self._timer = self._loop.call_later(IDLE, self._sweep)
+            self._sweep_in(IDLE)
 
     def proof(self) -> Headers:
         """What a proxy that reads requests wants with each."""
@@ -350,7 +351,16 @@ class Connections:
                 self._end(found)
         self._free = [(found, since) for found, since in self._free if now - since < IDLE]
         if self._free:
-            self._timer = self._loop.call_later(max(0.05, self._free[0][1] + IDLE - now), self._sweep)
+            self._sweep_in(self._free[0][1] + IDLE - now)
+
+    def _sweep_in(self, seconds: float) -> None:
+        mine = weakref.ref(self)  # a timer is no reason to live
+
+        def sweep() -> None:
+            if (there := mine()) is not None:
+                there._sweep()
+
+        self._timer = self._loop.call_later(max(0.05, seconds), sweep)
 
     def _end(self, line: Line) -> None:
         self._open.discard(line)
