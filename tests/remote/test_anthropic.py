@@ -56,8 +56,8 @@ ROW: dict[str, Any] = {
 ADAPTIVE = {"type": "adaptive"}
 
 
-def budget(tokens: int, **more: str) -> dict[str, Any]:
-    return {"type": "enabled", "budget_tokens": tokens, **more}
+def budget(tokens: int) -> dict[str, Any]:
+    return {"type": "enabled", "budget_tokens": tokens}
 
 
 def ask(*messages: Any, **given: Any) -> Ask:
@@ -218,7 +218,7 @@ def test_the_version_of_the_api_has_words_for_what_is_said() -> None:
         ("claude-opus-4-5", {"effort": "high"}, {"thinking": budget(16384), "effort": "high"}),
         ("claude-haiku-4-5", {"effort": "high", "max_tokens": 4000}, {"thinking": budget(3000)}),
         ("claude-haiku-4-5", {"effort": "high", "max_tokens": 1000}, {"hints": 1}),
-        ("claude-haiku-4-5", {"thoughts": True}, {"thinking": budget(8192, display="summarized")}),
+        ("claude-haiku-4-5", {"thoughts": True}, {"thinking": budget(8192)}),
         ("claude-haiku-4-5", {"effort": "5000", "max_tokens": 5000}, {"lacks": 1}),
         ("claude-haiku-4-5", {"effort": "1000"}, {"lacks": 1}),
         ("claude-haiku-4-5", {"effort": "low", "temperature": 0.2}, {"lacks": 1}),

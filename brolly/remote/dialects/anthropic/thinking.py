@@ -56,7 +56,7 @@ def planned(ask: Ask, target: Target) -> Plan:
         plan = _adaptive(plan, ask, target, number)
     if plan.thinking is None:
         return plan
-    if options.thoughts:
+    if options.thoughts and kind != "budget":  # those tell them by themselves
         plan = plan._replace(thinking={**plan.thinking, "display": "summarized"})
     return plan._replace(lacks=plan.lacks + tuple(_at_odds(ask, target)))
 
@@ -72,13 +72,12 @@ def _without(plan: Plan, kind: str, efforts: tuple[str, ...], target: Target) ->
 def _adaptive(plan: Plan, ask: Ask, target: Target, number: int | None) -> Plan:
     traits, effort = traits_of(target), ask.options.effort
     word, hints = effort, plan.hints
+    known = [w for w in traits.efforts if w in WORDS] or list(WORDS)
     if number is not None:
-        word, hints = None, (f"{target} takes no number of tokens to think with (say {', '.join(WORDS)})",)
-    elif effort is not None:
-        known = [w for w in traits.efforts if w in WORDS] or list(WORDS)
-        if effort not in known:
-            word = min(known, key=lambda w: abs(LEVELS.index(w) - LEVELS.index(effort)))
-            hints = (f"{target} has no effort {effort!r} ({word} is sent in its place)",)
+        word, hints = None, (f"{target} takes no number of tokens to think with (say {', '.join(known)})",)
+    elif effort is not None and effort not in known:
+        word = min(known, key=lambda w: abs(LEVELS.index(w) - LEVELS.index(effort)))
+        hints = (f"{target} has no effort {effort!r} ({word} is sent in its place)",)
     adaptive = traits.thinking in ("", "adaptive") and (word or ask.options.thoughts)
     wanted = adaptive or ask.options.thoughts
     return plan._replace(thinking={"type": "adaptive"} if wanted else None, effort=word, hints=hints)
