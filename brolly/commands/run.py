@@ -45,14 +45,18 @@ def add_generation(command: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from brolly.tasks.attach import attached, content
+    from brolly.remote import is_remote
+    from brolly.tasks.attach import attached, content, reads_of
+    from brolly.tasks.chat import visible
     from brolly.verbs import GenerateOptions
 
     options = given(args, GenerateOptions)
     prompt = _prompt(args)
+    elsewhere = is_remote(args.model)
+    parts = [] if elsewhere else [attached(path, args.model, ()) for path in args.attach]  # told before it is loaded
     model = open_model(args)
-    parts = [attached(path, model) for path in args.attach]
-    elsewhere = hasattr(model, "target")
+    if elsewhere:
+        parts = [attached(path, *reads_of(model)) for path in args.attach]
     if args.adapter:
         options["adapter"] = args.adapter if elsewhere else adapter_folder(args)
     chats = elsewhere or bool(args.system) or answers(Path(options.get("adapter") or model.card.header.folder))
@@ -68,12 +72,13 @@ def run(args: argparse.Namespace) -> int:
     else:
         if sys.stdout.isatty() and not chats:  # a person reads the whole; a pipe gets the continuation alone
             write(prompt if os.environ.get("NO_COLOR") else f"\033[1m{prompt}\033[0m")
+        person = sys.stdout.isatty()
         thinking = Thoughts() if args.thoughts else None
         reason = None
         for piece in took.watch(model.stream_chat(messages, **options) if chats else model.stream(prompt, **options)):
             if thinking:
                 thinking.show(piece.reasoning, bool(piece.text))
-            write(piece.text)
+            write(visible(piece.text) if person else piece.text)
             reason = piece.finish_reason or reason
         write("\n")
         if reason == "content_filter":
@@ -123,6 +128,9 @@ class Thoughts:
 
     def show(self, text: str, answered: bool) -> None:
         if text:
+            from brolly.tasks.chat import visible
+
+            text = visible(text) if sys.stderr.isatty() else text
             sys.stderr.write(f"\033[2m{text}\033[0m" if self.dim else text)
             self.open = True
         if answered and self.open:

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from brolly.errors import OptionError
 from brolly.remote.content import file_part, read
 
-KINDS = {"image_url": "a picture", "input_audio": "a sound", "file": "a PDF"}
+KINDS = {"image_url": ("image", "a picture"), "input_audio": ("audio", "a sound"), "file": ("pdf", "a PDF")}
 
 
-def attached(path: str | Path, model: Any) -> Mapping[str, Any]:
-    """A file as a part of a message. Raises NotFound, MediaError; OptionError at a kind that is not read."""
+def attached(path: str | Path, name: str, reads: Collection[str] | None) -> Mapping[str, Any]:
+    """A file as a part of a message to the model called `name`, which reads these kinds beside text; None: who knows.
+
+    Raises NotFound, MediaError; OptionError at a kind that is not read.
+    """
     path = Path(path).expanduser()
     part = file_part(read(path), path.name)
-    target = getattr(model, "target", None)
-    if part["type"] == "text":
+    if part["type"] == "text" or reads is None:
         return part
-    what = KINDS[part["type"]]
-    if target is None:
+    kind, what = KINDS[part["type"]]
+    if kind not in reads:
         raise OptionError(
-            f"{path} is {what}; {model.card.header.path} reads text. Attach a text, or name a model that reads it."
+            f"{path} is {what}; {name} reads {', '.join(('text', *reads))}. Name a model that reads {what} as well."
         )
-    reads, kind = model.traits.reads, {"image_url": "image", "input_audio": "audio", "file": "pdf"}[part["type"]]
-    if reads and kind not in reads:
-        raise OptionError(f"{path} is {what}; {target} reads {', '.join(('text', *reads))}.")
     return part
+
+
+def reads_of(model: Any) -> tuple[str, Collection[str] | None]:
+    """What a model is called, and what it reads beside text, as `attached` takes it; models on this disk read text."""
+    if target := getattr(model, "target", None):
+        return str(target), model.traits.reads or None
+    return str(model.card.header.path), ()
 
 
 def content(parts: Sequence[Mapping[str, Any]], text: str) -> Any:

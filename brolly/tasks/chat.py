@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from brolly.errors import BrollyError, OptionError
-from brolly.tasks.attach import attached, content
+from brolly.tasks.attach import attached, content, reads_of
 from brolly.verbs import GenerateOptions, Piece, Usage, gather, read_options
 
 HELP = """/clear         forget the conversation
@@ -23,6 +24,14 @@ HELP = """/clear         forget the conversation
 /help          this
 /exit          leave (^D too)
 A line that ends in \\ goes on; three double quotes begin and end a longer text. ^C stops an answer."""
+
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def visible(text: str) -> str:
+    """What a model writes, for a terminal: nothing in it that a terminal would obey but tabs and ends of lines."""
+    return CONTROL.sub("�", text.replace("\r\n", "\n"))
 
 
 class Chatty(Protocol):
@@ -118,10 +127,10 @@ class Conversation:
         for piece in pieces:
             kept.append(piece)
             if piece.reasoning and self.dim:
-                self.say(f"\033[2m{piece.reasoning}\033[0m")
+                self.say(f"\033[2m{visible(piece.reasoning)}\033[0m")
             if piece.text and thoughts and not words and self.dim:
                 self.say("\n\n")
-            self.say(piece.text)
+            self.say(visible(piece.text) if self.dim else piece.text)
             words, thoughts = words or bool(piece.text), thoughts or bool(piece.reasoning)
             self.usage = piece.usage or self.usage
             self.n_tokens = self.usage.completion_tokens if self.usage else self.n_tokens + len(piece.tokens)
@@ -130,7 +139,7 @@ class Conversation:
         """A file goes with the next question. Raises NotFound, MediaError, OptionError."""
         if not path:
             raise OptionError("/attach takes a file.")
-        self.parts.append(attached(path, self.model))
+        self.parts.append(attached(path, *reads_of(self.model)))
 
     def command(self, text: str) -> None:
         """What begins with a slash. Raises OptionError."""

@@ -128,7 +128,13 @@ def test_bytes_of_logprobs_are_numbers(openai: FakeOpenAI, capsys: Any) -> None:
 
 def test_verbose_tells_tokens_times_and_cost(openai: FakeOpenAI, capsys: Any) -> None:
     _, err = run(capsys, "run", "openai:gpt-5", "Hello there", "-v")
-    assert "4 tokens, " in err and "first after 0." in err and "2 read; $0.000" in err and "by prices of 20" in err
+    assert (
+        " tokens, " in err
+        and "first after 0." in err
+        and "2 read" in err
+        and "; $0.0000" in err
+        and "by prices of 20" in err
+    )
     _, err = run(capsys, "run", f"{openai.base}#gpt-4o-mini", "Hi", "-v", code=2)  # no key for this address
     assert "brolly keys set http://127.0.0.1" in err
 
@@ -268,7 +274,7 @@ def test_files_go_with_the_next_question(openai: FakeOpenAI, capsys: Any, monkey
 
 
 def test_options_are_set_and_refused(openai: FakeOpenAI, capsys: Any, monkeypatch: Any) -> None:
-    typed = "/set max_tokens 2\nHello you\n/set top_k 3\n/set effort low\nHi you\n/set effort null\n"
+    typed = "/set max_tokens 5\nHello you\n/set top_k 3\n/set effort low\nHi you\n/set effort null\n"
     lines = talk(capsys, monkeypatch, typed, "openai:gpt-5")
     assert lines[0] == "You said:" and lines[1].startswith("openai:gpt-5 has no top_k") and lines[2] == "You said:"
     assert openai.requests[-1].json["reasoning_effort"] == "low"
@@ -311,6 +317,35 @@ def test_an_interrupt_at_the_terminal_stops_the_answer_alone(openai: FakeOpenAI)
         assert terminal.finish() == 0
     last = openai.requests[-1].json["messages"]
     assert [m["content"] for m in last] == ["Hi", "Wait", "again"]
+
+
+def test_rows_that_are_interrupted_close_their_streams(openai: FakeOpenAI, tmp_path: Path) -> None:
+    for _ in range(8):
+        openai.faults.append(lambda _: Reply(chunks=[_chunk("Wait"), STALL]))
+    out, rows = tmp_path / "out.jsonl", tmp_path / "rows.jsonl"
+    rows.write_text("".join(f'{{"story": "{i}"}}\n' for i in range(8)))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "brolly", "prompt", "run", str(EXAMPLES / "prompts" / "who.toml"), str(rows), "-o",
+         str(out), "--model", "openai:gpt-4o-mini"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
+    )  # fmt: skip
+    openai.until(lambda: len(openai.requests) == 8)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and b"Go on with --resume." in err and b"Traceback" not in err
+    openai.until(lambda: openai.left == 8)
+
+
+def test_a_terminal_obeys_nothing_that_a_model_writes(openai: FakeOpenAI) -> None:
+    with Terminal("chat", "openai:gpt-4o-mini") as terminal:
+        terminal.until(">>> ")
+        openai.faults.append(lambda _: Reply(chunks=[_chunk("\x1b]0;gone\x07\x1b[2J\rfine"), STALL]))
+        terminal.type("Hi\n")
+        shown = terminal.until("fine")
+        terminal.interrupt()
+        terminal.until(">>> ")
+    assert "\x1b" not in shown.replace("\x1b[?2004h", "").replace("\x1b[?2004l", "") and "\x07" not in shown
+    found = brolly("run", "openai:gpt-4o-mini", "a\x1b[2Jb")
+    assert found.stdout == "You said: a\x1b[2Jb\n"  # a pipe gets what was written
 
 
 def _chunk(text: str) -> bytes:
