@@ -38,8 +38,8 @@ MODELS: list[tuple[str, str, Any]] = [
 ]
 TOP = """
 Written by `python scripts/conformance.py` ({when}), never by hand. `brolly doctor --conformance MODEL` asks
-the same of any model. A column is a way: **python** in one's own process, the others through `brolly serve` in that wire
-format. The vendors are the tests' fakes, which hold every request to the types of the vendor's own package;
+the same of any model. A column is a way: **python** in one's own process, the others through `brolly serve` in that
+wire format. The vendors are the tests' fakes, which hold every request to the types of the vendor's own package;
 `make test-live` asks the real ones, with your keys. {signs}
 """
 

@@ -36,7 +36,7 @@ WEATHER = {
     },
 }
 FORCED = {"type": "function", "function": {"name": "get_weather"}}
-LONG = "It must be long. " * 300
+LONG = "It must be very long. " * 300
 QUESTION = "Count from one to twelve in words, with commas."
 
 
@@ -150,7 +150,9 @@ def together(subject: Subject) -> None:
 def cut(subject: Subject) -> None:
     most = 1024 if subject.thinks else 16
     found = asked(
-        subject, f"Write two thousand words about the sea. {LONG if subject.thinks else LONG[:80]}", max_tokens=most
+        subject,
+        f"Tell me a story of two thousand words about a fox. {LONG[: 5400 if subject.thinks else 54]}",
+        max_tokens=most,
     )
     wants(found.finish_reason == "length", f"it ended with {found.finish_reason!r}")
     wants(found.usage.completion_tokens <= most, f"it wrote {found.usage.completion_tokens} tokens of {most}")
