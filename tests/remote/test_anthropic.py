@@ -361,6 +361,12 @@ def test_a_call_with_broken_json_is_no_answer_unless_it_was_cut() -> None:
     assert cut.finish_reason == "length" and cut.tool_calls[0].arguments == '{"a": '
 
 
+def test_blocks_that_nobody_closed_are_closed() -> None:
+    rows = [row for row in events(ROW) if row["type"] != "content_block_stop"]
+    one, other = gather(read(rows)), gather(whole(ROW))
+    assert one.tool_calls == other.tool_calls and len(one.opaque) == 3
+
+
 def test_an_answer_without_an_end_is_none() -> None:
     with pytest.raises(BadAnswer, match="before the answer was whole"):
         read(list(events(ROW))[:-2])

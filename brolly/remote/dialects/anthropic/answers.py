@@ -46,10 +46,14 @@ class _Block:
 
     kind: str
     head: Mapping[str, Any]
-    text: str = ""  # of a thought, or a call's JSON
+    parts: list[str] = field(default_factory=list)  # of a thought, or of a call's JSON
     signature: str = ""
     call: int = -1
     at: tuple[int, int] = (0, 0)  # characters of text and calls before it
+
+    @property
+    def text(self) -> str:
+        return "".join(self.parts)
 
 
 @dataclass
@@ -95,13 +99,14 @@ class Reader:
             return []
         if not self.reason:
             raise BadAnswer(f"{self.target.host} ended its stream before the answer was whole; ask again.")
+        rest = [piece for index in list(self.blocks) for piece in self._close(index)]
         self.over = True
         finish = ENDS.get(self.reason, "stop")
         if finish in ("stop", "tool_calls"):
             for block in self.calls:
                 _arguments(block, self.target.host)
             finish = "tool_calls" if self.calls and self.reason != "stop_sequence" else finish
-        return [Piece("", finish_reason=finish, usage=_usage(self.usage), stopped=self.stopped)]
+        return [*rest, Piece("", finish_reason=finish, usage=_usage(self.usage), stopped=self.stopped)]
 
     def _begin(self, index: Any, head: Any) -> list[Piece]:
         if type(index) is not int or not isinstance(head, Mapping) or not isinstance(head.get("type"), str):
@@ -156,11 +161,11 @@ class Reader:
 
     def _think(self, block: _Block, text: Any) -> list[Piece]:
         thought = clean(text)
-        block.text += thought
+        block.parts.append(thought)
         return [Piece("", reasoning=thought)] if thought else []
 
     def _argue(self, block: _Block, part: str) -> list[Piece]:
-        block.text += part
+        block.parts.append(part)
         return [Piece("", calls=(ToolDelta(block.call, part),))] if part else []
 
     def _keep(self, block: _Block, whole: dict[str, Any]) -> list[Piece]:
