@@ -13,6 +13,7 @@ from brolly.errors import MediaError, NotFound, OptionError
 from brolly.remote.ask import Message, Part
 
 MOST_BYTES = 64 << 20  # of one file; vendors take less
+INNER = {"image_url": ("url",), "input_audio": ("data", "format"), "file": ()}  # a part's fields, and theirs
 ROLES = ("system", "developer", "user", "assistant", "tool")
 # first bytes → media type
 MAGIC = (
@@ -44,6 +45,20 @@ def messages_of(given: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
     return tuple(rows)
 
 
+def tools_of(given: Any, choice: Any) -> tuple[Mapping[str, Any], ...]:
+    """Tools, and which of them is to be called, as `Ask` has them. Raises OptionError."""
+    if isinstance(given, (str, Mapping)) or not isinstance(given, Sequence):
+        raise OptionError(f"tools are {given!r:.60}; expected a list of functions in OpenAI's form.")
+    for tool in given:
+        if not isinstance(tool, Mapping):
+            raise OptionError(f"a tool is {tool!r:.60}; expected a function in OpenAI's form.")
+    if not isinstance(choice, (str, Mapping)):
+        raise OptionError(
+            f"tool_choice is {choice!r:.60}; expected auto, none, required, or a tool's name in its form."
+        )
+    return tuple(given)
+
+
 def part_of(given: Any) -> Part:
     """A part of a text, a part, a Path, bytes of a file, or a Pillow picture. A str is text, never a path."""
     if isinstance(given, str):
@@ -51,7 +66,7 @@ def part_of(given: Any) -> Part:
     if isinstance(given, Mapping):
         if not isinstance(given.get("type"), str):
             raise OptionError(f"a part is {given!r:.80}; expected one with a type: text, image_url, input_audio, file.")
-        return given
+        return _sound(given)
     if isinstance(given, Path):
         return file_part(read(given), given.name)
     if isinstance(given, (bytes, bytearray)):
@@ -61,6 +76,26 @@ def part_of(given: Any) -> Part:
         given.save(made, "PNG")
         return file_part(made.getvalue(), "picture.png")
     raise OptionError(f"a part is a {type(given).__name__}; expected text, a path, bytes, a picture or a mapping.")
+
+
+def _sound(part: Mapping[str, Any]) -> Part:
+    """A part whose fields are what its type says. Raises OptionError."""
+    kind = part["type"]
+    if kind == "text" and not isinstance(part.get("text"), str):
+        raise OptionError(f"a part is {part!r:.80}; expected its text.")
+    if kind not in INNER:
+        return part
+    inner, needed = part.get(kind), INNER[kind]
+    if kind == "image_url" and isinstance(inner, str):
+        inner = {"url": inner}
+    texts = {*needed, "file_data", "file_id", "filename", "detail"}
+    if not isinstance(inner, Mapping) or any(
+        not isinstance(inner.get(name), str) for name in texts if name in needed or inner.get(name) is not None
+    ):
+        raise OptionError(
+            f"a part is {part!r:.80}; expected {kind} and texts in it ({', '.join(needed) or 'file_data'}; data in base64)."
+        )
+    return {**part, kind: inner}
 
 
 def read(path: Path) -> bytes:

@@ -18,7 +18,7 @@ from brolly.errors import BadAnswer, BrollyError, OptionError, UnsupportedTask
 from brolly.remote import loop
 from brolly.remote.ask import Ask
 from brolly.remote.client import Client
-from brolly.remote.content import bytes_of, messages_of, text_of
+from brolly.remote.content import bytes_of, messages_of, text_of, tools_of
 from brolly.remote.dialect import dialects
 from brolly.remote.hearing import Heard
 from brolly.remote.prices import Budget, Price, price_of
@@ -171,7 +171,8 @@ class Remote:
         return Ask(
             messages=tuple(map(self._remembering, messages_of(messages))),
             options=read_options(GenerateOptions, options),
-            tools=tuple(tools), choice=tool_choice, parallel=parallel_tool_calls, n=n, user=user, priority=priority,
+            tools=tools_of(tools, tool_choice), choice=tool_choice,
+            parallel=parallel_tool_calls, n=n, user=user, priority=priority,
             strict=self.manners.strict, extra=extra or {}, template=template or {},
         )  # fmt: skip
 
@@ -508,7 +509,7 @@ class Remote:
         """A turn of the assistant's with what was remembered of it, where it has nothing of its own."""
         if not message.get("tool_calls") or message.get("opaque"):
             return message
-        kept = next((self._kept[c["id"]] for c in message["tool_calls"] if c.get("id") in self._kept), None)
+        kept = next((self._kept[str(c["id"])] for c in message["tool_calls"] if str(c.get("id")) in self._kept), None)
         return message if kept is None else {**message, "opaque": list(kept)}
 
 

@@ -562,6 +562,37 @@ def survives(dialect: Any, ask: Any, events: list[Any] | None, body: Any = None)
         str(error).encode()
 
 
+def test_no_conversation_breaks_what_is_sent() -> None:
+    """An ask that cannot be said is refused as such."""
+    conversation = [
+        {"role": "system", "content": [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}]},
+        {"role": "user", "content": ["b", picture(), sound("wav"), {"type": "file", "file": {"file_data": "c"}}]},
+        {
+            "role": "assistant", "content": [{"type": "text", "text": "d"}], "reasoning_content": "e",
+            "tool_calls": [{"id": "f", "type": "function", "function": {"name": "g", "arguments": "{}"}}],
+            "opaque": [
+                {"vendor": "openai", "item": {"type": "reasoning"}}, {"vendor": "openai", "said": "d", "phase": "h"},
+                {"vendor": "openai", "call": "f"}, {"vendor": "openai", "thoughts": "i"},
+            ],
+        },
+        {"role": "tool", "tool_call_id": "f", "content": "j", "is_error": True},
+    ]  # fmt: skip
+    taker = target_of(takes=("reasoning_content",))
+    choice = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [WEATHER]}}
+    for place, given in enumerate([conversation, [WEATHER], choice]):
+        for mutant in mutants(given, place, 4000):
+            several: list[Any] = [conversation, [WEATHER], choice]
+            several[place] = mutant
+            for dialect in (chat, responses):
+                try:
+                    ask = ask_of(several[0], tools=several[1], tool_choice=several[2])
+                    dialect.lacks(ask, taker)
+                    dialect.hints(ask, taker)
+                    dialect.call(ask, taker)
+                except BrollyError as error:
+                    str(error).encode("utf-8", "replace")
+
+
 def test_no_answer_breaks_the_reader() -> None:
     ask = ask_of("Hi", logprobs=1, stream=True)
     rows = [{"token": "a", "bytes": [97], "logprob": -1.0, "top_logprobs": [{"token": "a", "logprob": -1.0}]}]

@@ -51,6 +51,7 @@ ASKS: list[tuple[str, list[Any], dict[str, Any], str]] = [
     (PLAIN, user("one two three"), {"stop": ("a!", "b!", "c!", "d!", "two")}, "You said: one "),
     (PLAIN, user("one two three"), {"max_tokens": 3}, "You said: one"),
     (PLAIN, user("Hi"), {"json_schema": CITY}, '{"city": "text"}'),
+    (PLAIN, user("Hi"), {"json_schema": {"type": "array", "items": {"type": "string"}, "minItems": 1}}, '["text"]'),
     (PLAIN, user("Hi"), {"choice": ("yes", "no")}, "yes"),
     (PLAIN, user("Hi"), {"regex": "[0-9]{3}"}, "000"),
     (PLAIN, user(["See", {"type": "image_url", "image_url": {"url": PNG}}]), {}, "I see 1 picture."),

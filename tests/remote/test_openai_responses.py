@@ -86,8 +86,9 @@ def test_a_tools_answer_may_be_an_error_or_pictures() -> None:
     assert items({**answer, "content": parts, "is_error": True})[0]["output"] == [
         {"type": "input_text", "text": "Error:"}, *said,
     ]  # fmt: skip
+    assert items({**answer, "content": [{"type": "image_url", "image_url": PNG}]})[0]["output"] == said[:1]
     with pytest.raises(OptionError, match="image_url"):
-        items({**answer, "content": [{"type": "image_url", "image_url": PNG}]})
+        items({**answer, "content": [{"type": "image_url", "image_url": {}}]})
 
 
 def thought(id: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from brolly.remote.ask import Ask
-from brolly.remote.content import messages_of
+from brolly.remote.content import messages_of, tools_of
 from brolly.remote.target import Target, parse
 from brolly.verbs import GenerateOptions, Generation, Piece, gather
 
@@ -37,7 +37,8 @@ def ask_of(
 ) -> Ask:  # fmt: skip
     rows = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
     return Ask(
-        messages=messages_of(rows), options=GenerateOptions(**options), tools=tuple(tools), choice=tool_choice,
+        messages=messages_of(rows), options=GenerateOptions(**options), choice=tool_choice,
+        tools=tools_of(tools, tool_choice),
         parallel=parallel, n=n, stream=stream, extra=extra or {}, template=template or {}, strict=strict,
     )  # fmt: skip
 

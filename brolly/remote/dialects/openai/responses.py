@@ -122,7 +122,10 @@ def _choice(choice: str | Mapping[str, Any]) -> Any:
         return choice
     allowed = choice.get("allowed_tools")
     if isinstance(allowed, Mapping):
-        tools = [{"type": "function", "name": words.function_of(one)["name"]} for one in allowed.get("tools") or ()]
+        given = allowed.get("tools")
+        if not isinstance(given, (list, tuple)):
+            raise OptionError(f"allowed_tools are {given!r:.60}; expected a list of functions.")
+        tools = [{"type": "function", "name": words.function_of(one)["name"]} for one in given]
         return {"type": "allowed_tools", "mode": allowed.get("mode", "auto"), "tools": tools}
     return {"type": "function", "name": words.function_of(choice)["name"]}
 
@@ -145,8 +148,8 @@ def _items(message: Message) -> Iterator[dict[str, Any]]:
 
 def _turn(message: Message) -> Iterator[dict[str, Any]]:
     """A turn of the assistant's; what `opaque` marks, in its order there."""
-    left = "".join(part.get("text") or part.get("refusal") or "" for part in _parts(message))
-    left = left or text_of(message.get("content"))
+    parts = [part.get("text") or part.get("refusal") for part in _parts(message)]
+    left = "".join(part for part in parts if isinstance(part, str)) or text_of(message.get("content"))
     calls = {}
     for id, name, arguments in map(words.arguments_of, message.get("tool_calls") or ()):
         calls[id] = {"type": "function_call", "call_id": id, "name": name, "arguments": arguments}
@@ -155,13 +158,13 @@ def _turn(message: Message) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(own.get("item"), Mapping):
             yield dict(own["item"])
-        elif own.get("call") in calls:
+        elif isinstance(own.get("call"), str) and own["call"] in calls:
             yield calls.pop(own["call"])
         elif isinstance(own.get("said"), str) and left:
             said = own["said"] if left.startswith(own["said"]) else left  # changed since: all of it here
             left = left[len(said) :]
             if said:
-                phase = {"phase": own["phase"]} if own.get("phase") else {}
+                phase = {"phase": own["phase"]} if isinstance(own.get("phase"), str) else {}
                 yield {"role": "assistant", "content": said, **phase}
     if left:
         yield {"role": "assistant", "content": left}

@@ -163,7 +163,10 @@ def arguments_of(call: Mapping[str, Any]) -> tuple[str, str, str]:
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise OptionError(f"a tool call is {call!r:.80}; expected an id and a function with name and arguments.")
     given = function.get("arguments")
-    written = given if isinstance(given, str) else json.dumps({} if given is None else given)
+    try:
+        written = given if isinstance(given, str) else json.dumps({} if given is None else given)
+    except (TypeError, ValueError, RecursionError):
+        raise OptionError(f"the arguments of a call are {given!r:.60}; expected JSON.") from None
     return str(call.get("id") or ""), function["name"], written
 
 
