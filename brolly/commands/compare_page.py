@@ -28,7 +28,7 @@ def page(found: Comparison, title: str, about: Sequence[tuple[str, str]]) -> str
     """The page; `about` are lines for its foot: what was asked with, and when."""
     totals = [column.totals for column in found.columns]
     heads = "".join(
-        _head(column, own, totals, COLOURS[at % len(COLOURS)])
+        _head(column, own, totals, COLOURS[at % len(COLOURS)], found.questions)
         for at, (column, own) in enumerate(zip(found.columns, totals, strict=True))
     )
     rows = "".join(_row(found, at, question) for at, question in enumerate(found.questions))
@@ -49,23 +49,28 @@ def page(found: Comparison, title: str, about: Sequence[tuple[str, str]]) -> str
     )
 
 
-def _head(column: Column, own: Totals, every: Sequence[Totals], colour: str) -> str:
+def _head(
+    column: Column, own: Totals, every: Sequence[Totals], colour: str, questions: Sequence[Question]
+) -> str:  # fmt: skip
     """A model's name and its totals, each with a bar beside those of the others."""
     lines: list[tuple[str, str, str, float | None, list[float | None]]] = [
         ("time", seconds(own.seconds), "median of an answer", own.seconds, [t.seconds for t in every]),
         ("first", seconds(own.first), "median until the first words", own.first, [t.first for t in every]),
         ("tokens", f"{own.written:,}", f"written; {own.read:,} read, {own.cached:,} of them cached, "
          f"{own.reasoning:,} written as thoughts", float(own.written), [float(t.written) for t in every]),
-        ("cost", dollars(own.cost, column.here), "all answers", own.cost, [t.cost for t in every]),
+        ("cost", dollars(own.cost, column.here).removeprefix("cost "), "all answers", own.cost,
+         [t.cost for t in every]),
     ]  # fmt: skip
     rows = "".join(
         f'<div title="{_text(f"{name}: {why}")}"><dt>{name}</dt><dd>{_text(value)}</dd>{_bar(number, others)}</div>'
         for name, value, why, number, others in lines
     )
-    wrong = f'<b class="bad">{own.errors:,} failed</b>' if own.errors else ""
+    wrong = f' <b class="bad">{own.errors:,} failed</b>' if own.errors else ""
+    right = sum(alike(answer.shown, q.expected) for answer, q in zip(column.answers, questions, strict=True))
+    said = f" · {right:,} as expected" if any(question.expected for question in questions) else ""
     return (
         f'<th scope="col" style="--own:{colour}"><div class="name">{_text(column.name)}</div>'
-        f'<div class="where">{_text(column.where)} · {own.answered:,} answered {wrong}</div><dl>{rows}</dl></th>'
+        f'<div class="where">{_text(column.where)} · {own.answered:,} answered{said}{wrong}</div><dl>{rows}</dl></th>'
     )
 
 
@@ -237,7 +242,8 @@ STYLE = (
     "table{border-collapse:separate;border-spacing:0;table-layout:fixed;width:100%}"
     "th,td{text-align:left;vertical-align:top;font-weight:400;padding:.8rem 1rem;border-bottom:1px solid var(--line)}"
     "td,thead th{border-left:1px solid var(--line)}td{background:var(--card)}"
-    "thead th{position:sticky;top:0;z-index:2;background:var(--card);border-top:3px solid var(--own,var(--line));"
+    "thead th{position:sticky;top:0;z-index:2;background:var(--card);vertical-align:bottom;"
+    "border-top:3px solid var(--own,var(--line));"
     "border-bottom:1px solid var(--line);box-shadow:0 4px 10px -8px #0008}"
     "th.q{position:sticky;left:0;z-index:1;background:var(--bg);width:18rem;border-left:0}"
     "thead th.q{z-index:3;color:var(--soft);vertical-align:bottom}"
