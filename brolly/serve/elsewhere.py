@@ -15,7 +15,6 @@ from typing import Any, ParamSpec, TypeVar, Unpack
 from brolly.errors import BrollyError
 from brolly.remote.ask import Ask
 from brolly.remote.client import heard
-from brolly.remote.dialect import dialects
 from brolly.remote.keys import key_of
 from brolly.remote.model import Remote, Ticket
 from brolly.remote.prices import Budget
@@ -82,8 +81,8 @@ class Elsewhere(Remote):
 
     @property
     def continues(self) -> bool:
-        """Whether it goes on with an assistant's unfinished message."""
-        return any(getattr(dialect, "CONTINUES", False) for dialect in dialects(self.target, "chat"))
+        """Whether it goes on with an assistant's unfinished message, which Anthropic's words alone mean."""
+        return self.family == "anthropic"
 
     async def begin(self, job: Ask, deliver: Callable[[Piece | BaseException], None]) -> Ticket:
         """As `Remote.begin`, but that its vendor has begun to answer on return. Raises what it refuses."""
@@ -142,6 +141,8 @@ def manners_of(settings: Settings, price: str | None) -> Remotely:
     return {
         "strict": settings.strict, "price": price, "rate": settings.vendor_rate,
         "concurrency": settings.vendor_concurrency,
+        # before the server's own patience ends, so that clients are told why
+        "silence_seconds": min(300.0, max(0.9 * settings.request_seconds, 0.1)),
     }  # fmt: skip
 
 

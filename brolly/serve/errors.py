@@ -77,6 +77,7 @@ ANTHROPIC = {
     413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error", 504: "timeout_error",
     529: "overloaded_error",
 }  # fmt: skip
+ADDRESS = re.compile(r"\bhttps?://(?:[^\s/@]*@)?([^\s/?#'\",;)]+)[^\s'\",;)]*")  # of which the host may be told
 FOLDERS = re.compile(r"(?<![\w./\\:-])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\:'\"]+)+[/\\](?=[^\s/\\])")
 # pydantic's kinds of error → what OpenAI says was expected
 EXPECTED = {
@@ -123,7 +124,8 @@ def told(error: BaseException, method: str = "", path: str = "") -> Refused:
                     if isinstance(error, Busy | Overloaded):
                         wait = {"retry-after": str(max(1, round(error.retry_after)))}
                     ours = status >= 500 or isinstance(error, TemplateError | TokenizerError)
-                    return Refused(bare(str(error)) if ours else str(error), status, kind, code, headers=wait)
+                    text = ADDRESS.sub(r"\1", str(error)) if isinstance(error, RemoteError) else str(error)
+                    return Refused(bare(text) if ours else text, status, kind, code, headers=wait)
             return Refused(bare(str(error)), 500, "server_error")
     return Refused(
         "The server failed at this request; its log tells why, under this request's id.", 500, "server_error"

@@ -166,7 +166,8 @@ class Responses(Speaker):
                 for id, said in zip(answer.ids, results, strict=True)
             ]
         found: dict[str, Any] = {
-            "model": model, "input": items, "instructions": "Be kind.", "max_output_tokens": q.max_tokens, "store": False,
+            "model": model, "input": items, "instructions": "Be kind.", "max_output_tokens": q.max_tokens,
+            "store": False,
         }  # fmt: skip
         if q.tools:
             found["tools"] = [
@@ -275,7 +276,8 @@ class Messages(Speaker):
     def heard(self, answer: Any) -> Heard:
         calls = [b for b in answer.content if b.type == "tool_use"]
         ends = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "tool_use": "calls"}
-        raw = [b.model_dump(exclude_none=True, include={"type", "text", "thinking", "signature", "data", "id", "name", "input"}) for b in answer.content]  # fmt: skip
+        kept = {"type", "text", "thinking", "signature", "data", "id", "name", "input"}
+        raw = [b.model_dump(exclude_none=True, include=kept) for b in answer.content]
         usage = answer.usage
         read = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
         return Heard(

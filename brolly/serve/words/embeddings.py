@@ -48,7 +48,9 @@ async def answer(request: Request, body: EmbeddingsRequest) -> Response:
         headers = provenance(use).headers
         if tokens := [i for one in inputs if isinstance(one, list) for i in one]:
             known(use.model, tokens)
-        options = {"role": role, "dimensions": body.dimensions, "truncate": body.truncate}
+        options: dict[str, Any] = {"role": role, "dimensions": body.dimensions, "truncate": body.truncate}
+        if isinstance(use.model, Elsewhere) and "truncate" not in body.model_fields_set:
+            del options["truncate"]  # as its vendor does by itself
         found = await vectors(request, use.model, inputs, **options)
     packed = body.encoding_format == "base64"
     if packed and any(one.vector.ndim > 1 for one in found):
