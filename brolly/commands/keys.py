@@ -77,7 +77,10 @@ def typed(user: str) -> str:
     if sys.stdin is None:
         raise OptionError(f"there is no standard input that the key of {user} could come from.")
     if not sys.stdin.isatty():
-        text = sys.stdin.read(MOST + 2).rstrip("\r\n")
+        try:
+            text = sys.stdin.read(MOST + 2).rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise OptionError(f"what came as the key of {user} is no text.") from None
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("error", getpass.GetPassWarning)

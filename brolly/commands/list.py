@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int | None:
     source = source_of(args.vendor)
     found = models(source, refresh=args.refresh)
     if args.json:
-        print(json.dumps([row(source, one) for one in found], ensure_ascii=False))
+        print(json.dumps([row(source, one) for one in found]))
     else:
         print(table(source, found))
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import os
+import time
 import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,7 +25,9 @@ ADDRESSES = "addresses"  # its entry that lists the addresses with a key, as key
 VARIABLE = "BROLLY_KEYS"  # "https://host=key http://other:8000=key"
 MOST = 8192  # characters of a key
 MOST_ADDRESSES = 1000
+PAUSE = 30.0  # seconds for which a keyring that failed is left alone: each try may ask its user
 _told: set[str] = set()
+_failed: list[float] = []  # when the keyring did, by time.monotonic
 
 
 class Secret:
@@ -277,11 +280,14 @@ def _read(user: str) -> str | None:
         from keyring.errors import NoKeyringError
     except ModuleNotFoundError:
         return None
+    if _failed and time.monotonic() - _failed[-1] < PAUSE:
+        return None
     try:
         return keyring.get_password(SERVICE, user)
     except NoKeyringError:
         return None
     except Exception as error:  # backends raise what their systems raise
+        _failed[:] = [time.monotonic()]
         _tell(f"the keyring cannot be read ({_why(error)}); keys are looked for in the environment alone.")
         return None
 

@@ -69,7 +69,7 @@ async def ask(source: Target, manners: RemoteOptions | None = None) -> list[List
     try:
         for _ in range(PAGES):
             rows, after = dialect.listed(await client.json(dialect.models(source, after), dialect.told))
-            found |= {row.id: _told(source, row) for row in rows if 0 < len(row.id) <= NAME}
+            found |= {row.id: _told(source, row) for row in rows if 0 < len(row.id) <= NAME and row.id.isprintable()}
             if after in seen:
                 break
             if len(found) > MOST:

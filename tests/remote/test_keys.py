@@ -56,6 +56,7 @@ def no_keys_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv(keys.VARIABLE, raising=False)
     monkeypatch.setattr(keys, "_told", set())
+    monkeypatch.setattr(keys, "_failed", [])
 
 
 @pytest.fixture
@@ -245,14 +246,22 @@ def test_without_the_package_the_environment_is_looked_at(monkeypatch: pytest.Mo
 
 
 def test_a_keyring_that_fails_is_told_once(kept: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[str] = []
+
     def locked(*_: str) -> str:
+        tries.append("")
         raise KeyringLocked("the collection is locked\nand more")
 
     monkeypatch.setattr(kept, "get_password", locked)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert key_of(parse("openai:gpt-5")) is key_of(parse("openai:gpt-5")) is None
+        sources()
     assert len(caught) == 1 and "locked" in str(caught[0].message)
+    assert len(tries) == 1  # each may ask its user
+    monkeypatch.setattr(keys, "PAUSE", 0.0)
+    key_of(parse("openai:gpt-5"))
+    assert len(tries) == 2
     with pytest.raises(KeyRefused, match="OPENAI_API_KEY"):
         remove_key("openai")
 
@@ -290,8 +299,9 @@ def test_keys_come_from_standard_input_and_never_from_the_command_line(
     monkeypatch.setenv("OPENAI_API_KEY", "other")
     monkeypatch.setattr("sys.stdin", io.StringIO(KEY))
     assert main(["keys", "set", "openai"]) == 0 and "OPENAI_API_KEY is set, too" in capsys.readouterr().err
-    for bad in ("", "\n", f" {KEY}", f"{KEY}\nmore"):
-        monkeypatch.setattr("sys.stdin", io.StringIO(bad))
+    for bad in ("", "\n", f" {KEY}", f"{KEY}\nmore", "k" * 9000, KEY.encode() + b"\xff"):
+        stdin = io.StringIO(bad) if isinstance(bad, str) else io.TextIOWrapper(io.BytesIO(bad), "utf-8")
+        monkeypatch.setattr("sys.stdin", stdin)
         assert main(["keys", "set", "groq"]) == 2
         out = capsys.readouterr()
         assert KEY not in out.out + out.err
