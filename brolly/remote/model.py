@@ -467,7 +467,8 @@ class Remote:
                 left -= piece.finish_reason is not None
                 yield piece
         finally:
-            ticket.cancel()
+            if left:  # one that is whole gives its connection back by itself
+                ticket.cancel()
 
     def _most(self, ask: Ask) -> float | None:
         """What an answer can cost at most: its text counted as a token every two bytes. None: unknown."""

@@ -57,7 +57,8 @@ class Pieces:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._ticket.cancel()
+        if self._open or not isinstance(self.job, Ask):  # one that is whole gives its connection back by itself
+            self._ticket.cancel()
 
     def _deliver(self, piece: Piece | BaseException) -> None:
         self._waiting.append(piece)
