@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from brolly import __version__
 from brolly.commands.flags import MODEL
-from brolly.errors import BrollyError
+from brolly.errors import BrollyError, OptionError
 
 EXAMPLES = """examples:
   brolly identify org/name
@@ -224,7 +224,10 @@ def tell(args: argparse.Namespace) -> int | None:
 
 def pull_model(args: argparse.Namespace) -> int | None:
     from brolly import hub
+    from brolly.remote import is_remote
 
+    if is_remote(args.model):
+        raise OptionError(f"{args.model} runs elsewhere; there are no files of it to download. Use it as it is.")
     print(hub.resolve(args.model, quiet=not sys.stderr.isatty()))
     return 0
 

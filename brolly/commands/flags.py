@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ MODEL = (
     "a folder, a file, org/name, org/name@revision, hf://…, a URL, a bundled model; or one that runs elsewhere: "
     "openai:gpt-5, https://host/v1#model"
 )
+VENDOR = re.compile(r"([a-z][a-z0-9-]*):(?!//)")
 ATTACHED = "a picture, a sound, a PDF or a text that goes with the prompt (may be repeated)"
 
 NOTATIONS = (".json", ".lark", ".gbnf", ".ebnf")  # how files of schemas and grammars are called
@@ -53,6 +55,10 @@ def open_one(args: argparse.Namespace, name: str, budget: Any = None) -> Any:
 
     if not name.strip():
         raise OptionError(f"the model's name is empty; expected {MODEL}.")
+    if (vendor := VENDOR.match(name)) and not is_remote(name) and not Path(name).exists():
+        from brolly.remote.vendors import vendors
+
+        raise OptionError(f"{vendor[1]!r} is no vendor; there are {', '.join(sorted(vendors()))}.")
     if is_remote(name):
         from brolly.remote import Remote
 

@@ -392,6 +392,13 @@ def test_what_it_cannot_do_is_told(capsys: Any, args: list[Any], told: str, monk
     assert told in run(capsys, args[0], "anthropic:claude-opus-5-5", *args[1:], code=2)[1]
 
 
+def test_a_name_that_is_none_is_told(capsys: Any) -> None:
+    assert "'nosuch' is no vendor; there are anthropic, " in run(capsys, "run", "nosuch:gpt-5", "Hi", code=2)[1]
+    assert "names no model" in run(capsys, "run", "openai:", "Hi", code=2)[1]
+    assert "no files of it to download" in run(capsys, "pull", "openai:gpt-5", code=2)[1]
+    assert "cannot chat" in run(capsys, "chat", "openai:text-embedding-3-large", code=2)[1]
+
+
 def test_rows_are_measured_by_what_is_written(openai: FakeOpenAI, capsys: Any, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"prompt": t, "completion": f" You said: {t}"}) + "\n" for t in ("a", "b", "c")))
