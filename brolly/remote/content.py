@@ -93,7 +93,7 @@ def _sound(part: Mapping[str, Any]) -> Part:
         not isinstance(inner.get(name), str) for name in texts if name in needed or inner.get(name) is not None
     ):
         raise OptionError(
-            f"a part is {part!r:.80}; expected {kind} and texts in it ({', '.join(needed) or 'file_data'}; data in base64)."
+            f"a part is {part!r:.80}; expected {kind} with {' and '.join(needed) or 'file_data'} as texts."
         )
     return {**part, kind: inner}
 

@@ -297,7 +297,6 @@ UNSAID: list[tuple[Any, str]] = [
     (shown("https://a.test/b"), "does not tell"),
     (shown("file:///etc/passwd"), "send the file"),
     ([{"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}]}], "send the file"),
-    ([{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": 3}}]}], "base64"),
 ]
 
 
