@@ -9,4 +9,4 @@ from brolly.conformance.report import markdown, table
 from brolly.conformance.suite import CHECKS, Check, Outcome, examine
 from brolly.conformance.ways import WAYS, Way, ways_of
 
-__all__ = ["CHECKS", "WAYS", "Check", "Outcome", "Way", "examine", "markdown", "table", "ways_of"]
+__all__ = ["CHECKS", "Check", "Outcome", "WAYS", "Way", "examine", "markdown", "table", "ways_of"]
