@@ -13,8 +13,8 @@ from brolly.commands.flags import add_loading, add_options, add_remote, check_ki
 from brolly.errors import OptionError
 
 EXAMPLES = """examples:
-  brolly compare mini-llm openai:gpt-6 prompts.txt
-  brolly compare openai:gpt-6 anthropic:claude-opus-5-5 gemini:gemini-3-pro prompts.jsonl --html
+  brolly compare mini-llm openai:gpt-6-luna prompts.txt
+  brolly compare openai:gpt-6-luna anthropic:claude-opus-5-5 gemini:gemini-3.8-flash prompts.jsonl --html
   brolly compare A B C prompts.jsonl --html page.html --json --max-cost 2 --max-tokens 300 > all.json
 
 prompts: a .txt file (a prompt a line), JSON lines (a text, {"prompt"} or {"messages"}, with "system", and "images" by

@@ -17,8 +17,8 @@ from brolly.remote.target import Target
 WORDS = {"epochs": "n_epochs", "batch": "batch_size", "lr_multiplier": "learning_rate_multiplier", "beta": "beta"}
 TUNE = frozenset({*WORDS, "seed", "suffix"})
 STATES = {
-    "validating_files": "queued", "queued": "queued", "running": "running", "paused": "paused", "succeeded": "done",
-    "failed": "failed", "cancelled": "cancelled",
+    "validating_files": "queued", "queued": "queued", "running": "running", "pausing": "running", "paused": "paused",
+    "succeeded": "done", "failed": "failed", "cancelled": "cancelled",
 }  # fmt: skip
 # of an event: our name, and theirs
 NUMBERS = (
