@@ -18,13 +18,13 @@ MAX_STOPS = 256
 
 def offered(model: Any, options: Mapping[str, Any] | None = None) -> Any:
     """A model as an `lm_eval.api.model.LM`. Raises MissingExtra, UnsupportedTask."""
+    if hasattr(model, "target"):
+        model.score()  # which no vendor tells, and it says so
     try:
         from lm_eval.api.model import TemplateLM
         from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
     except ImportError:
         raise MissingExtra("speaking lm-evaluation-harness", "harness") from None
-    if hasattr(model, "target"):
-        model.score()  # which no vendor tells, and it says so
     likelihood, given = Likelihood(model), dict(options or {})
 
     def fitting(before: Sequence[int], after: Sequence[int]) -> Part:
