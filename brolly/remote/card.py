@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -166,6 +167,10 @@ class RemoteCard(Card):
             rows.append(("Thinks", THINKS[traits.thinking] + efforts))
         if traits.lacks:
             rows.append(("Refuses", ", ".join(word.replace("_", " ") for word in traits.lacks)))
+        if self.listed:
+            since = datetime.fromtimestamp(self.listed.created, UTC).date() if self.listed.created else None
+            told = [self.listed.title, f"since {since}" if since else ""]
+            rows.append(("Listed", ", ".join(filter(None, told)) or "by its vendor"))
         rows.append(("Price", said(self.price) if self.price else "not known here; --price states it for --max-cost"))
         return tuple(rows)
 
@@ -188,7 +193,14 @@ class RemoteCard(Card):
         known = {name: traits[name] or None for name in ("max_output", "thinking", "source", "seen")}
         known |= {name: list(traits[name]) for name in ("efforts", "lacks", "reads")}
         row = {"vendor": vendor.name, "title": vendor.title, "host": self.target.host, "model": self.target.model}
-        return {"remote": {**row, **known, "price": asdict(self.price) if self.price else None}}
+        return {
+            "remote": {
+                **row,
+                **known,
+                "price": asdict(self.price) if self.price else None,
+                "listed": self.listed._asdict() if self.listed else None,
+            }
+        }
 
 
 def _row(target: Target, traits: Traits) -> Known:

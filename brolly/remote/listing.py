@@ -24,6 +24,7 @@ HOUR = 3600.0  # seconds for which a list is believed
 PAGES, MOST = 100, 50_000  # of a list; models
 NAME, NAMES = 300, 20  # characters of a model's name; verbs
 KEPT_BYTES = 32 << 20  # of a list in the cache
+LATEST = 1 << 37  # seconds since 1970, until which a day can be told; no context is as long
 CLOSE = 2000  # names that are looked through for one like a wrong one
 
 
@@ -89,7 +90,9 @@ async def ask(source: Target, manners: RemoteOptions | None = None) -> list[List
 def _told(source: Target, row: Listed) -> Listed:
     """A row with what the table of traits has and the vendor does not tell."""
     traits = traits_of(Target(source.name, source.vendor, source.base, row.id))
-    return row._replace(context=row.context or traits.context, verbs=row.verbs or traits.verbs)
+    created, context = (n if n is not None and 0 <= n < LATEST else None for n in (row.created, row.context))
+    title = row.title if row.title.isprintable() else ""
+    return Listed(row.id, title[:NAME], created, context or traits.context, (row.verbs or traits.verbs)[:NAMES])
 
 
 def folder() -> Path:
@@ -121,7 +124,7 @@ def _row(id: str, title: str, created: int | None, context: int | None, verbs: l
         if not isinstance(text, str) or len(text) > NAME:
             raise ValueError("no name")
     for number in (created, context):
-        if number is not None and type(number) is not int:
+        if number is not None and (type(number) is not int or not 0 <= number < LATEST):
             raise ValueError("no number")
     return Listed(id, title, created, context, tuple(verbs[:NAMES]))
 

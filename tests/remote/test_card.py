@@ -126,6 +126,9 @@ def test_a_kept_list_tells_what_nobody_else_does() -> None:
     keep(source_of("https://h.example/v1"), [Listed("thing", "The Thing", 1, 8192, ("embed",)), Listed("other")])
     card = card_of(target)
     assert card.needs.context_length == 8192 and card.verbs == ("embed",)
+    assert ("Listed", "The Thing, since 1970-01-01") in card.beside and card.json()["remote"]["listed"][
+        "context"
+    ] == 8192
 
 
 def test_stated_training_decides_rules() -> None:

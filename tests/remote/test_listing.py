@@ -122,6 +122,14 @@ def test_rows_that_are_none_are_left_out() -> None:
     assert [row.id for row in found if len(row.id) < 300] == ["ok"] and found[0].context is None
 
 
+def test_numbers_out_of_the_world_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    with Says() as fake:
+        fake.body = {"data": [{"id": "a", "created": 10**30, "context_length": 10**30, "name": "x" * 9999}]}
+        (row,) = models(source_of(f"{fake.url}/v1"))
+        assert (row.created, row.context) == (None, None) and len(row.title) <= listing.NAME
+        assert main(["list", f"{fake.url}/v1"]) == 0 and main(["identify", f"{fake.url}/v1#a"]) == 0
+
+
 def test_an_address_without_a_list_is_told() -> None:
     with Says() as fake:
         fake.status, fake.body = 404, {"detail": "Not Found"}
