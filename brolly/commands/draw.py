@@ -17,7 +17,7 @@ FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 ENDINGS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 EXAMPLES = """examples:
   brolly draw openai:gpt-image-2.6-flare "a lighthouse in fog" -o fog.png
-  brolly draw openai:gpt-image-2.6-flare "a red kite" -o kite.webp -n 3 --size 1024x1024       kite-1.webp, kite-2.webp …
+  brolly draw openai:gpt-image-2.6-flare "a red kite" -o kite.webp -n 3 --size 1024x1024    kite-1.webp, kite-2.webp …
   brolly draw openai:gpt-image-2.6-flare "the same at night" -a fog.png -o night.png
 """
 
