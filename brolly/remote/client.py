@@ -118,7 +118,7 @@ class Client:
             answer = _Answer(self, call)
             try:
                 await self._ask(answer, told, wanted)
-                return answer.hidden(await answer.read(MOST_BODY)), answer.kind
+                return await answer.read(MOST_BODY), answer.kind
             except _Failed as error:
                 failed = error
             finally:
@@ -294,7 +294,7 @@ class _Answer:
         self._lines: Connections | None = None
         self._line: Line | None = None
         self._used = self._entered = self._began = False
-        self._secrets: tuple[str, ...] | None = None
+        self._hides: tuple[list[tuple[str, str]], list[tuple[Data, Data]]] | None = None
 
     async def begin(self, request: httpx.Request) -> None:
         """Send it, signed, when it is its turn, and read the answer's headers. Raises _Failed, BrollyError."""
@@ -318,7 +318,7 @@ class _Answer:
 
     async def _send(self, request: httpx.Request) -> None:
         manners, url = self._client.manners, request.url
-        self._request, self._secrets = request, None
+        self._request, self._hides = request, None
         assert self._lines is not None
         target = str(url).partition("#")[0].encode("ascii") if self._lines.way.forwarded else url.raw_path
         try:
@@ -353,19 +353,19 @@ class _Answer:
             failed = self._broken(error)
         else:
             if chunk:
-                return chunk
+                return self.hidden(chunk)
             raise StopAsyncIteration
         raise failed
 
     async def read(self, most: int) -> Data:
-        """The whole body. Raises _Failed, BadAnswer."""
+        """The whole body, without keys. Raises _Failed, BadAnswer."""
         parts, size = [], 0
         async for chunk in self:
             size += len(chunk)
             if size > most:
                 raise BadAnswer(f"{self._client.target.host} answered with more than {most >> 20} MiB.", self.status)
             parts.append(chunk)
-        return b"".join(parts)
+        return self.hidden(b"".join(parts))
 
     async def drain(self) -> None:
         """To the end, if it is near, so that the connection can be used again."""
@@ -377,18 +377,17 @@ class _Answer:
             pass
 
     def secrets(self) -> tuple[str, ...]:
-        if self._secrets is None:
-            self._secrets = secrets_of(self._request) if self._request is not None else ()
-        return self._secrets
+        return secrets_of(self._request) if self._request is not None else ()
 
     def hidden(self, said: AnyStr) -> AnyStr:
         """What a vendor says without keys, whoever wrote them there; a short one may be a word ("ollama") and stays."""
-        for key in self.secrets():
-            if len(key) >= 16:
-                if isinstance(said, bytes):
-                    said = said.replace(key.encode("latin-1"), b"***")
-                else:
-                    said = said.replace(key, "***")
+        if self._hides is None:
+            keys = [key for key in self.secrets() if len(key) >= 16]
+            self._hides = [(key, "***") for key in keys], [(key.encode("latin-1"), b"***") for key in keys]
+        pairs: Any = self._hides[isinstance(said, bytes)]
+        for key, instead in pairs:
+            if key in said:
+                said = said.replace(key, instead)
         return said
 
     def close(self) -> None:

@@ -781,6 +781,9 @@ class Tunnel:
             self.port = self._server.sockets[0].getsockname()[1]
             ready.set()
             self._loop.run_forever()
+            self._server.close()
+            self._loop.run_until_complete(asyncio.sleep(0))
+            self._loop.close()
 
         self._thread = threading.Thread(target=live, daemon=True)
         self._thread.start()
