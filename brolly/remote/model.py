@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 Asked = TypeVar("Asked")
 Deliver = Callable[[Piece | BaseException], None]
 DEFAULTS = GenerateOptions()
+PLAIN = vars(DEFAULTS)
 KEPT = 4096  # answers whose opaque parts are remembered by the calls that they made
 TOGETHER = 8  # requests of one list of inputs that are open at a time
 
@@ -230,10 +231,10 @@ class Remote:
             raise OptionError("there is nothing to embed; give at least one text.")
         parts = list(_parts(inputs, dialect.most, getattr(dialect, "most_bytes", sys.maxsize)))
         calls = [dialect.embed(part, asked, self.target) for part in parts]
-        bodies = await _together([self._priced(call, dialect.told) for call in calls])
+        bodies = await _together([self._priced(c, dialect.told, part) for c, part in zip(calls, parts, strict=True)])
         found = [dialect.vectors(body, len(part)) for body, part in zip(bodies, parts, strict=True)]
         for one in found:
-            self._spend(Usage(one.n_tokens, 0))
+            self._spend(Usage(one.n_tokens, 0) if one.n_tokens else None)
         vectors = np.concatenate([one.vectors for one in found])
         return Embeddings(vectors, ("text",) * len(vectors), sum(one.n_tokens for one in found))
 
@@ -326,7 +327,7 @@ class Remote:
             fitting, undo = fitted(ask, has)
             if undo and ask.n > 1 and fitting.options.stop != ask.options.stop:
                 undo, fitting = None, ask  # several answers cannot be cut one by one
-            missing = [f.name for f in fields(GenerateOptions) if f.name not in has and _given(fitting, f.name)]
+            missing = [name for name in _given(fitting.options) if name not in has]
             if unsaid := {name: getattr(DEFAULTS, name) for name in missing if name in HINTS}:
                 fitting = replace(fitting, options=replace(fitting.options, **unsaid))
             lacks = [f"{self.target} has no {name}" for name in missing if name not in HINTS]
@@ -487,9 +488,11 @@ class Remote:
         read = max(usages.values(), key=lambda usage: usage.prompt_tokens)
         return self.price.of(replace(read, completion_tokens=sum(u.completion_tokens for u in usages.values())))
 
-    async def _priced(self, call: Any, told: Any) -> Any:
-        """The body of a call whose price is known only when it is done."""
-        held = self.budget.hold(0.0 if self.price is not None else None, str(self.target))
+    async def _priced(self, call: Any, told: Any, read: Sequence[Any] = ()) -> Any:
+        """The body of a call whose price is known only when it is done; texts that are read count beforehand."""
+        n_bytes = sum(len(text.encode(errors="replace")) for text in read if isinstance(text, str))
+        most = None if self.price is None else self.price.of(Usage(n_bytes // 2, 0))
+        held = await self.budget.room(most, str(self.target))
         try:
             return await self.client.json(call, told)
         finally:
@@ -518,8 +521,9 @@ class Remote:
 HINTS = frozenset({"seed", "effort", "thoughts"})
 
 
-def _given(ask: Ask, name: str) -> bool:
-    return bool(getattr(ask.options, name) != getattr(DEFAULTS, name))
+def _given(options: GenerateOptions) -> list[str]:
+    """What is not as it is by itself."""
+    return [name for name, value in vars(options).items() if value != PLAIN[name]]
 
 
 def _parts(inputs: Sequence[Any], most: int, most_bytes: int) -> Iterator[list[Any]]:

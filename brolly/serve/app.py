@@ -26,6 +26,8 @@ from brolly.serve.metrics import Metrics
 from brolly.serve.settings import Settings
 from brolly.serve.tracing import Tracing, wanted
 
+FIRST = ("chat", "anthropic", "responses")  # routes are looked at in turn
+
 
 def create(settings: Settings) -> FastAPI:
     """A server's application; its house opens and closes with it. Raises MissingExtra where traces are asked for."""
@@ -61,7 +63,7 @@ def create(settings: Settings) -> FastAPI:
     app.state.metrics, app.state.stopping = metrics, False
     for kind in (BrollyError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, answer)
-    for module in sorted(m.name for m in iter_modules(words.__path__)):
+    for module in sorted((m.name for m in iter_modules(words.__path__)), key=lambda name: (name not in FIRST, name)):
         app.include_router(import_module(f"{words.__name__}.{module}").router)
     return app
 
