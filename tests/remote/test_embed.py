@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from brolly.cli import main
-from brolly.errors import BadAnswer, ContextTooLong, KeyRefused, NotFound, OptionError, UnsupportedTask
+from brolly.errors import BadAnswer, BudgetSpent, ContextTooLong, KeyRefused, NotFound, OptionError, UnsupportedTask
 from brolly.remote.dialects.openai import embeddings, models
 from brolly.remote.target import parse
 from brolly.verbs import EmbedOptions
@@ -119,6 +119,9 @@ def test_errors_are_the_right_ones(fake: FakeOpenAI, monkeypatch: pytest.MonkeyP
 def test_vectors_are_counted_and_cost(fake: FakeOpenAI) -> None:
     model = ours(MODEL, price="1000000,0", max_cost=1000)
     assert model.embed(TEXTS).n_tokens == 9 and model.budget.spent == pytest.approx(9)
+    with pytest.raises(BudgetSpent, match="max_cost"):
+        ours(MODEL, price="1000000,0", max_cost=3).embed(TEXTS)
+    assert len(fake.requests) == 1
     first, *rest = ours(MODEL).stream_embed(TEXTS)
     assert first.index == 0 and first.n_tokens + sum(one.n_tokens for one in rest) == 9
     assert ours(MODEL).similarity(TEXTS, TEXTS[:1])[0, 0] == pytest.approx(1, abs=1e-6)
