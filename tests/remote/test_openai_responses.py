@@ -10,7 +10,6 @@ import pytest
 from brolly.errors import BadAnswer, BrollyError, Busy, Filtered, OptionError, RemoteError
 from brolly.remote.dialects.openai import responses
 from brolly.verbs import Generation, ToolCall, Usage
-from tests.remote.test_openai_chat import mutants, survives
 from tests.remote.wire import PDF, PNG, WEATHER, answer_of, ask_of, read, target_of
 
 OPENAI = target_of("openai-responses:gpt-4.1")
@@ -327,24 +326,3 @@ def test_a_stream_is_read_once_it_ended_no_further() -> None:
     reader = responses.reader(ask_of("Hi", stream=True), OPENAI)
     assert [piece.finish_reason for piece in reader.push(*ended(TEXT))] == [None, "stop"]
     assert reader.push(*WROTE[0]) == [] and reader.push("", "[DONE]") == [] and reader.end() == []
-
-
-def test_no_response_breaks_the_reader() -> None:
-    ask = ask_of("Hi", logprobs=1, stream=True)
-    rows = [{"token": "a", "bytes": [97], "logprob": -1.0, "top_logprobs": [{"token": "a", "logprob": -1.0}]}]
-    part = {"type": "output_text", "text": "a", "logprobs": rows, "annotations": []}
-    text = {**TEXT, "phase": "commentary", "content": [part, {"type": "refusal", "refusal": "no"}]}
-    full = [
-        event("reasoning_summary_text.delta", 0, summary_index=0, delta="Hm"),
-        event("output_item.done", 0, item=THOUGHT),
-        event("output_item.added", 1, item={**CALLED, "arguments": ""}),
-        event("function_call_arguments.delta", 1, delta='{"a": 1}'), event("output_item.done", 1, item=CALLED),
-        event("output_text.delta", 2, content_index=0, delta="a", logprobs=rows),
-        event("output_item.done", 2, item=text),
-        ended(THOUGHT, CALLED, text, RAW, error=None, incomplete_details={"reason": "max_output_tokens"}),
-    ]  # fmt: skip
-    for at in range(len(full)):
-        for mutant in mutants(full[at][1], at, 1200):
-            survives(responses, ask, [*full[:at], (full[at][0], mutant), *full[at + 1 :]])
-    for mutant in mutants(full[-1][1]["response"], 7, 3000):
-        survives(responses, ask, None, mutant)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import random
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -78,3 +80,44 @@ def put(dialect: Any, ask: Ask, target: Target, key: str) -> list[Piece]:
         return read(dialect, ask, target, events_of(reply.content))
     found: list[Piece] = dialect.whole(reply.json(), ask, target)
     return found
+
+
+# Hostile answers ------------------------------------------------------------------------------------------------------
+
+ODD: list[Any] = [
+    None, True, False, 0, -1, 1 << 70, 1.5, float("nan"), float("inf"), "", "x", "\ud800", "stop", [], [[]], [None], {},
+    {"": {}}, [{}], {"a": [1]}, 10**3000,
+]  # fmt: skip
+
+
+def paths(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    found = [here]
+    if isinstance(value, dict):
+        for key in value:
+            found += paths(value[key], (*here, key))
+    elif isinstance(value, list):
+        for at, one in enumerate(value):
+            found += paths(one, (*here, at))
+    return found
+
+
+def changed(value: Any, path: tuple[Any, ...], odd: Any, drop: bool) -> Any:
+    made = copy.deepcopy(value)
+    if not path:
+        return odd
+    inner = made
+    for step in path[:-1]:
+        inner = inner[step]
+    if drop:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = odd
+    return made
+
+
+def mutants(value: Any, seed: int, most: int) -> list[Any]:
+    """The value with one place changed or left out: all of them, or so many by chance."""
+    every = [(path, odd, drop) for path in paths(value) for odd, drop in [*((odd, False) for odd in ODD), (None, True)]]
+    every = [one for one in every if one[0] or not one[2]]
+    chosen = every if len(every) <= most else random.Random(seed).sample(every, most)
+    return [changed(value, *one) for one in chosen]

@@ -3,7 +3,7 @@
 What differs between vendors is in data/vendors.json: `takes`, `lacks` and `words` of options, and beside them
 
     takes   any_schema (holds every schema), cache_control, chat_template_kwargs, reasoning_content (wants thoughts
-            back), tool_images, flac, ogg
+            back), reasoning_details (and sealed ones), tool_images, flac, ogg
     words   effort_tokens (where a number of tokens may be said)
     lacks   n, developer (the role), strict (of tools), stream_options, parallel_tool_calls, tools
 
@@ -155,18 +155,20 @@ def _message(message: Message, target: Target) -> dict[str, Any]:
         ]
         if not row["tool_calls"]:
             del row["tool_calls"]
-    thoughts = message.get("reasoning_content") or _kept(message)
+    thoughts = message.get("reasoning_content") or _own(message, "thoughts", str)
     if thoughts and "reasoning_content" in takes:
         row[target.vendor.words.get("reasoning_content", "reasoning_content")] = thoughts
+    if details := _own(message, "details", list):
+        row["reasoning_details"] = details
     if content is None:
         row["content"] = None if row.get("tool_calls") else ""
     return row
 
 
-def _kept(message: Message) -> str:
-    """The thoughts of a turn that called, of a client that cannot keep them."""
-    own = [one for one in message.get("opaque") or () if one.get("vendor") == FAMILY]
-    return next((one["thoughts"] for one in own if isinstance(one.get("thoughts"), str)), "")
+def _own(message: Message, name: str, kind: type) -> Any:
+    """What a turn has for such servers alone; None where it has nothing."""
+    several = (one.get(name) for one in message.get("opaque") or () if one.get("vendor") == FAMILY)
+    return next((one for one in several if isinstance(one, kind)), None)
 
 
 # what a message has for us alone
@@ -224,8 +226,7 @@ class Reader:
 
     def __init__(self, ask: Ask, target: Target) -> None:
         self.ask, self.target = ask, target
-        keeps = "reasoning_content" in target.vendor.takes
-        self.choices = [_Choice(index, ask.options.logprobs is not None, keeps) for index in range(ask.n)]
+        self.choices = [_Choice(index, ask.options.logprobs is not None, target.vendor.takes) for index in range(ask.n)]
         self.usage: Usage | None = None
         self.over = False
 
@@ -267,9 +268,11 @@ class Reader:
 class _Choice:
     """One answer."""
 
-    def __init__(self, index: int, with_logprobs: bool, keeps: bool) -> None:
+    def __init__(self, index: int, with_logprobs: bool, takes: tuple[str, ...]) -> None:
         self.index, self.with_logprobs = index, with_logprobs
-        self.kept: list[str] | None = [] if keeps else None  # thoughts that go back with calls
+        # what goes back: thoughts, with calls; OpenRouter's details of them, some of which are sealed
+        self.thoughts: list[str] | None = [] if "reasoning_content" in takes else None
+        self.details: list[dict[str, Any]] | None = [] if "reasoning_details" in takes else None
         self.calls = words.Calls()
         self.places: dict[Any, int] = {}  # a call's index in the wire → which call is written there
         self.finish, self.refused = "", False
@@ -283,8 +286,11 @@ class _Choice:
             raise BadAnswer(f"the vendor's delta is {delta!r:.60}; expected an object.")
         said, thoughts = _content(delta.get("content"))
         thoughts += text(delta.get("reasoning_content"), "reasoning") or text(delta.get("reasoning"), "reasoning")
-        if self.kept is not None:
-            self.kept.append(thoughts)
+        if self.thoughts is not None:
+            self.thoughts.append(thoughts)
+        if self.details is not None:
+            for one in words.rows_of(delta.get("reasoning_details"), "reasoning_details"):
+                _join(self.details, one)
         refusal = text(delta.get("refusal"), "refusal")
         self.refused = self.refused or bool(refusal)
         calls = self._calls(delta)
@@ -303,8 +309,9 @@ class _Choice:
         if self.finish in ("stop", "tool_calls"):
             calls = self.calls.closed()
             self.finish = "content_filter" if self.refused else "tool_calls" if self.calls.rows else "stop"
-        thoughts = "".join(self.kept or ()) if self.calls.rows else ""
-        opaque = ({"vendor": FAMILY, "thoughts": thoughts},) if thoughts else ()
+        thoughts = "".join(self.thoughts or ()) if self.calls.rows else ""
+        kept = {"thoughts": thoughts, "details": self.details}
+        opaque = tuple({"vendor": FAMILY, name: value} for name, value in kept.items() if value)
         return Piece("", (), (), self.finish, "", calls, self.index, usage, None, self.stopped, opaque)
 
     def _finish(self, row: Mapping[str, Any]) -> None:
@@ -343,6 +350,19 @@ class _Choice:
                 at = len(rows)
         self.places[key] = at
         return at
+
+
+def _join(details: list[dict[str, Any]], one: Mapping[str, Any]) -> None:
+    """A detail, or more of the last one."""
+    last = details[-1] if details else {}
+    if type(one.get("index")) is not int or any(last.get(name) != one.get(name) for name in ("type", "index")):
+        details.append(dict(one))
+        return
+    for name, value in one.items():
+        old = last.get(name)
+        more = name in ("text", "summary", "data") and isinstance(old, str) and isinstance(value, str)
+        if more or value is not None:
+            last[name] = old + value if more else value
 
 
 def _arguments(function: Mapping[str, Any]) -> str:
