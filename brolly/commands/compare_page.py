@@ -184,7 +184,7 @@ def _thumb(path: Path) -> str:
             picture.thumbnail((THUMB, THUMB))
             made = io.BytesIO()
             picture.convert("RGB").save(made, "JPEG", quality=80)
-    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError):
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
         return ""
     data = base64.b64encode(made.getvalue()).decode()
     return f'<img alt="{_text(path.name)}" src="data:image/jpeg;base64,{data}">'
