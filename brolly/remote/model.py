@@ -252,12 +252,22 @@ class Remote:
 
     async def adraw(self, prompt: str, images: Sequence[Any] = (), **options: Any) -> Drawing:
         (dialect, *_) = dialects(self.target, "draw")
-        given = [bytes_of(one) for one in images]
-        asked = self._fit(read_options(DrawOptions, options), getattr(dialect, "DRAW", None))
-        call = dialect.draw(prompt, given, asked, self.target)
-        found: Drawing = dialect.drawn(await self._priced(replace(call, safe=False), dialect.told))
-        self._spend(found.usage)
-        return found
+        own, given = getattr(dialect, "DRAW", None), [bytes_of(one) for one in images]
+        asked, times = read_options(DrawOptions, options), 1
+        if own is not None and "n" not in self._has(own):  # one picture a request
+            if asked.n > 1 and asked.seed is not None:
+                raise OptionError(
+                    f"{self.target} draws one picture a request, the same of one seed; leave n or seed out."
+                )
+            asked, times = replace(asked, n=1), asked.n
+        call = replace(dialect.draw(prompt, given, self._fit(asked, own), self.target), safe=False)
+        bodies = await _together([self._priced(call, dialect.told) for _ in range(times)])
+        found: list[Drawing] = [dialect.drawn(body) for body in bodies]
+        for one in found:
+            self._spend(one.usage)
+        usages = [one.usage for one in found if one.usage]
+        sums = [sum(getattr(usage, f.name) for usage in usages) for f in fields(Usage)]
+        return Drawing(tuple(p for one in found for p in one.pictures), Usage(*sums) if usages else None)
 
     def speak(self, text: str, **options: Unpack[Speak]) -> Speech:
         """A text as sound."""

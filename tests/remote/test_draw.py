@@ -14,9 +14,12 @@ from PIL import Image
 
 from brolly.cli import main
 from brolly.errors import BadAnswer, Filtered, MediaError, OptionError
+from brolly.remote import Remote
 from brolly.remote.dialects.openai import images
 from brolly.remote.target import parse
 from brolly.verbs import DrawOptions
+from tests.remote.fakes import KEY
+from tests.remote.fakes.gemini import FakeGemini
 from tests.remote.fakes.openai import FakeOpenAI
 from tests.remote.more import alike, known, ours, theirs
 
@@ -152,3 +155,20 @@ def test_mistakes_are_told_before_anything_is_sent(
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2
     assert why in capsys.readouterr().err and not fake.requests and not list(tmp_path.iterdir())
+
+
+def test_who_draws_one_at_a_time_is_asked_several_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FakeGemini() as server:
+        monkeypatch.setenv("GEMINI_BASE_URL", f"{server.url}/v1")
+        monkeypatch.setenv("GEMINI_API_KEY", KEY)
+        model = "gemini:gemini-2.5-flash-image"
+        found = Remote(model).draw("a red kite", n=3)
+        assert len(found.pictures) == 3 == len(server.requests) and found.usage is not None
+        assert found.usage.prompt_tokens % 3 == 0 < found.usage.prompt_tokens
+        out = tmp_path / "kite.webp"
+        assert main(["draw", model, "a red kite", "-o", str(out), "-n", "2", "-v"]) == 0
+        said = capsys.readouterr()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["kite-1.png", "kite-2.png"]
+        assert "it came as png" in said.err and KEY not in said.err + said.out

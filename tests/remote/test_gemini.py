@@ -374,8 +374,8 @@ def test_pictures_take_a_ratio_and_no_pixels() -> None:
     for size in ("1024x1024", "16:9 16:9", "big", "1:1 2K 4K"):
         with pytest.raises(OptionError, match="takes a ratio"):
             images.draw("A dot", [], DrawOptions(size=size), TARGET)
-    with pytest.raises(OptionError, match="has no n"):
-        Remote("gemini:gemini-2.5-flash-image").draw("A dot", n=2)
+    with pytest.raises(OptionError, match="one picture a request"):
+        Remote("gemini:gemini-2.5-flash-image").draw("A dot", n=2, seed=1)
     with pytest.raises(UnsupportedTask):
         embeddings.embed([b"x"], EmbedOptions(), TARGET)
     with pytest.raises(OptionError, match="role is 'poem'"):
