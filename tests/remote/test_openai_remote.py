@@ -6,6 +6,7 @@ import json
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -165,6 +166,16 @@ def test_what_openai_has_no_word_for_is_refused_before_it_is_sent(fake: FakeOpen
         with pytest.raises(OptionError, match=name.replace("logprobs", "log-probabilities")):
             Remote(PLAIN).chat(user("Hi"), **{name: value})
     assert fake.requests == []
+
+
+def test_several_answers_come_by_their_numbers(fake: FakeOpenAI) -> None:
+    for stream in (False, True):
+        model, came = Remote(PLAIN), list[Any]()
+        model.submit(replace(model.prepare_chat(user("Hi"), n=3), stream=stream), came.append)
+        fake.until(lambda came=came: sum(piece.finish_reason is not None for piece in came) == 3)
+        answers = [gather(piece for piece in came if piece.index == index) for index in range(3)]
+        assert [answer.text for answer in answers] == ["You said: Hi"] * 3
+        assert [answer.usage.completion_tokens for answer in answers] == [9, 0, 0]
 
 
 def test_tokens_are_counted(fake: FakeOpenAI) -> None:

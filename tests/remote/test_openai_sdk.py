@@ -11,7 +11,7 @@ import pytest
 from brolly.remote.dialects.openai import chat, responses
 from brolly.verbs import Generation
 from tests.remote.fakes.openai import FakeOpenAI
-from tests.remote.wire import CITY, PDF, PNG, WEATHER, answer_of, ask_of, put, target_of
+from tests.remote.wire import CITY, PDF, PNG, WEATHER, answer_of, ask_of, posted, put, target_of
 
 openai = pytest.importorskip("openai")
 
@@ -295,13 +295,11 @@ def test_thoughts_go_back_sealed_before_what_they_led_to(fake: FakeOpenAI) -> No
 
 
 def test_tokens_are_counted_as_by_their_package(fake: FakeOpenAI, client: Any) -> None:
-    import httpx
-
     theirs = client.responses.input_tokens.count(model="gpt-4.1", instructions="Be brief", input=[USER], tools=[FLAT])
     sent = fake.requests[-1]
     call = responses.count(ask_of([SYSTEM, USER], tools=[WEATHER]), target_of(base=fake.base))
     assert (call.body, fake.base + call.path) == (sent.json, fake.url + sent.path)
-    reply = httpx.post(fake.base + call.path, json=call.body, headers={"authorization": f"Bearer {fake.key}"})
+    reply = posted(fake.base + call.path, call.body, fake.key)
     assert responses.counted(reply.json()) == theirs.input_tokens == 7
 
 

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from brolly.remote.ask import Ask
@@ -69,12 +70,21 @@ def answer_of(pieces: list[Piece], index: int = 0) -> Generation:
     return gather(own, True)
 
 
-def put(dialect: Any, ask: Ask, target: Target, key: str) -> list[Piece]:
-    """An ask sent to a fake, and its pieces."""
+@cache
+def client() -> Any:
     import httpx
 
+    return httpx.Client(trust_env=False, verify=False, timeout=20)
+
+
+def posted(url: str, body: Any, key: str) -> Any:
+    return client().post(url, json=body, headers={"authorization": f"Bearer {key}"})
+
+
+def put(dialect: Any, ask: Ask, target: Target, key: str) -> list[Piece]:
+    """An ask sent to a fake, and its pieces."""
     call = dialect.call(ask, target)
-    reply = httpx.post(target.base + call.path, json=call.body, headers={"authorization": f"Bearer {key}"}, timeout=20)
+    reply = posted(target.base + call.path, call.body, key)
     assert reply.status_code == 200, reply.text
     if ask.stream:
         return read(dialect, ask, target, events_of(reply.content))
