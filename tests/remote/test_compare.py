@@ -82,6 +82,17 @@ def test_the_terminal_gets_answers_and_a_table(fakes: Any, tmp_path: Path, capsy
     assert last[1].startswith(GPT) and last[1].split()[1:3] == ["3", "0"] and "$" in last[1]
 
 
+def test_a_page_is_made_where_no_name_is_given(
+    fakes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked(tmp_path, "One")
+    for words in (["--html", "prompts.jsonl"], ["prompts.jsonl", "--html"]):
+        assert main(["compare", "--max-tokens", "50", GPT, CLAUDE, *words]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == "compare.html"
+        (tmp_path / "compare.html").unlink()
+
+
 def test_an_error_stands_in_its_place(fakes: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = asked(tmp_path, "toolong", "Hello")
     assert main(["compare", GPT, "openai:missing", file, "--json", "--retries", "0"]) == 1
