@@ -178,8 +178,8 @@ def dialects(target: Target, verb: str) -> list[Any]:
     """The modules that say a verb to this vendor, the preferred one first. Raises UnsupportedTask."""
     names = target.vendor.dialects.get(verb, ())
     if not names:
-        others = [v for v in vendors().values() if verb in v.dialects and v.name != target.vendor.name][:3]
-        able = f"; {', '.join(v.title for v in others)} can" if others else ""
+        others = [f"{v.name}:{v.examples[verb]}" for v in vendors().values() if verb in v.examples]
+        able = f"; {' and '.join(others)} can" if others else ""
         raise UnsupportedTask(f"{target.vendor.title} has nothing that can {verb}{able}.")
     names = tuple(name for name in traits_of(target).dialects if name in names) or names
     return [cast(Any, import_module(f"brolly.remote.dialects.{name}")) for name in names]

@@ -43,6 +43,7 @@ class Vendor:
     takes: tuple[str, ...] = ()  # options that it has beyond its dialect's own: top_k, regex, chat_template_kwargs …
     lacks: tuple[str, ...] = ()  # options that it has not, though its dialect has
     words: Mapping[str, str] = field(default_factory=dict)  # an option → what it is called there, if otherwise
+    examples: Mapping[str, str] = field(default_factory=dict)  # a verb → one of its models that can
     local: bool = False  # on the user's own machine: needs no key
 
     def address(self) -> str:
