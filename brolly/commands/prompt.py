@@ -293,10 +293,13 @@ class Failures:
 
 def _prompt(args: argparse.Namespace) -> Any:
     from brolly.adapt.prompt.prompt import Prompt, Select
+    from brolly.remote import is_remote
 
     prompt = Prompt.load(args.file)
     if args.embed:
         prompt = prompt.changed(select=Select(prompt.select.most, "nearest", args.embed))
+    elif prompt.select.by == "nearest" and is_remote(prompt.select.embed):
+        args.embed = prompt.select.embed  # so that it shares the budget
     return prompt
 
 
