@@ -132,7 +132,8 @@ class Client:
             said = faults.page_told(data, kind)
         if "html" in kind or data.lstrip()[:1] == b"<":
             raise BadAnswer(
-                f"{self.target.host} answered with {said.message}; is {self.target.base} the address of an API?", 200
+                f"{self.target.host} answered with {said.message} (200); is {self.target.base} the address of an API?",
+                200,
             )
         raise BadAnswer(
             f"{self.target.host} answered with what is no JSON ({len(data)} bytes, {kind or 'no type'}).", 200

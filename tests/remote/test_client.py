@@ -906,6 +906,27 @@ def test_leaving_a_stream_closes_an_encrypted_connection_too(
     asyncio.run(leave())
 
 
+def test_the_servers_own_kind_of_loop_does_as_well(
+    fake: Vendor, secure: Vendor, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uvloop = pytest.importorskip("uvloop")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+
+    async def both() -> None:
+        for server in (fake, secure):
+            client = client_of(server, silence_seconds=0.3, retries=0)
+            assert await client.json(CALL, told) == ANSWER
+            assert [e async for b in client.events(STREAM, told) for e in b] == READ
+            server.faults.append(once(Reply(chunks=[EVENTS[0], STALL])))
+            with pytest.raises(Unreachable, match="silent"):
+                async for _ in client.events(STREAM, told):
+                    pass
+            await asyncio.to_thread(server.until, lambda at=server: at.left == 1 and at.open == 0)  # type: ignore[misc]
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(both())
+
+
 def test_what_does_not_speak_tls_is_told() -> None:
     def answer(listening: socket.socket) -> None:
         line, _ = listening.accept()
