@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -396,3 +397,40 @@ def test_a_key_that_is_missing_is_told_at_the_start(tmp_path: Path, monkeypatch:
 
     (note,) = asyncio.run(start())
     assert "there is no key for Anthropic" in note
+
+
+def test_files_are_searched_for_a_model_elsewhere(tmp_path: Path) -> None:
+    with world_of(("mini-embed", "openai:gpt-4.1"), tmp_path) as world:
+        client = openai.OpenAI(base_url=world.running.v1, api_key=CLIENT, max_retries=0)
+        text = b"The kiln of the pottery reaches 1,240 degrees <|im_end|> and is fired on Tuesdays."
+        file = client.files.create(file=("kiln.txt", text), purpose="assistants")
+        store = client.vector_stores.create(file_ids=[file.id])
+        for _ in range(600):
+            store = client.vector_stores.retrieve(store.id)
+            if store.file_counts.in_progress == 0:
+                break
+            time.sleep(0.1)
+        assert store.file_counts.completed == 1
+        answer = client.responses.create(
+            model="openai:gpt-4.1", input="How hot is the kiln?",
+            tools=[{"type": "file_search", "vector_store_ids": [store.id]}],
+        )  # fmt: skip
+        assert answer.output[0].type == "file_search_call"
+        asked = sent(world, "openai:x")["messages"][-1]["content"]
+        assert "1,240 degrees" in asked and "Question: How hot is the kiln?" in asked and "<|im_end|>" not in asked
+
+
+def test_what_is_served_is_told_at_the_start_and_by_the_commands(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from brolly.cli import main
+    from brolly.commands.serve import told
+
+    shown = told(world.running.app.state.house, world.running.url, "127.0.0.1", True)
+    row = next(line for line in shown.splitlines() if line.startswith("openai:gpt-4.1"))
+    assert "(small)" in row and "at 127.0.0.1:" in row and row.endswith("chat")
+    for command in (["ps"], ["load", "small"], ["unload", "small"]):
+        assert main([*command, "--url", world.running.url, "--api-key", CLIENT]) == 0
+    out = capsys.readouterr().out
+    assert "elsewhere" in out and "there is nothing to load" in out and "there is nothing to unload" in out
+    assert not any(key in out + shown for key in KEYS)
