@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import keyring
 import pytest
+from PIL import Image
 
 from brolly.cli import main
 from tests.remote.fakes import KEY
@@ -41,6 +43,13 @@ def surroundings(fakes: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_pat
         if name.isupper():
             monkeypatch.setenv(name, value)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("brolly.remote.tuning.EVERY", 0.01)
+    monkeypatch.chdir(tmp_path)
+    turns = [{"role": "user", "content": "1 and 1?"}, {"role": "assistant", "content": "2"}]
+    (tmp_path / "chats.jsonl").write_text(f"{json.dumps({'messages': turns})}\n" * 10)
+    (tmp_path / "prompts.jsonl").write_text('"Name a colour."\n')
+    (tmp_path / "talk.mp3").write_bytes(b"ID3\x04\x00\x00")
+    Image.new("RGB", (8, 8)).save(tmp_path / "fog-1.png")
     before, memory = keyring.get_keyring(), Memory()
     memory.set_password("brolly", "openai", fakes["OPENAI_API_KEY"])
     keyring.set_keyring(memory)
