@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import mimetypes
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +21,7 @@ TRANSCRIBE = frozenset({"language", "translate", "words", "prompt", "temperature
 SPEAK = frozenset({"voice", "format", "speed", "instructions"})
 VOICE = "alloy"  # where none is named: the field is required
 THOUGHT = ("temperature", "avg_logprob", "compression_ratio", "no_speech_prob")  # of a segment, in Segment's order
+MOST = 1e15  # that a number may be; no sound is so long
 PLAIN = TranscribeOptions()
 
 
@@ -64,7 +64,7 @@ def heard(body: Any) -> Transcript:
     code = _code(language)
     segments = [_segment(row, at) for at, row in enumerate(_rows(body, "segments"))]
     words = [_word(row, at, "" if code in UNSPACED else " ") for at, row in enumerate(_rows(body, "words"))]
-    return Transcript(text.strip(), code, _with_words(segments, words), _number(seconds) or 0.0, tokens(body))
+    return Transcript(text.strip(), code, _with_words(segments, words), max(_number(seconds) or 0.0, 0.0), tokens(body))
 
 
 def speak(text: str, options: SpeakOptions, target: Target) -> Call:
@@ -139,7 +139,8 @@ def _code(language: Any) -> str:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    """A number of JSON's that a float holds."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < MOST:
         return None
     return float(value)
 
