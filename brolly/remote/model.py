@@ -342,7 +342,9 @@ class Remote:
                 fitting = replace(fitting, options=replace(fitting.options, **unsaid))
             lacks = [f"{self.target} has no {name}" for name in missing if name not in HINTS]
             lacks += self._unread(ask) + dialect.lacks(fitting, self.target)
-            hints = [f"{self.target} has no {name}" for name in unsaid]
+            # one that never thinks is asked in vain not to
+            idle = {"effort"} if self.traits.thinking == "none" and ask.options.effort == "none" else set[str]()
+            hints = [f"{self.target} has no {name}" for name in unsaid if name not in idle]
             hints += dialect.hints(fitting, self.target)
             if lacks or (hints and ask.strict):
                 lacking = lacking or [*lacks, *(hints if ask.strict else ())]

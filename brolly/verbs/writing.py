@@ -51,6 +51,10 @@ class GenerateOptions:
                 object.__setattr__(self, "json_schema", json.dumps(self.json_schema))
             except (TypeError, ValueError, RecursionError) as error:
                 raise OptionError(f"json_schema cannot be written as JSON ({error}).") from None
+        if type(self.effort) is int and self.effort >= 0:
+            object.__setattr__(self, "effort", str(self.effort))
+        if self.effort is not None and not isinstance(self.effort, str):
+            raise OptionError(f"effort is {self.effort!r:.40}; expected none, low, medium, high …, or tokens.")
         check_ranges(self)
         shapes = [name for name in ("json_schema", "regex", "choice", "grammar") if getattr(self, name)]
         if len(shapes) > 1:

@@ -82,10 +82,31 @@ def test_effort_in_tokens_is_left_out_with_a_word() -> None:
     assert body(ask_of("Hi", effort="4096"), taker)["reasoning"] == {"max_tokens": 4096}
 
 
-def test_an_effort_that_a_model_does_not_know_is_refused() -> None:
+def test_the_nearest_effort_that_a_model_knows_is_sent_with_a_word() -> None:
     target = target_of("openai:gpt-6.2-astra")
-    (said,) = chat.lacks(ask_of("Hi", effort="minimal"), target)
-    assert "low, medium, high" in said and "minimal" in said
+    (hint,) = chat.hints(ask_of("Hi", effort="minimal"), target)
+    assert "has no effort 'minimal' (low is sent in its place)" in hint
+    assert body(ask_of("Hi", effort="minimal"), target)["reasoning_effort"] == "low"
+    flat = responses.call(ask_of("Hi", effort="minimal"), target).body
+    assert flat is not None and flat["reasoning"] == {"effort": "low"}
+
+
+def test_an_effort_is_a_word_or_a_number() -> None:
+    assert ask_of("Hi", effort=4096).options.effort == "4096"
+    for wrong in (4.5, True, ["low"], "hard"):
+        with pytest.raises(OptionError, match="effort is"):
+            chat.call(ask_of("Hi", effort=wrong), OPENAI)
+
+
+def test_any_json_needs_the_word_in_a_message() -> None:
+    ask = ask_of("Hi", json_schema={})
+    (hint,) = chat.hints(ask, OPENAI)
+    assert "no message says JSON" in hint
+    assert body(ask)["response_format"]["json_schema"] == {
+        "name": "answer", "schema": {"type": "object"}, "strict": False,
+    }  # fmt: skip
+    assert chat.hints(ask_of("as json", json_schema={}), OPENAI) == chat.hints(ask, VLLM) == []
+    assert body(ask_of("as json", json_schema={}))["response_format"] == {"type": "json_object"}
 
 
 def test_a_schema_is_strict_where_openai_can_hold_it() -> None:

@@ -23,6 +23,7 @@ from brolly.remote.dialect import DONE, Call
 from brolly.remote.dialects.openai import words
 from brolly.remote.dialects.openai.envelope import broken, tokens
 from brolly.remote.dialects.openai.envelope import told as told
+from brolly.remote.dialects.openai.words import hints as hints
 from brolly.remote.dialects.openai.words import text
 from brolly.remote.target import Target
 from brolly.remote.traits import traits_of
@@ -52,7 +53,7 @@ DEFAULTS = GenerateOptions()
 def lacks(ask: Ask, target: Target) -> list[str]:
     vendor, traits, options = target.vendor, traits_of(target), ask.options
     without = {*vendor.lacks, *traits.lacks}
-    found = words.effort_lacks(ask, target, traits)
+    found = []
     if ask.n > 1 and "n" in without:
         found.append(f"{target} gives one answer at a time, not {ask.n}")
     if ask.tools and "tools" in without:
@@ -75,10 +76,6 @@ def lacks(ask: Ask, target: Target) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def hints(ask: Ask, target: Target) -> list[str]:
-    return [*words.effort_hints(ask, target), *words.schema_hints(ask, target)]
-
-
 def call(ask: Ask, target: Target) -> Call:
     """Raises OptionError."""
     vendor, options = target.vendor, ask.options
@@ -86,7 +83,7 @@ def call(ask: Ask, target: Target) -> Call:
     for name in (*OPTIONS, *sorted(set(vendor.takes) & DEFAULTS.__dict__.keys())):
         value = getattr(options, name)
         if value != getattr(DEFAULTS, name):
-            for word, said in _said(name, value, target):
+            for word, said in _said(name, value, ask, target):
                 words.put(body, vendor.words.get(word, WORDS.get(word, word)), said)
     if ask.tools:
         body["tools"] = [_tool(one, target) for one in ask.tools]
@@ -105,23 +102,20 @@ def call(ask: Ask, target: Target) -> Call:
     return Call("/chat/completions", words.merged(body, ask.extra))
 
 
-def _said(name: str, value: Any, target: Target) -> list[tuple[str, Any]]:
+def _said(name: str, value: Any, ask: Ask, target: Target) -> list[tuple[str, Any]]:
     """An option's words and their values."""
     if name == "json_schema":
-        schema = words.schema_of(value)
-        if not schema:
-            return [("response_format", {"type": "json_object"})]
-        held = "any_schema" in target.vendor.takes or not words.loose(schema)
-        inner = {"name": words.SCHEMA, "schema": schema, "strict": held}
-        return [("response_format", {"type": "json_schema", "json_schema": inner})]
+        shape = words.shape_of(ask, target)
+        form = {"type": "json_object"} if shape is None else {"type": "json_schema", "json_schema": shape}
+        return [("response_format", form)]
     if name == "logprobs":
         return [("logprobs", True), *([("top_logprobs", value)] if value else [])]
     if name == "logit_bias":
         return [(name, {str(token): bias for token, bias in value.items()})]
     if name == "effort":
-        if not value.isdecimal():
-            return [(name, value)]
-        return [("effort_tokens", int(value[:9]))] if "effort_tokens" in target.vendor.words else []
+        if value.isdecimal():
+            return [("effort_tokens", int(value[:9]))] if "effort_tokens" in target.vendor.words else []
+        return [(name, words.effort_of(ask, target)[0])]
     if name == "thoughts" and name not in target.vendor.words:
         return []  # told in any case
     return [(name, list(value) if isinstance(value, tuple) else value)]

@@ -16,6 +16,7 @@ from brolly.remote.dialect import DONE, Call
 from brolly.remote.dialects.openai import words
 from brolly.remote.dialects.openai.envelope import broken, tokens
 from brolly.remote.dialects.openai.envelope import told as told
+from brolly.remote.dialects.openai.words import hints as hints
 from brolly.remote.dialects.openai.words import text
 from brolly.remote.target import Target
 from brolly.remote.traits import traits_of
@@ -29,8 +30,7 @@ PARTS = frozenset({"text", "image_url", "file"})
 
 
 def lacks(ask: Ask, target: Target) -> list[str]:
-    traits, options = traits_of(target), ask.options
-    found = words.effort_lacks(ask, target, traits)
+    options, found = ask.options, []
     if ask.n > 1:
         found.append(f"{target} gives one answer at a time by responses, not {ask.n}")
     if (options.logprobs or 0) > words.TOP:
@@ -45,10 +45,6 @@ def lacks(ask: Ask, target: Target) -> list[str]:
     if other := sorted(kinds - {"input_audio", "refusal"}):
         found.append(f"{target} has no {', '.join(other)} in a message")
     return found
-
-
-def hints(ask: Ask, target: Target) -> list[str]:
-    return [*words.effort_hints(ask, target), *words.schema_hints(ask, target)]
 
 
 def call(ask: Ask, target: Target) -> Call:
@@ -97,17 +93,16 @@ def _said(ask: Ask, target: Target) -> dict[str, Any]:
         if not ask.parallel:
             body["parallel_tool_calls"] = False
     reasoning = {}
-    if options.effort is not None and not options.effort.isdecimal():
-        reasoning["effort"] = options.effort
+    effort, _ = words.effort_of(ask, target)
+    if effort is not None:
+        reasoning["effort"] = effort
     if options.thoughts:
         reasoning["summary"] = "auto"
     if reasoning:
         body["reasoning"] = reasoning
     if options.json_schema is not None:
-        schema = words.schema_of(options.json_schema)
-        held = "any_schema" in target.vendor.takes or not words.loose(schema)
-        form = {"type": "json_schema", "name": words.SCHEMA, "schema": schema, "strict": held}
-        body["text"] = {"format": form if schema else {"type": "json_object"}}
+        shape = words.shape_of(ask, target)
+        body["text"] = {"format": {"type": "json_object"} if shape is None else {"type": "json_schema", **shape}}
     return body
 
 

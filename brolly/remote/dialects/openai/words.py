@@ -10,9 +10,9 @@ from typing import Any
 
 from brolly.errors import BadAnswer, OptionError
 from brolly.remote.ask import Ask
-from brolly.remote.content import clean
+from brolly.remote.content import clean, text_of
 from brolly.remote.target import Target
-from brolly.remote.traits import Traits
+from brolly.remote.traits import traits_of
 from brolly.verbs import TokenLogprob, ToolDelta
 
 TOP = 20  # likeliest tokens that are told at most
@@ -20,6 +20,8 @@ MOST_CALLS = 1024  # of one answer
 MOST_WRITTEN = 32 << 20  # characters of one answer's calls
 UNLIKELY = -9999.0  # OpenAI's number for what is hardly possible
 SCHEMA = "answer"  # what an answer's schema is called there
+
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 # what OpenAI's structured outputs know of JSON Schema: platform.openai.com/docs/guides/structured-outputs, 2026-11
 KNOWN = frozenset({
@@ -177,28 +179,48 @@ def failed(message: Mapping[str, Any], text: str) -> str:
     return f"Error: {text}"
 
 
-def effort_lacks(ask: Ask, target: Target, traits: Traits) -> list[str]:
-    """Why a word of effort is not one of the model's."""
-    said = ask.options.effort
-    if said is None or said.isdecimal() or not traits.efforts or said in traits.efforts:
-        return []
-    return [f"{target} knows the efforts {', '.join(traits.efforts)}, not {said!r:.40}"]
+def effort_of(ask: Ask, target: Target) -> tuple[str | None, str]:
+    """The word of effort that is said, and how it is not what was asked. Raises OptionError."""
+    said, known = ask.options.effort, [word for word in traits_of(target).efforts if word in EFFORTS]
+    if said is None:
+        return None, ""
+    if said.isdecimal():
+        more = (
+            "" if "effort_tokens" in target.vendor.words else f"{target} has a word for effort, no {said[:20]} tokens"
+        )
+        return None, more
+    if said not in EFFORTS:
+        raise OptionError(f"effort is {said!r:.40}; expected {', '.join(known or EFFORTS)}, or a number of tokens.")
+    if not known or said in known:
+        return said, ""
+    word = min(known, key=lambda word: abs(EFFORTS.index(word) - EFFORTS.index(said)))
+    return word, f"{target} has no effort {said!r} ({word} is sent in its place)"
 
 
-def effort_hints(ask: Ask, target: Target) -> list[str]:
-    said = ask.options.effort
-    if said is None or not said.isdecimal() or "effort_tokens" in target.vendor.words:
-        return []
-    return [f"{target} takes a word for effort (low, medium, high), not {said[:20]} tokens"]
+def hints(ask: Ask, target: Target) -> list[str]:
+    """Efforts that are others there, and where an answer may stray from its shape."""
+    found, shape = [effort_of(ask, target)[1]], ask.options.json_schema
+    if shape is not None and "any_schema" not in target.vendor.takes:
+        schema = schema_of(shape)
+        if schema and (reason := loose(schema)):
+            found.append(f"{target} has no strict form of this schema, since {reason}")
+        if not schema and not says_json(ask):
+            found.append(f"{target} has no strict JSON where no message says JSON")
+    return [one for one in found if one]
 
 
-def schema_hints(ask: Ask, target: Target) -> list[str]:
-    """Where an answer may stray from its schema."""
-    if ask.options.json_schema is None or "any_schema" in target.vendor.takes:
-        return []
-    schema = schema_of(ask.options.json_schema)
-    reason = loose(schema) if schema else ""
-    return [f"{target} aims at this schema and is not held to it, since {reason}"] if reason else []
+def says_json(ask: Ask) -> bool:
+    """Whether a message has the word, without which OpenAI and others refuse to write any JSON."""
+    return any("json" in text_of(message.get("content")).lower() for message in ask.messages)
+
+
+def shape_of(ask: Ask, target: Target) -> dict[str, Any] | None:
+    """An answer's schema as responses have it; None where any JSON will do."""
+    schema, any_ = schema_of(ask.options.json_schema or "{}"), "any_schema" in target.vendor.takes
+    if not schema and (any_ or says_json(ask)):
+        return None
+    schema = schema or {"type": "object"}
+    return {"name": SCHEMA, "schema": schema, "strict": any_ or not loose(schema)}
 
 
 def merged(own: Any, others: Any) -> Any:
