@@ -334,7 +334,8 @@ class House:
 
     def _leave(self, entry: Entry) -> None:
         self.ledger.leave(entry.share)
-        self._changed()
+        if entry.target is None:  # nobody waits for the room of one that has none
+            self._changed()
 
     def _failure(self, entry: Entry) -> BrollyError | None:
         error, at = entry.failed

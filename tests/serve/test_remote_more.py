@@ -6,6 +6,8 @@ import base64
 import io
 import json
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -434,3 +436,15 @@ def test_what_is_served_is_told_at_the_start_and_by_the_commands(
     out = capsys.readouterr().out
     assert "elsewhere" in out and "there is nothing to load" in out and "there is nothing to unload" in out
     assert not any(key in out + shown for key in KEYS)
+
+
+def test_a_server_of_models_elsewhere_alone_needs_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import asyncio, sys\nfrom pathlib import Path\nfrom brolly.serve import server\n"
+        "from brolly.serve.app import create\nfrom brolly.serve.settings import Settings\n"
+        f"app = create(Settings(models=('{HAIKU}',), store=Path({str(tmp_path)!r})))\n"
+        "async def live():\n    async with app.router.lifespan_context(app):\n        await app.state.house.looked\n"
+        "asyncio.run(live())\nprint('torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert found.stdout.strip() == "False"

@@ -7,13 +7,12 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from brolly.engine.job import Job
 from brolly.media.text.infill import infill
 from brolly.serve.app import house
 from brolly.serve.ask import sampling
@@ -25,6 +24,9 @@ from brolly.serve.threads import in_turn
 from brolly.serve.wire.common import streamed
 from brolly.serve.wire.completions import Completion, CompletionRequest
 from brolly.verbs import Piece, Score, Usage
+
+if TYPE_CHECKING:
+    from brolly.engine.job import Job
 
 router = APIRouter(tags=["language"])
 MOST_PROMPTS = 2048
