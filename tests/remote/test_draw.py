@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from brolly.cli import main
-from brolly.errors import BadAnswer, Filtered, MediaError, OptionError
+from brolly.errors import BadAnswer, Filtered, MediaError, OptionError, UnsupportedTask
 from brolly.remote import Remote
 from brolly.remote.dialects.openai import images
 from brolly.remote.target import parse
@@ -90,6 +90,21 @@ def test_others_are_asked_for_base64_where_openai_refuses_to_be() -> None:
     assert call.body is not None and call.body["response_format"] == "b64_json" and not call.safe
     call = images.draw("a", [], DrawOptions(), parse("openai:gpt-image-2"))
     assert call.body is not None and "response_format" not in call.body
+
+
+def test_a_vendor_has_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = parse("xai:grok-imagine-image")
+    call = images.draw("a", [], DrawOptions(size="16:9", n=2), target)
+    assert call.body == {
+        "model": "grok-imagine-image", "prompt": "a", "n": 2, "aspect_ratio": "16:9", "response_format": "b64_json",
+    }  # fmt: skip
+    with pytest.raises(UnsupportedTask, match="from texts alone"):
+        images.draw("a", [picture()], DrawOptions(), target)
+    with pytest.raises(OptionError, match="has no background"):
+        Remote(target).draw("a", background="opaque")
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://me.example.test")
+    call = images.draw("a", [], DrawOptions(), parse("azure:drawing"))
+    assert call.body == {"model": "drawing", "prompt": "a"}
 
 
 @pytest.mark.parametrize(

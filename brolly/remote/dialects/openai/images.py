@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from brolly.errors import BadAnswer, MediaError
+from brolly.errors import BadAnswer, MediaError, UnsupportedTask
 from brolly.remote.content import media_type
 from brolly.remote.dialect import Call
 from brolly.remote.dialects.openai.envelope import tokens
@@ -27,7 +27,9 @@ LARGEST = 64 << 20  # bytes of a picture that are believed
 
 
 def draw(prompt: str, images: Sequence[bytes], options: DrawOptions, target: Target) -> Call:
-    """A form where there are pictures to change, else JSON. Raises MediaError."""
+    """A form where there are pictures to change, else JSON. Raises MediaError, UnsupportedTask."""
+    if images and "edits" in target.vendor.lacks:
+        raise UnsupportedTask(f"{target} draws from texts alone here; openai:gpt-image-2 and Gemini's change pictures.")
     body: dict[str, Any] = {"model": target.model, "prompt": prompt}
     for name, word in WORDS.items():
         value = getattr(options, name)
