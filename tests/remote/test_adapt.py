@@ -18,7 +18,7 @@ from brolly.adapt.prompt.quote import Marks
 from brolly.adapt.retrieve.answer import writes
 from brolly.adapt.retrieve.embedder import about_tokens, embedder_of
 from brolly.cli import main
-from brolly.errors import BudgetSpent, Filtered, KeyRefused, NotFound, OptionError, UnsupportedTask
+from brolly.errors import BudgetSpent, Busy, Filtered, KeyRefused, NotFound, OptionError, UnsupportedTask
 from brolly.remote import Remote
 from brolly.remote.ask import Ask
 from tests.remote.fakes import KEY
@@ -26,6 +26,7 @@ from tests.remote.fakes.anthropic import FakeAnthropic
 from tests.remote.fakes.gemini import FakeGemini
 from tests.remote.fakes.openai import FakeOpenAI
 from tests.remote.fakes.script import Says, says
+from tests.remote.fakes.server import Reply, Request
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 WHO, ROWS = EXAMPLES / "prompts" / "who.toml", EXAMPLES / "prompts" / "who.jsonl"
@@ -145,6 +146,27 @@ def test_each_part_of_an_ask_counts_in_its_key() -> None:
 def test_many_rows_at_a_time(openai: FakeOpenAI) -> None:
     found = brolly.Prompt("Say it.").map(brolly.load("openai:gpt-4o-mini"), [f"row {i}" for i in range(300)])
     assert [one.value for one in found] == [f"You said: <text>row {i}</text>" for i in range(300)]
+
+
+def test_rows_that_are_turned_away_are_asked_again(openai: FakeOpenAI) -> None:
+    def full(_: Request) -> Reply:
+        return Reply(429, {"retry-after": "0.05"}, {"error": {"message": "slow down", "code": "rate_limit_exceeded"}})
+
+    openai.faults.extend([full] * 40)
+    model = brolly.load("openai:gpt-4o-mini", retries=0)
+    found = brolly.Prompt("Say it.").map(model, [f"row {i}" for i in range(60)])
+    assert [one.value for one in found] == [f"You said: <text>row {i}</text>" for i in range(60)]
+    assert len(openai.requests) == 100
+    openai.faults.extend([lambda _: Reply(429, {"retry-after": "3000"}, {"error": {"message": "no"}})] * 3)
+    assert [type(one.error) for one in brolly.Prompt("x").map(model, ["a"])] == [Busy]
+
+
+def test_few_at_a_time_and_not_too_often(openai: FakeOpenAI) -> None:
+    """Whoever waits for a place or for the rate longer than this is turned away, and asks again."""
+    for manners in ({"rate": 3000.0}, {"concurrency": 1}):
+        model = brolly.load("openai:gpt-4o-mini", silence_seconds=0.2, **manners)
+        found = brolly.Prompt("Say it.").map(model, [f"row {i}" for i in range(40)])
+        assert all(one.error is None for one in found), found[-1].error
 
 
 def test_a_row_that_is_kept_back_fails_alone(model: Any) -> None:
