@@ -165,7 +165,7 @@ def test_few_at_a_time_and_not_too_often(openai: FakeOpenAI) -> None:
     """Whoever waits for a place or for the rate longer than this is turned away, and asks again."""
     for manners in ({"rate": 3000.0}, {"concurrency": 1}):
         model = brolly.load("openai:gpt-4o-mini", silence_seconds=0.2, **manners)
-        found = brolly.Prompt("Say it.").map(model, [f"row {i}" for i in range(40)])
+        found = brolly.Prompt("Say it.").map(model, [f"row {i}" for i in range(90)])
         assert all(one.error is None for one in found), found[-1].error
 
 
