@@ -224,3 +224,19 @@ def test_a_person_who_leaves_is_told_how_to_come_back(
     err = capsys.readouterr().err
     assert "--follow ftjob-00000000" in err and "--cancel ftjob-00000000" in err
     assert not any(request.path.endswith("/cancel") for request in fake.requests)
+
+
+def test_rows_to_evaluate_on_and_preferences(fake: FakeOpenAI, tmp_path: Path) -> None:
+    rows, held = written(tmp_path / "rows.jsonl", PAIRS), written(tmp_path / "held.jsonl", PAIRS[:2])
+    events: list[dict[str, Any]] = []
+    hosted.tune(ours(MODEL), rows, eval=held, beta=0.3, progress=events.append, every=0.01)
+    first, second = fake.more.files.values()
+    assert (len(first.splitlines()), len(second.splitlines())) == (5, 2)
+    (job,) = fake.more.jobs.values()
+    assert job["validation_file"] and job["method"] == {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.3}}}
+    assert (events[0]["method"], events[0]["examples"], events[0]["held"]) == ("dpo", 5, 2)
+    with pytest.raises(OptionError, match="leave one out"):
+        hosted.tune(ours(MODEL), rows, eval=held, held_out=0.2)
+    with pytest.raises(OptionError, match="nothing was begun"):
+        hosted.tune(ours(MODEL), rows, approve=lambda plan: "DPO" not in str(plan))
+    assert len(fake.more.jobs) == 1
