@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     options = given(args, GenerateOptions)
     prompt = _prompt(args)
     elsewhere = is_remote(args.model)
+    if elsewhere and not prompt.strip() and not args.attach:
+        raise OptionError("there is nothing to ask; give a prompt, or a file with -a.")
     parts = [] if elsewhere else [attached(path, args.model, ()) for path in args.attach]  # told before it is loaded
     model = open_model(args)
     if elsewhere:

@@ -303,6 +303,19 @@ def test_an_interrupt_closes_the_stream(openai: FakeOpenAI) -> None:
     openai.until(lambda: openai.left == 1)
 
 
+def test_an_interrupt_ends_a_whole_answer_too(openai: FakeOpenAI) -> None:
+    openai.faults.append(lambda _: Reply(headers={"content-type": "application/json"}, chunks=["{", STALL]))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "brolly", "run", "openai:gpt-4o-mini", "Hi", "--json"], stderr=subprocess.PIPE,
+        env=environment(),
+    )  # fmt: skip
+    openai.until(lambda: len(openai.requests) == 1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and b"Traceback" not in err
+    openai.until(lambda: openai.left == 1)
+
+
 def test_an_interrupt_at_the_terminal_stops_the_answer_alone(openai: FakeOpenAI) -> None:
     openai.faults.append(lambda _: Reply(chunks=[_chunk("Wait"), STALL]))
     with Terminal("chat", "openai:gpt-4o-mini") as terminal:
@@ -390,6 +403,13 @@ def test_sounds_are_heard(openai: FakeOpenAI, capsys: Any) -> None:
 def test_what_it_cannot_do_is_told(capsys: Any, args: list[Any], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
     assert told in run(capsys, args[0], "anthropic:claude-opus-5-5", *args[1:], code=2)[1]
+
+
+def test_nothing_to_ask_is_told(openai: FakeOpenAI, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", StringIO(""))
+    for args in (["run", "openai:gpt-5"], ["run", "openai:gpt-5", ""], ["run", "openai:gpt-5", "-s", "Be brief."]):
+        assert "there is nothing to" in run(capsys, *args, code=2)[1]
+    assert not openai.requests
 
 
 def test_a_name_that_is_none_is_told(capsys: Any) -> None:

@@ -92,7 +92,8 @@ class Answer:
                 raise OptionError(f"{text!r:.80} is no answer; expected true or false.")
             return text == "true"
         if self.type in NUMBERS:
-            if not re.fullmatch(NUMBERS[self.type], text):
+            power = r"([eE][+-]?[0-9]{1,3})?" if self.type == "number" else ""  # as JSON may write it
+            if not re.fullmatch(NUMBERS[self.type] + power, text):
                 raise OptionError(f"{text!r:.80} is no answer; expected a {self.type}.")
             return int(text) if self.type == "integer" else float(text)
         if self.regex and self.fits(text) is False:
