@@ -34,7 +34,7 @@ class Subject:
     name: str
     repeats: bool  # whether the same question at temperature 0 gets the same words
     free: bool  # whether a question costs nothing
-    reads: tuple[str, ...]  # modalities
+    reads: tuple[str, ...]  # modalities; none: unknown
     verbs: tuple[str, ...]
     context: int | None = None
     thinks: bool = False  # without being asked to

@@ -53,10 +53,10 @@ def here(reference: str, **remote: Any) -> Iterator[Subject]:
         traits = model.traits
         yield Subject(
             model, reference, repeats=model.target.host.startswith("127.0.0.1"), free=model.target.vendor.local,
-            reads=("text", *traits.reads), verbs=model.card.verbs, context=traits.context,
+            reads=("text", *traits.reads) if traits.reads else (), verbs=model.card.verbs, context=traits.context,
             thinks=traits.thinking in ("effort", "level"), cool="temperature" not in traits.lacks,
             elsewhere=lambda name: Remote(replace(model.target, name=name, model=name)),
-            wrong_key=lambda: Remote(with_key(model.target, "wrong-0123456789")),
+            wrong_key=(lambda: Remote(with_key(model.target, "wrong-0123456789"))) if model.target.vendor.keys else None,
         )  # fmt: skip
         model.close()
         return

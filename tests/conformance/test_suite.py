@@ -46,7 +46,7 @@ class Spoilt:
         (lambda g, _: replace(g, text=g.text + "!"), "says the same by pieces as whole"),
         (lambda g, _: replace(g, finish_reason="done"), "answers, says why it ended and what it used"),
         (lambda g, o: replace(g, text=g.text + str(o.get("stop", ("",))[0])), "ends before a stop text"),
-        (lambda g, o: replace(g, finish_reason="stop") if o["max_tokens"] == 4 else g, "ends at max_tokens and tells"),
+        (lambda g, o: replace(g, finish_reason="stop") if o["max_tokens"] == 16 else g, "ends at max_tokens and tells"),
         (lambda g, _: replace(g, tool_calls=()), "calls the tool that it must"),
         (lambda g, o: replace(g, text="maybe") if "choice" in o else g, "chooses one of the texts that it may write"),
         (lambda g, o: replace(g, text="{}") if "json_schema" in o else g, "writes JSON of a schema"),
@@ -54,7 +54,7 @@ class Spoilt:
     ],
 )  # fmt: skip
 def test_a_broken_promise_is_noticed(spoil: Any, notices: str, mini: Any) -> None:
-    subject = Subject(Spoilt(mini, spoil), "spoilt", True, True, ("text",), ("chat",))
+    subject = Subject(Spoilt(mini, spoil), "spoilt", True, True, ("text",), ("chat",), random=True)
     found = {one.check: one.state for one in examine(subject) if one.check in (notices,) or one.group == "chat"}
     assert found[notices] == FAILED
 
