@@ -46,7 +46,7 @@ def add_generation(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from brolly.remote import is_remote
-    from brolly.tasks.attach import attached, content, reads_of
+    from brolly.tasks.attach import attached, content, reads_of, within_budget
     from brolly.tasks.chat import visible
     from brolly.verbs import GenerateOptions
 
@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     messages.append({"role": "user", "content": content(parts, prompt)})
     if not chats:
         prompt = messages[-1]["content"]
+    asked, options = options, within_budget(model, options)
     took = Took(model)
     if args.json:
         result = model.chat(messages, **options) if chats else model.generate(prompt, **options)
@@ -85,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
         write("\n")
         if reason == "content_filter":
             print("brolly: the vendor's rules kept the answer, or the rest of it, back.", file=sys.stderr)
+        if reason == "length" and asked != options:
+            print(f"brolly: cut at {options['max_tokens']:,} tokens, which --max-cost pays for.", file=sys.stderr)
     if args.verbose:
         print(took, file=sys.stderr)
     return 0

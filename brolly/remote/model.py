@@ -109,6 +109,8 @@ class Remote:
         """Options of one who says nothing else: the likeliest answer, and room to think where it does."""
         greedy = {"temperature": 0.0} if self.takes("temperature") else {}
         most = 512 if self.traits.thinking in ("", "none") else 16384
+        paid = self.budget.pays(self.price)  # several answers are open at a time
+        most = most if paid is None else min(most, max(512, paid // 8))
         return {**greedy, "max_tokens": min(most, self.traits.max_output or most)}
 
     def takes(self, option: str, verb: str = "chat") -> bool:

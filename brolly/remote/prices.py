@@ -88,6 +88,13 @@ class Budget:
         self.unknown = 0  # requests whose price nobody knows
         self._lock = threading.Lock()
 
+    def pays(self, price: Price | None) -> int | None:
+        """Tokens of one answer that nine tenths of what is left pay for; None: there is no limit, or no price."""
+        if self.most is None or price is None or price.write <= 0:
+            return None
+        dearest = max(price.write, price.then.write if price.then else 0.0)
+        return max(0, int(0.9 * (self.most - self.spent) * MILLION / dearest))
+
     def hold(self, at_most: float | None, name: str) -> float:
         """Set aside what a request can cost. Raises BudgetSpent, OptionError where the price is unknown."""
         if self.most is None:

@@ -36,6 +36,15 @@ def reads_of(model: Any) -> tuple[str, Collection[str] | None]:
     return str(model.card.header.path), ()
 
 
+def within_budget(model: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with a max_tokens that a budget pays for, where none is said and the model could write more than that."""
+    budget, least = getattr(model, "budget", None), 16
+    paid = budget.pays(model.price) if budget and options.get("max_tokens") is None else None
+    if paid is None or paid < least or paid >= (model.traits.max_output or paid + 1):
+        return dict(options)
+    return {**options, "max_tokens": paid}
+
+
 def content(parts: Sequence[Mapping[str, Any]], text: str) -> Any:
     """Files and the question behind them as a message's content: one text where all of them are texts."""
     if all(part["type"] == "text" for part in parts):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from brolly.errors import BrollyError, OptionError
-from brolly.tasks.attach import attached, content, reads_of
+from brolly.tasks.attach import attached, content, reads_of, within_budget
 from brolly.verbs import GenerateOptions, Piece, Usage, gather, read_options
 
 HELP = """/clear         forget the conversation
@@ -95,7 +95,8 @@ class Conversation:
         kept: list[Piece] = []
         self.n_tokens, self.usage = 0, None
         first = [{"role": "system", "content": self.system}] if self.system else []
-        pieces = self.model.stream_chat(first + self.said, **self.options, **self.beside)
+        options = within_budget(self.model, self.options)
+        pieces = self.model.stream_chat(first + self.said, **options, **self.beside)
         stopped = False
         try:
             self._show(pieces, kept)

@@ -169,6 +169,11 @@ def test_a_limit_of_cost_is_kept(openai: FakeOpenAI, capsys: Any) -> None:
     _, err = run(capsys, "run", "openai:gpt-5", "Hi", "--max-cost", "0.0001", code=2)
     assert "may cost $" in err and "max_cost" in err and not openai.requests
     assert run(capsys, "run", "openai:gpt-5", "Hi", "--max-cost", "0.1", "--max-tokens", "50")[0] == "You said: Hi\n"
+    assert run(capsys, "run", "openai:gpt-5", "Hi", "--max-cost", "0.05")[0] == "You said: Hi\n"
+    assert openai.requests[-1].json["max_completion_tokens"] == 4500  # what $0.045 pay for
+    long, args = " ".join("abcdefghijklmnopqrstuvwxyz"), ["--max-cost", "0.0003", "--price", "0.1,10"]
+    out, err = run(capsys, "run", "openai:gpt-5", long, *args)
+    assert out.startswith("You said: a b") and err == "brolly: cut at 27 tokens, which --max-cost pays for.\n"
 
 
 def test_strict_refuses_what_is_otherwise_warned_of(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
