@@ -101,6 +101,8 @@ class Answering:
     def prepare(self, model: Any, adapter: str | None) -> Any:
         """The job, by reading the conversation with the model's template, which takes its time; or the ask."""
         messages = messages_of_items([*self.before, *self.items], reads_of(model))
+        if isinstance(model, Elsewhere):
+            model.plain(self.body.text.verbosity if self.body.text else None)
         if self.body.instructions:
             messages.insert(0, {"role": "system", "content": self.body.instructions})
         if self.searched is not None:

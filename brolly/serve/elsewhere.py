@@ -19,8 +19,8 @@ from brolly.remote.keys import key_of
 from brolly.remote.model import Remote, Ticket
 from brolly.remote.prices import Budget
 from brolly.remote.target import Target
-from brolly.serve.account import current
 from brolly.serve.ask import Reads, Thinking, speaks
+from brolly.serve.errors import Refused
 from brolly.serve.settings import Settings
 from brolly.serve.threads import in_turn
 from brolly.verbs import Embedding, Piece, Remotely
@@ -83,6 +83,20 @@ class Elsewhere(Remote):
     def continues(self) -> bool:
         """Whether it goes on with an assistant's unfinished message, which Anthropic's words alone mean."""
         return self.family == "anthropic"
+
+    def effort(self, thinking: Thinking) -> str | None:
+        """How hard to think. That it should not, where it always does, is left out: nobody could do more about it."""
+        if thinking.wanted is not False:
+            return thinking.effort
+        if not self.traits.efforts or "none" in self.traits.efforts:
+            return "none"
+        self._warn(f"{self.target} always thinks and has no effort 'none'")
+        return None
+
+    def plain(self, verbosity: str | None) -> None:
+        """Raises Refused at a word that no dialect passes on."""
+        if verbosity not in (None, "medium"):
+            raise Refused("verbosity is not passed on to models elsewhere; say in the prompt how much to write.")
 
     async def begin(self, job: Ask, deliver: Callable[[Piece | BaseException], None]) -> Ticket:
         """As `Remote.begin`, but that its vendor has begun to answer on return. Raises what it refuses."""
@@ -164,9 +178,8 @@ def thought(model: Any, thinking: Thinking, template: Mapping[str, Any]) -> dict
 
     A template knows words, and on and off; the engine's option of that name takes the words.
     """
-    effort = "none" if thinking.wanted is False else thinking.effort
     if isinstance(model, Elsewhere):
-        return {"effort": effort, "thoughts": thinking.told, "template": template}
+        return {"effort": model.effort(thinking), "thoughts": thinking.told, "template": template}
     if thinking.effort is not None and not thinking.effort.isdecimal():
         return {"effort": thinking.effort, "template": template}
     return {"template": {**thinking.words(), **template}}
@@ -183,7 +196,4 @@ async def counted(model: Any, job: Any) -> int:
     if not isinstance(model, Elsewhere):
         return len(job.prompt)
     async with model.counted():
-        n = await model.acount(job)
-    if (account := current.get()) is not None:
-        account.read(n)
-    return n
+        return await model.acount(job)

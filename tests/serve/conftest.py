@@ -14,6 +14,7 @@ import pytest
 
 uvicorn = pytest.importorskip("uvicorn")
 pytest.importorskip("fastapi")
+pytest.importorskip("torch")  # before a server's thread imports it, while fixtures look at what is half there
 
 from brolly.serve.app import create  # noqa: E402
 from brolly.serve.settings import Settings  # noqa: E402

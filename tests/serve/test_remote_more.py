@@ -149,6 +149,8 @@ def test_what_needs_tokens_is_refused(world: World) -> None:
     ):  # fmt: skip
         answer = post(world, path, {"model": CLAUDE, **more})
         assert answer.status_code == 400 and answer.json()["error"]["code"] == "model_not_supported", answer.text
+    verbose = {"model": "small", "messages": HELLO, "verbosity": "low"}
+    assert post(world, "/v1/chat/completions", verbose).status_code == 400
     for body in ({"raw": True}, {"suffix": "b"}, {"context": [1]}):
         assert post(world, "/api/generate", {"model": CLAUDE, "prompt": "a", **body}).status_code == 400
     messages = [*HELLO, {"role": "assistant", "content": "Well"}]
@@ -304,6 +306,18 @@ def test_thoughts_of_openai_are_kept_by_responses(world: World, chats: Any) -> N
     assert answer.output_text == "You said: Hi"
 
 
+def test_thinking_that_cannot_be_turned_off_is_left_out(
+    world: World, claude: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: dict[str, Any] = {"max_tokens": 50, "messages": HELLO, "thinking": {"type": "disabled"}}
+    with caplog.at_level(logging.WARNING):
+        assert claude.messages.create(model="openai-responses:gpt-5.6-sol", **asked).content[-1].text
+    body = sent(world, "openai:x")
+    assert body.get("reasoning", {}).get("effort") == "none" or "always thinks" in caplog.text
+    assert claude.messages.create(model=HAIKU, **asked).content[-1].text
+    assert claude.messages.create(model="mini-llm", **{**asked, "thinking": {"type": "enabled", "budget_tokens": 1024}})
+
+
 # limits and numbers
 
 
@@ -448,3 +462,21 @@ def test_a_server_of_models_elsewhere_alone_needs_no_torch(tmp_path: Path) -> No
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert found.stdout.strip() == "False"
+
+
+def test_vector_stores_embed_elsewhere_where_that_is_asked_for(tmp_path: Path) -> None:
+    model = "openai:text-embedding-3-small"
+    with world_of((model,), tmp_path) as world:
+        client = openai.OpenAI(base_url=world.running.v1, api_key=CLIENT, max_retries=0)
+        with pytest.raises(openai.BadRequestError, match="No model here embeds"):  # what costs is named, or not used
+            client.vector_stores.create(name="a")
+        file = client.files.create(file=("kiln.txt", b"The kiln reaches 1,240 degrees."), purpose="assistants")
+        store = client.vector_stores.create(file_ids=[file.id], extra_body={"embedding_model": model})
+        for _ in range(600):
+            store = client.vector_stores.retrieve(store.id)
+            if store.file_counts.in_progress == 0:
+                break
+            time.sleep(0.1)
+        assert store.file_counts.completed == 1, client.vector_stores.files.list(store.id).data
+        found = client.vector_stores.search(store.id, query="How hot is the kiln?")
+        assert "1,240" in found.data[0].content[0].text

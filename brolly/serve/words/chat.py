@@ -68,6 +68,8 @@ class Chat:
         """The job, by reading the conversation with the model's template, which takes its time; or the ask."""
         body = self.body
         messages = messages_of(body.messages, reads_of(model))
+        if isinstance(model, Elsewhere):
+            model.plain(body.verbosity)
         common: dict[str, Any] = {
             "n": body.n or 1, "adapter": adapter, "priority": self.priority, "user": share(body.user),
             **self.options,
