@@ -222,12 +222,13 @@ class Client:
         raise OptionError(f"the request to {self.target} holds {what}.")
 
     def _url(self, call: Call) -> httpx.URL:
-        """Behind the target's base, and nowhere else."""
+        """Behind the target's base, and nowhere else. Raises OptionError."""
         import httpx
 
         key = call.path, tuple(call.query.items())
         found = self._urls.get(key)
         if found is None:
+            base = self._base
             if not call.path.startswith("/"):
                 raise OptionError(f"{call.path!r:.80} is no path of {self.target.host}.")
             try:
@@ -235,13 +236,26 @@ class Client:
                 if call.query:
                     found = found.copy_merge_params(dict(call.query))
             except httpx.InvalidURL:
-                raise OptionError(f"{self.target.base}{call.path!r:.80} is no address that can be asked.") from None
-            base = httpx.URL(self.target.base)
+                raise OptionError(f"{call.path!r:.80} is no path of {self.target.host}.") from None
             if (found.scheme, found.netloc) != (base.scheme, base.netloc):
                 raise OptionError(f"{call.path!r:.80} leads away from {self.target.host}.")
             if len(self._urls) < 1000:
                 self._urls[key] = found
         return found
+
+    @cached_property
+    def _base(self) -> httpx.URL:
+        import httpx
+
+        try:
+            found = httpx.URL(self.target.base)
+        except httpx.InvalidURL as error:
+            why = str(error)
+        else:
+            if 0 < (found.port or 80) < 1 << 16:
+                return found
+            why = f"port {found.port}"
+        raise OptionError(f"the address of {self.target.host} cannot be one ({why}); expected https://host/path.")
 
     @cached_property
     def auth(self) -> Auth:

@@ -21,15 +21,16 @@ def way_to(target: Target) -> Way:
     import httpx
 
     url = httpx.URL(target.base)
+    host = url.raw_host.decode("ascii")
     context = trust() if url.scheme == "https" else None
     port = url.port or PORTS[url.scheme]
-    proxy = proxy_of(url.scheme, url.host, port)
+    proxy = proxy_of(url.scheme, host, port)
     if proxy is None:
-        return Way(url.host, port, context)
+        return Way(host, port, context)
     its = proxy.url
     user = b":".join(proxy.raw_auth) if proxy.raw_auth else b""
     return Way(
-        url.host,
+        host,
         port,
         context,
         (its.host, its.port or PORTS[its.scheme]),

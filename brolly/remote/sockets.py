@@ -120,14 +120,13 @@ class Line(asyncio.Protocol):
         else:
             self._transport.write(head)
             self._transport.write(body)
-        if self._room is not None and not self._over:
-            try:
-                async with asyncio.timeout(silence):
-                    await self._room
-            except TimeoutError:
-                head = None
-            if head is None:
+        left = float("inf")
+        while self._room is not None and not self._over:
+            waiting = self._transport.get_write_buffer_size()
+            if waiting >= left:  # nothing went in all that time
                 raise LineError("silent")
+            left = waiting
+            await asyncio.wait((self._room,), timeout=silence)
         for _ in range(MOST_EARLY):
             event = await self._event(silence)
             if type(event) is h11.Response:

@@ -177,6 +177,55 @@ def test_a_path_leads_nowhere_else(fake: Vendor, path: str) -> None:
     assert not fake.requests
 
 
+@pytest.mark.parametrize(
+    "base",
+    ["api.openai.com/v1", "ftp://h/v1", "https://", "https://user:hunter2@h/v1", "https://h/v1?key=hunter2"],
+)  # fmt: skip
+def test_an_address_that_is_none_is_told_by_its_variable(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", base)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with pytest.raises(OptionError, match="OPENAI_BASE_URL") as caught:
+        whole(Client(parse("openai:m"), RemoteOptions()))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_port_that_is_none_is_told() -> None:
+    with pytest.raises(OptionError, match="port 99999"):
+        whole(Client(parse("http://127.0.0.1:99999/v1#m"), RemoteOptions()))
+
+
+@pytest.mark.parametrize("deaf", [False, True], ids=["slow", "deaf"])
+def test_a_slow_upload_is_no_silence(deaf: bool) -> None:
+    def serve(listening: socket.socket) -> None:
+        line, _ = listening.accept()
+        left = len(body)
+        while left > 0 and not deaf:
+            time.sleep(0.005)
+            came = len(line.recv(512 << 10))
+            left = left - came if came else 0
+        if not deaf:
+            line.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        over.wait(5)
+        line.close()
+
+    body, over = "x" * (16 << 20), threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        port = listening.getsockname()[1]
+        client = Client(parse(f"http://127.0.0.1:{port}/v1#m"), RemoteOptions(retries=0, silence_seconds=0.8))
+        try:
+            if deaf:
+                with pytest.raises(Unreachable, match="silent for 0.8 s"):
+                    whole(client, Call("/whole", {"a": body}))
+            else:
+                assert whole(client, Call("/whole", {"a": body})) == {}
+        finally:
+            over.set()
+            thread.join()
+
+
 @pytest.mark.parametrize("value", ["a\nb", "a\r\nx-other: 1", "\x00"])
 def test_a_header_cannot_carry_another(fake: Vendor, value: str) -> None:
     with pytest.raises(OptionError, match="header"):
