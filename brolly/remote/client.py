@@ -14,7 +14,6 @@ from contextvars import ContextVar
 from functools import cache, cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, AnyStr, cast
-from weakref import WeakKeyDictionary
 
 from brolly.errors import BadAnswer, BrollyError, Busy, OptionError, Overloaded, QuotaSpent, Unreachable
 from brolly.remote import faults
@@ -59,7 +58,7 @@ class Client:
     def __init__(self, target: Target, manners: RemoteOptions) -> None:
         self.target, self.manners = target, manners
         self.retries = 0  # tries behind the first
-        self._lines: WeakKeyDictionary[asyncio.AbstractEventLoop, Connections] = WeakKeyDictionary()
+        self._lines: dict[asyncio.AbstractEventLoop, Connections] = {}
         self._urls: dict[tuple[str, tuple[tuple[str, str], ...]], httpx.URL] = {}
 
     def __repr__(self) -> str:
@@ -270,6 +269,8 @@ class Client:
         loop = asyncio.get_running_loop()
         found = self._lines.get(loop)
         if found is None:
+            for old in [old for old in self._lines if old.is_closed()]:  # each is held by its connections
+                del self._lines[old]
             found = self._lines[loop] = Connections(way_to(self.target))
         return found
 

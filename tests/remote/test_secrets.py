@@ -24,8 +24,9 @@ from brolly.remote.client import Client
 from brolly.remote.dialect import Call
 from brolly.remote.keys import key_of
 from brolly.verbs import RemoteOptions
+from tests.remote.asking import CALL, STREAM, error, told
 from tests.remote.fakes import CUT, STALL, Fake, Reply, Request, sse
-from tests.remote.test_client import CALL, STREAM, Proxy, error, told
+from tests.remote.test_connections import Proxy
 
 KEY = "sk-live-Zx81QpLm47VbNt29RgYw65Kd"
 PASSWORD = "hunter2-hunter3"
