@@ -31,7 +31,7 @@ CLAUDE, HAIKU = "anthropic:claude-opus-4-6", "anthropic:claude-haiku-4-5"
 MODELS = (
     "mini-llm", "openai:gpt-4.1", "openai-responses:gpt-5.6-sol", CLAUDE, HAIKU, "gemini:gemini-2.5-flash",
     "openai:text-embedding-3-small", "openai:whisper-1", "openai:gpt-image-2", "openai:gpt-4o-mini-tts",
-    "gemini:gemini-embedding-001", "OPENAI#gpt-5-chat",
+    "gemini:gemini-embedding-001", "gemini:gemini-3-pro", "OPENAI#gpt-5-chat",
 )  # fmt: skip
 HELLO = [{"role": "user", "content": "Hello there."}]
 
@@ -480,3 +480,49 @@ def test_vector_stores_embed_elsewhere_where_that_is_asked_for(tmp_path: Path) -
         assert store.file_counts.completed == 1, client.vector_stores.files.list(store.id).data
         found = client.vector_stores.search(store.id, query="How hot is the kiln?")
         assert "1,240" in found.data[0].content[0].text
+
+
+PDF, WAV = "data:application/pdf;base64,JVBERi0xLjQ=", "UklGRiQAAABXQVZFZm10IBAAAAABAAEAQB8AAEAfAAABAAgAZGF0YQAAAAA="
+
+
+def test_files_and_sounds_of_every_format_are_passed_on(world: World, chats: Any, claude: Any) -> None:
+    gemini = "gemini:gemini-2.5-flash"
+    parts: list[Any] = [
+        {"type": "text", "text": "What is this?"},
+        {"type": "input_audio", "input_audio": {"data": WAV, "format": "wav"}},
+        {"type": "file", "file": {"file_data": PDF, "filename": "a.pdf"}},
+    ]  # fmt: skip
+    answer = chats.chat.completions.create(model=gemini, messages=[{"role": "user", "content": parts}])
+    assert answer.choices[0].message.content == "I see 1 sound and 1 file."
+    file = {"type": "input_file", "file_data": PDF, "filename": "a.pdf"}
+    items: list[Any] = [{"type": "input_text", "text": "See."}, file]
+    for model in (gemini, "openai-responses:gpt-5.6-sol", HAIKU):
+        answer = chats.responses.create(model=model, input=[{"role": "user", "content": items}])
+        assert answer.output_text == "I see 1 file."
+    texts = {"type": "text", "media_type": "text/plain", "data": "A note."}
+    inner = {"type": "content", "content": [{"type": "text", "text": "Another."}]}
+    documents: list[Any] = [{"type": "document", "source": texts}, {"type": "document", "source": inner}]
+    message = claude.messages.create(model=gemini, max_tokens=500, messages=[{"role": "user", "content": documents}])
+    assert message.content[0].text == "You said: A note.Another."
+
+
+def test_pictures_in_results_of_tools_are_passed_on(world: World, claude: Any) -> None:
+    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PICTURE}}
+    use = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "text", "text": "here"}, picture]}
+    messages: list[Any] = [*HELLO, {"role": "assistant", "content": [use]}, {"role": "user", "content": [result]}]
+    tools: list[Any] = [{"name": "look", "input_schema": {"type": "object", "properties": {}}}]
+    for model in (HAIKU, "openai-responses:gpt-5.6-sol", "openai:gpt-4.1", "gemini:gemini-3-pro"):
+        with claude.messages.stream(model=model, max_tokens=500, messages=messages, tools=tools) as stream:
+            answer = stream.get_final_message()
+        assert answer.content[-1].text.startswith("The tool said here"), model
+        assert PICTURE in json.dumps(sent(world, model))
+
+
+def test_scores_and_order_of_models_elsewhere(world: World) -> None:
+    body = {"model": CLAUDE, "text_1": "a", "text_2": ["b"]}
+    assert post(world, "/v1/score", body).json()["error"]["code"] == "model_not_supported"
+    found = post(
+        world, "/v1/rerank", {"model": "gemini:gemini-embedding-001", "query": "a b", "documents": ["c", "a b"]}
+    )
+    assert found.status_code == 200 and found.json()["results"][0]["index"] in (0, 1)

@@ -12,6 +12,7 @@ from fastapi.responses import Response
 
 from brolly.errors import ContextTooLong, OptionError
 from brolly.serve.app import house
+from brolly.serve.elsewhere import Elsewhere
 from brolly.serve.errors import Refused
 from brolly.serve.provenance import provenance
 from brolly.serve.streams import unless_left
@@ -110,7 +111,8 @@ def relevances(
 
 def cosines(model: Any, query: str, documents: Sequence[str], _: str | None, truncate: bool) -> list[float]:
     """By an embedder, in the order of the documents."""
-    asked = model.embed([query], role="query", truncate=truncate)
-    told = model.embed(list(documents), role="document", truncate=truncate)
+    own = {} if isinstance(model, Elsewhere) else {"truncate": truncate}  # there, as its vendor does by itself
+    asked = model.embed([query], role="query", **own)
+    told = model.embed(list(documents), role="document", **own)
     found: list[float] = model.similarity(asked, told)[0].tolist()
     return found
