@@ -526,3 +526,14 @@ def test_scores_and_order_of_models_elsewhere(world: World) -> None:
         world, "/v1/rerank", {"model": "gemini:gemini-embedding-001", "query": "a b", "documents": ["c", "a b"]}
     )
     assert found.status_code == 200 and found.json()["results"][0]["index"] in (0, 1)
+
+
+def test_connections_to_vendors_are_kept(tmp_path: Path) -> None:
+    models = ("openai:gpt-4.1", HAIKU, "gemini:gemini-2.5-flash")
+    with world_of(models, tmp_path) as world, httpx.Client(base_url=world.running.url, headers=world.headers) as client:
+        for model in models:
+            for stream in (True, False) * 10:
+                body = {"model": model, "messages": HELLO, "stream": stream}
+                assert client.post("/v1/chat/completions", json=body).status_code == 200
+            assert world.vendor(model).connections <= 3, model
+            assert world.vendor(model).left == 0
