@@ -300,8 +300,8 @@ def test_a_proxy_that_cannot_be_is_told_without_its_password(fake: Vendor, monke
 class Tunnel:
     """A proxy that takes CONNECT."""
 
-    def __init__(self, status: bytes = b"200 Connection established") -> None:
-        self.status, self.heads = status, []
+    def __init__(self, status: bytes = b"200 Connection established", context: ssl.SSLContext | None = None) -> None:
+        self.status, self.context, self.heads = status, context, []
         self.heads: list[bytes]
 
     def __enter__(self) -> Tunnel:
@@ -309,7 +309,9 @@ class Tunnel:
         ready = threading.Event()
 
         def live() -> None:
-            self._server = self._loop.run_until_complete(asyncio.start_server(self._take, "127.0.0.1", 0))
+            self._server = self._loop.run_until_complete(
+                asyncio.start_server(self._take, "127.0.0.1", 0, ssl=self.context)
+            )
             self.port = self._server.sockets[0].getsockname()[1]
             ready.set()
             self._loop.run_forever()
@@ -422,6 +424,25 @@ def test_a_tunnel_leads_through_a_proxy(secure: Vendor, certificate: Path, monke
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
         with pytest.raises(Unreachable, match=f"through the proxy at 127.0.0.1:{proxy.port}, which answered 407"):
             whole(client_of(secure))
+
+
+@pytest.mark.parametrize("loop_", ["asyncio", "uvloop"])
+def test_the_proxy_itself_may_be_encrypted(
+    secure: Vendor, certificate: Path, monkeypatch: pytest.MonkeyPatch, loop_: str
+) -> None:
+    new_event_loop = pytest.importorskip(loop_).new_event_loop
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+
+    async def ask() -> None:
+        client = client_of(secure)
+        assert await client.json(CALL, told) == ANSWER
+        assert [e async for b in client.events(STREAM, told) for e in b] == READ
+
+    with Tunnel(context=secure.context) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"https://127.0.0.1:{proxy.port}")
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(ask())
+        assert len(proxy.heads) == 1
 
 
 def test_leaving_a_stream_closes_an_encrypted_connection_too(
