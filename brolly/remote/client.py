@@ -81,6 +81,8 @@ class Client:
             try:
                 await self._ask(answer, told, "text/event-stream")
                 reader = await self._reader(answer, told)
+                if (tell := heard.get()) is not None:
+                    tell()
                 over = False
                 async for chunk in answer:
                     batch = [(name, self._event(answer.hidden(data))) for name, data in reader.push(chunk) if data]
@@ -117,6 +119,8 @@ class Client:
             answer = _Answer(self, call)
             try:
                 await self._ask(answer, told, wanted)
+                if (tell := heard.get()) is not None:
+                    tell()
                 return await answer.read(MOST_BODY), answer.kind
             except _Failed as error:
                 failed = error
@@ -161,8 +165,6 @@ class Client:
         """Begin an answer that is one: its status says so. Raises _Failed, BrollyError."""
         await answer.begin(self._request(answer.call, wanted))
         if 200 <= answer.status < 300:
-            if (tell := heard.get()) is not None:
-                tell()
             return
         error, after = await self._fault(answer, told)
         safe, wish = answer.call.safe, answer.headers.get("x-should-retry", "")

@@ -30,8 +30,7 @@ def provenance(use: Use) -> Provenance:
     model = use.model
     if isinstance(model, Elsewhere):  # of which nobody here knows the files
         target = model.target
-        said = f"{target.vendor.name} {target.host} {target.model}"
-        return _told(said, {"model": use.entry.name, "host": target.host})
+        return _elsewhere(target.vendor.name, target.host, target.model, use.entry.name)
     if model not in _files:
         _files[model] = identity_of(model.card.header.files or (model.card.header.path,))
     adapter = ""
@@ -52,6 +51,11 @@ def _provenance(files: str, name: str, revision: str, licence: str, dtype: str, 
         "model": name, "revision": revision or files[:12], "licence": licence, "dtype": dtype, "adapter": adapter,
     }  # fmt: skip
     return _told("\n".join((files, revision, dtype, __version__, adapter)), rows)
+
+
+@lru_cache(256)
+def _elsewhere(vendor: str, host: str, model: str, name: str) -> Provenance:
+    return _told(f"{vendor} {host} {model}", {"model": name, "host": host})
 
 
 def _told(said: str, rows: Mapping[str, str]) -> Provenance:

@@ -171,6 +171,14 @@ def test_what_a_vendor_refuses(
         faults.clear()
 
 
+@pytest.mark.parametrize("model", VENDORS)
+def test_a_page_instead_of_an_answer(speaker: Speaker, model: str, world: World) -> None:
+    page = Reply(200, {"content-type": "text/html"}, "<html><title>Sign in</title></html>")
+    world.vendor(model).faults.extend([lambda request: page] * 2)
+    for error in failing(speaker, model, Question("Hi")):
+        assert error.status_code == 502 and "answered with" in str(error)
+
+
 @pytest.mark.parametrize("fault", [CUT, b"data: {broken\n\n"], ids=["cut", "no JSON"])
 @pytest.mark.parametrize("model", VENDORS)
 def test_a_stream_that_breaks_is_an_error_in_the_clients_format(
