@@ -141,6 +141,7 @@ STATUSES: dict[int, Kind] = {
     400: OptionError, 401: KeyRefused, 402: QuotaSpent, 403: KeyRefused, 404: NotFound, 405: NotFound,
     408: Unreachable, 410: NotFound, 413: OptionError, 415: OptionError, 422: OptionError, 429: Busy,
     502: Unreachable, 503: Overloaded, 504: Unreachable, 529: Overloaded,
+    520: Unreachable, 521: Unreachable, 522: Unreachable, 523: Unreachable, 524: Unreachable,  # Cloudflare's
 }  # fmt: skip
 # of these, a message may tell more
 WORDED = (0, 400, 402, 403, 404, 413, 422, 500)

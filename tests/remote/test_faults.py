@@ -99,7 +99,7 @@ SAID: list[tuple[int, str, str, type[BrollyError]]] = [
     (400, "", "", OptionError), (401, "", "", KeyRefused), (403, "", "", KeyRefused), (404, "", "", NotFound),
     (408, "", "", Unreachable), (409, "", "", OptionError), (418, "", "", OptionError), (422, "", "", OptionError),
     (429, "", "", Busy), (500, "", "", RemoteError), (502, "", "", Unreachable), (503, "", "", Overloaded),
-    (504, "", "", Unreachable), (529, "", "", Overloaded), (599, "", "", RemoteError), (302, "", "", BadAnswer),
+    (504, "", "", Unreachable), (529, "", "", Overloaded), (522, "", "", Unreachable), (524, "", "", Unreachable), (599, "", "", RemoteError), (302, "", "", BadAnswer),
     (0, "", "", RemoteError),
 ]  # fmt: skip
 
