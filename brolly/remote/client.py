@@ -38,6 +38,7 @@ DRAIN = 0.25  # seconds that a stream may take to end behind [DONE]
 EVENTS = ("brolly.remote.sse", "Events")
 DECODERS = {"application/vnd.amazon.eventstream": ("brolly.remote.frames", "Frames")}  # media type → who reads it
 # worth another try: when nothing can have been done yet, and when something may have
+GATES = frozenset((408, 502, 504, 524))  # said by who stands between, of a request that may be done meanwhile
 REFUSED, FAILED = frozenset((429, 503, 529)), frozenset((408, 409, 500, 502, 504))
 
 
@@ -166,6 +167,8 @@ class Client:
         await answer.begin(self._request(answer.call, wanted))
         if 200 <= answer.status < 300:
             return
+        if answer.call.tab is not None and answer.status not in GATES:
+            answer.call.tab.sent = False  # refused, or failed before it was done: it costs nothing
         error, after = await self._fault(answer, told)
         safe, wish = answer.call.safe, answer.headers.get("x-should-retry", "")
         again = answer.status in REFUSED or (safe and answer.status in FAILED)
@@ -281,7 +284,7 @@ class _Tries:
     """How often a call was tried, and whether once more is safe."""
 
     def __init__(self, client: Client, call: Call) -> None:
-        self._client, self._most, self._safe = client, client.manners.retries, call.safe
+        self._client, self._most, self._safe, self._tab = client, client.manners.retries, call.safe, call.tab
         self._n = 0
         self._renewed = False
 
@@ -293,6 +296,8 @@ class _Tries:
         self._n += 1
         after = failed.after
         if handed or not failed.again or self._n > self._most or (after is not None and after > PATIENCE):
+            raise failed.error
+        if self._tab is not None and not self._tab.again():
             raise failed.error
         self._client.retries += 1
         wait = random.uniform(0, min(LONGEST, FIRST * 2 ** (self._n - 1)))
@@ -341,6 +346,8 @@ class _Answer:
         target = str(url).partition("#")[0].encode("ascii") if self._lines.way.forwarded else url.raw_path
         try:
             self._line, self._used = await self._lines.take(manners.connect_seconds)
+            if self.call.tab is not None:
+                self.call.tab.sent = True
             self.status, headers = await self._line.ask(
                 request.method, target, self._headers(), request.read(), manners.silence_seconds
             )

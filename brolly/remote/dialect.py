@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 from brolly.errors import UnsupportedTask
 from brolly.remote.ask import Ask
+from brolly.remote.prices import Tab
 from brolly.remote.target import Target
 from brolly.remote.traits import traits_of
 from brolly.remote.vendors import vendors
@@ -29,7 +30,7 @@ DONE = "[DONE]"
 @dataclass(frozen=True)
 class Call:
     """One HTTP request: `path` goes behind the target's base. `body` is sent as JSON; `files`, where there are some, as
-    multipart beside `form`. `safe`: whether sending it twice does no harm beyond its price."""
+    multipart beside `form`. `safe`: whether sending it twice does no harm beyond its price. `tab`: what that may be."""
 
     path: str
     body: Mapping[str, Any] | None = None
@@ -39,6 +40,7 @@ class Call:
     files: Sequence[tuple[str, tuple[str, bytes, str]]] = ()  # field, (name, bytes, media type); it may recur
     form: Mapping[str, Any] = field(default_factory=dict)
     safe: bool = True
+    tab: Tab | None = field(default=None, compare=False, repr=False)
 
 
 class Told(NamedTuple):

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
@@ -18,13 +18,14 @@ from brolly.errors import BadAnswer, BrollyError, OptionError, UnsupportedTask
 from brolly.remote import loop
 from brolly.remote.ask import Ask
 from brolly.remote.client import Client
-from brolly.remote.content import bytes_of, messages_of, text_of, tools_of
+from brolly.remote.content import bytes_of, messages_of, tools_of
 from brolly.remote.dialect import dialects
 from brolly.remote.hearing import Heard
-from brolly.remote.prices import Budget, Price, price_of
+from brolly.remote.prices import Budget, Price, Tab, price_of
 from brolly.remote.shapes import Filter, fitted
 from brolly.remote.target import Target, parse
 from brolly.remote.traits import Traits, traits_of
+from brolly.remote.weight import DRAWN, PICTURE, heard, kept_long, utf8, weighed
 from brolly.verbs import (
     STOPS,
     Chat,
@@ -233,10 +234,13 @@ class Remote:
             raise OptionError("there is nothing to embed; give at least one text.")
         parts = list(_parts(inputs, dialect.most, getattr(dialect, "most_bytes", sys.maxsize)))
         calls = [dialect.embed(part, asked, self.target) for part in parts]
-        bodies = await _together([self._priced(c, dialect.told, part) for c, part in zip(calls, parts, strict=True)])
-        found = [dialect.vectors(body, len(part)) for body, part in zip(bodies, parts, strict=True)]
-        for one in found:
-            self._spend(Usage(one.n_tokens, 0) if one.n_tokens else None)
+        made = [partial(dialect.vectors, n=len(part)) for part in parts]
+        found: list[Embeddings] = await _together(
+            [
+                self._priced(call, dialect.told, Usage(utf8(part), 0), make)
+                for call, part, make in zip(calls, parts, made, strict=True)
+            ]
+        )
         vectors = np.concatenate([one.vectors for one in found])
         return Embeddings(vectors, ("text",) * len(vectors), sum(one.n_tokens for one in found))
 
@@ -263,10 +267,10 @@ class Remote:
                 )
             asked, times = replace(asked, n=1), asked.n
         call = replace(dialect.draw(prompt, given, self._fit(asked, own), self.target), safe=False)
-        bodies = await _together([self._priced(call, dialect.told) for _ in range(times)])
-        found: list[Drawing] = [dialect.drawn(body) for body in bodies]
-        for one in found:
-            self._spend(one.usage)
+        most = Usage(utf8([prompt]) + PICTURE * len(given), DRAWN * asked.n)
+        found: list[Drawing] = await _together(
+            [self._priced(call, dialect.told, most, dialect.drawn) for _ in range(times)]
+        )
         usages = [one.usage for one in found if one.usage]
         sums = [sum(getattr(usage, f.name) for usage in usages) for f in fields(Usage)]
         return Drawing(tuple(p for one in found for p in one.pictures), Usage(*sums) if usages else None)
@@ -296,8 +300,8 @@ class Remote:
         title = name or (Path(audio).name if isinstance(audio, (str, Path)) else "audio")
         data = bytes_of(Path(audio) if isinstance(audio, str) else audio)
         call = dialect.transcribe(data, title, asked, self.target)
-        found: Transcript = dialect.heard(await self._priced(call, dialect.told))
-        self._spend(found.usage)
+        most = Usage(heard(len(data)) + utf8([asked.prompt, asked.hotwords]), heard(len(data)))
+        found: Transcript = await self._priced(call, dialect.told, most, dialect.heard)
         return found
 
     def stream_transcript(self, audio: Any, *, timed: bool = False, **options: Unpack[Transcribe]) -> Heard:
@@ -399,17 +403,15 @@ class Remote:
         self, dialect: Any, ask: Ask, fitting: Ask, undo: Callable[[], Filter] | None
     ) -> AsyncGenerator[list[Piece], None]:
         """Pieces, as many as come at a time."""
-        held = await self.budget.room(self._most(fitting), str(self.target))
+        tab = Tab(self.budget, self._most(fitting), str(self.target))
+        await tab.open()
         usages: dict[int, Usage] = {}
         filters = [undo() for _ in range(ask.n)] if undo else []
         calls: list[str] = []
         opaque: list[Mapping[str, Any]] = []
-        cost: float | None = 0.0  # of one that was refused
-        settled = False
         try:
-            async with aclosing(self._raw(dialect, fitting)) as batches:
+            async with aclosing(self._raw(dialect, fitting, tab)) as batches:
                 async for batch in batches:
-                    cost = held or None  # whoever leaves early never learns it
                     if filters:
                         batch = [filters[piece.index].push(piece) for piece in batch]
                     for piece in batch:
@@ -419,9 +421,8 @@ class Remote:
                             usages[piece.index] = piece.usage
                     if opaque and calls:
                         self._remember(calls, opaque)
-                    if len(usages) == ask.n and not settled:  # before the last piece is seen, and its reader leaves
-                        settled, found = True, self._cost(usages, fitting)
-                        self.budget.settle(held, cost if found is None else found)
+                    if len(usages) == ask.n:  # before the last piece is seen, and its reader leaves
+                        tab.close(self._cost(usages, fitting))
                     if any(one.over for one in filters):
                         at = next(i for i, piece in enumerate(batch) if piece.finish_reason)
                         usage = next((piece.usage for piece in batch[at:] if piece.usage), Usage(0, 0))
@@ -429,11 +430,10 @@ class Remote:
                         return
                     yield batch
         finally:
-            if not settled:
-                self.budget.settle(held, cost)
+            tab.close()  # whoever leaves early never learns it
 
-    async def _raw(self, dialect: Any, ask: Ask) -> AsyncGenerator[list[Piece], None]:
-        call = dialect.call(ask, self.target)
+    async def _raw(self, dialect: Any, ask: Ask, tab: Tab) -> AsyncGenerator[list[Piece], None]:
+        call = replace(dialect.call(ask, self.target), tab=tab)
         if not ask.stream:
             body = await self.client.json(call, dialect.told)
             found, failed = _read(dialect.whole(one, ask, self.target) for one in (body,))
@@ -486,34 +486,35 @@ class Remote:
                 ticket.cancel()
 
     def _most(self, ask: Ask) -> float | None:
-        """What an answer can cost at most: its text counted as a token every two bytes. None: unknown."""
+        """What an answer can cost at most. None: unknown, or nobody asks."""
         if self.budget.most is None or self.price is None:
             return None
-        n_bytes = sum(len(text_of(m.get("content")).encode()) for m in ask.messages) + len(str(ask.tools))
-        parts = sum(len(m["content"]) for m in ask.messages if isinstance(m.get("content"), (list, tuple)))
         written = ask.options.max_tokens or self.traits.max_output
         if written is None:
             raise OptionError(f"how much {self.target} writes is not known; with max_cost, say max_tokens.")
-        return self.price.at_most(Usage(n_bytes // 2 + 2000 * parts + 16, written * ask.n))
+        read = min(weighed(ask), self.traits.context or sys.maxsize)  # of more, the vendor reads nothing
+        return self.price.at_most(Usage(read, written * ask.n), kept_long(ask))
 
-    def _cost(self, usages: Mapping[int, Usage], ask: Ask) -> float | None:
-        if self.price is None or not usages or (self.price.heard is not None and ask.uses("input_audio")):
-            return None  # how many of its tokens were sound, nobody tells
-        read = max(usages.values(), key=lambda usage: usage.prompt_tokens)
+    def _cost(self, usages: Mapping[int, Usage], ask: Ask | None = None) -> float | None:
+        """None where nobody tells how many tokens were read, which of them as sound, or which are kept for long."""
+        read = max(usages.values(), key=lambda usage: usage.prompt_tokens, default=Usage(0, 0))
+        if self.price is None or not read.prompt_tokens:
+            return None
+        if ask and (self.price.heard is not None and ask.uses("input_audio") or read.written_tokens and kept_long(ask)):
+            return None
         return self.price.of(replace(read, completion_tokens=sum(u.completion_tokens for u in usages.values())))
 
-    async def _priced(self, call: Any, told: Any, read: Sequence[Any] = ()) -> Any:
-        """The body of a call whose price is known only when it is done; texts that are read count beforehand."""
-        n_bytes = sum(len(text.encode(errors="replace")) for text in read if isinstance(text, str))
-        most = None if self.price is None else self.price.of(Usage(n_bytes // 2, 0))
-        held = await self.budget.room(most, str(self.target))
+    async def _priced(self, call: Any, told: Any, most: Usage, made: Callable[[Any], Any]) -> Any:
+        """What `made` makes of the body of a call that reads and writes `most` at most."""
+        tab = Tab(self.budget, self.price.at_most(most) if self.price else None, str(self.target))
+        await tab.open()
         try:
-            return await self.client.json(call, told)
+            found = made(await self.client.json(replace(call, tab=tab), told))
+            usage = Usage(found.n_tokens, 0) if isinstance(found, Embeddings) else found.usage
+            tab.close(self._cost({0: usage} if usage else {}))
+            return found
         finally:
-            self.budget.settle(held, 0.0)
-
-    def _spend(self, usage: Usage | None) -> None:
-        self.budget.settle(0.0, None if usage is None or self.price is None else self.price.of(usage))
+            tab.close()
 
     def _remember(self, calls: Sequence[str], opaque: Sequence[Mapping[str, Any]]) -> None:
         """What goes back with these calls, for clients that cannot keep it."""
@@ -545,7 +546,7 @@ def _parts(inputs: Sequence[Any], most: int, most_bytes: int) -> Iterator[list[A
     part: list[Any] = []
     n_bytes = 0
     for one in inputs:
-        size = len(one.encode(errors="replace")) if isinstance(one, str) else 0
+        size = utf8([one])
         if part and (len(part) == most or n_bytes + size > most_bytes):
             yield part
             part, n_bytes = [], 0
@@ -588,4 +589,7 @@ async def _together(works: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
             doing = [group.create_task(one(work)) for work in works]
     except ExceptionGroup as several:
         raise several.exceptions[0] from None
+    finally:
+        for work in works:  # what had no room yet
+            work.close()
     return [task.result() for task in doing]

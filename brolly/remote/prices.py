@@ -17,6 +17,7 @@ from brolly.remote.vendors import DATA
 from brolly.verbs import Usage
 
 MILLION = 1_000_000
+LONG = 2.0  # of the price of reading: what Anthropic takes for an hour in its cache, the dearest there is
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,11 @@ class Price:
         read = fresh * self.read + usage.cached_tokens * cached + usage.written_tokens * stored
         return (read + usage.completion_tokens * self.write) / MILLION
 
-    def at_most(self, usage: Usage) -> float:
-        """US dollars, however much of it is heard or put into the cache."""
+    def at_most(self, usage: Usage, long: bool = False) -> float:
+        """US dollars, however much of it is heard or put into the cache, also for as `long` as that keeps it."""
         if self.over is not None and self.then is not None and usage.prompt_tokens > self.over:
-            return self.then.at_most(usage)
-        dearest = max(self.read, self.stored or 0.0, self.heard or 0.0)
+            return self.then.at_most(usage, long)
+        dearest = max(self.read * (LONG if long else 1), self.stored or 0.0, self.heard or 0.0)
         return (usage.prompt_tokens * dearest + usage.completion_tokens * self.write) / MILLION
 
 
@@ -125,3 +126,39 @@ class Budget:
             self._held -= held
             self.spent += cost or 0.0
             self.unknown += cost is None
+
+
+class Tab:
+    """What one request may cost, set aside until it is known. One that was sent and came to nothing may have cost it.
+
+    The client says `sent` as a try goes out, and takes it back where the vendor answers that it did nothing.
+    """
+
+    def __init__(self, budget: Budget, most: float | None, name: str) -> None:
+        self.budget, self.most, self.name = budget, most, name
+        self.held, self.sent, self.closed = 0.0, False, False
+
+    async def open(self) -> None:
+        """Raises BudgetSpent, OptionError."""
+        self.held = await self.budget.room(self.most, self.name)
+
+    def again(self) -> bool:
+        """Whether there is room for another try, beside what the last one may have cost."""
+        if not self.sent:
+            return True
+        self.budget.settle(self.held, self.held or None)
+        self.held, self.sent = 0.0, False
+        try:
+            self.held = self.budget.hold(self.most, self.name)
+        except BudgetSpent:
+            return False
+        return True
+
+    def close(self, cost: float | None = None) -> None:
+        """It is over, and what it did cost; None: that is not known. What is said later changes nothing."""
+        if self.closed:
+            return
+        self.closed = True
+        if cost is None:
+            cost = (self.held or None) if self.sent else 0.0
+        self.budget.settle(self.held, cost)

@@ -1,0 +1,170 @@
+"""Faults that a hostile reading of models elsewhere found: each has its test here, with the least that shows it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from brolly.errors import BudgetSpent
+from brolly.remote import Remote, loop
+from brolly.remote.prices import Price
+from brolly.verbs import Usage
+from tests.remote.fakes import CUT, STALL, Fake, Reply, Request, sse
+
+KEY = "sk-test-abcdefghij0123456789/xyz"
+ASKED = [{"role": "user", "content": "Hello"}]
+USED = {"prompt_tokens": 10, "completion_tokens": 5}
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"0" * 10).decode()
+
+
+class Vendor(Fake):
+    """Answers as it is told."""
+
+    says: Callable[[Request], Reply]
+
+    def answer(self, request: Request) -> Reply:
+        return self.says(request)
+
+
+@pytest.fixture
+def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[Vendor]:
+    with Vendor() as fake:
+        monkeypatch.setenv("BROLLY_KEYS", f"{fake.url}={KEY}")
+        yield fake
+
+
+def ours(vendor: Vendor, **options: Any) -> Remote:
+    return Remote(f"{vendor.url}/v1#m", **{"retries": 0, **options})
+
+
+def whole(text: str = "Hi", usage: Any = USED, **more: Any) -> Reply:
+    choice = {"index": 0, "message": {"content": text, **more}, "finish_reason": "stop"}
+    return Reply(body={"choices": [choice], "usage": usage})
+
+
+def chunk(text: str = "", finish: str | None = None) -> bytes:
+    return sse({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish}]})
+
+
+# Budgets --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", (True, False))
+def test_who_leaves_before_the_first_word_may_have_spent_it_all(vendor: Vendor, stream: bool) -> None:
+    vendor.says = lambda request: Reply(chunks=[STALL])
+    model = ours(vendor, price="1,1000", max_cost=1.0)
+
+    async def leave() -> None:
+        import asyncio
+
+        ticket = await model.begin(replace(model.prepare_chat(ASKED, max_tokens=600), stream=stream), lambda _: None)
+        await asyncio.to_thread(vendor.until, lambda: len(vendor.requests) == 1)
+        ticket.cancel()
+
+    loop.wait(leave())
+    vendor.until(lambda: model.budget.spent >= 0.6)
+    with pytest.raises(BudgetSpent):
+        model.chat(ASKED, max_tokens=600)
+    assert len(vendor.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "reply", (Reply(headers={"content-length": "99"}, chunks=[b"{", CUT]), Reply(502), Reply(body=b"no JSON")), ids=str
+)
+def test_tries_that_come_to_nothing_count_and_are_not_repeated_beyond_the_budget(vendor: Vendor, reply: Reply) -> None:
+    vendor.says = lambda request: reply
+    model = ours(vendor, price="1,1000", max_cost=1.0, retries=3)
+    with pytest.raises(Exception, match="127.0.0.1"):
+        model.chat(ASKED, max_tokens=600)
+    assert 0.6 <= model.budget.spent <= 1 and len(vendor.requests) == 1
+
+
+def test_what_a_vendor_refuses_costs_nothing(vendor: Vendor) -> None:
+    for status in (400, 401, 404, 429, 500, 503, 529):
+        vendor.says = lambda request, status=status: Reply(status, {"retry-after": "0"})
+        model = ours(vendor, price="1,1000", max_cost=1.0)
+        with pytest.raises(Exception, match="127.0.0.1"):
+            model.chat(ASKED, max_tokens=600)
+        assert model.budget.spent == 0 == model.budget.unknown, status
+
+
+def test_each_part_of_what_is_embedded_is_spent_as_it_ends(vendor: Vendor) -> None:
+    row = base64.b64encode(b"\0\0\x80?" * 4).decode()
+
+    def says(request: Request) -> Reply:
+        n = len(request.json["input"])
+        return Reply(body={"data": [{"index": i, "embedding": row} for i in range(n)], "usage": {"prompt_tokens": n}})
+
+    vendor.says = says
+    model = ours(vendor, price="100,0", max_cost=1.0)
+    with pytest.raises(BudgetSpent):
+        model.embed(["a"] * 50_000)  # five dollars
+    assert model.budget.spent <= 1
+
+
+@pytest.mark.parametrize("usage", (None, {}, {"prompt_tokens": 0}, {"prompt_tokens": 1e30, "completion_tokens": 1}))
+def test_where_nobody_tells_what_was_used_the_most_is_spent(vendor: Vendor, usage: Any) -> None:
+    row = base64.b64encode(b"\0\0\x80?" * 4).decode()
+    model = ours(vendor, price="1000,1000", max_cost=100)
+    vendor.says = lambda request: Reply(body={"data": [{"index": 0, "embedding": row}], "usage": usage})
+    model.embed("a text of 20 letters")
+    assert model.budget.spent == pytest.approx(0.02)
+    vendor.says = lambda request: Reply(body={"data": [{"b64_json": PNG}], "usage": usage})
+    model.draw("A cat.")
+    assert model.budget.spent > 8
+    vendor.says = lambda request: whole(usage=usage)
+    before = model.budget.spent
+    model.chat(ASKED, max_tokens=1000)
+    assert model.budget.spent > before + 1
+
+
+def test_a_picture_is_not_drawn_with_less_than_it_may_cost(vendor: Vendor) -> None:
+    vendor.says = lambda request: Reply(body={"data": [{"b64_json": PNG}], "usage": {"output_tokens": 6000}})
+    with pytest.raises(BudgetSpent):
+        ours(vendor, price="10,40", max_cost=0.2).draw("A cat.")
+    with pytest.raises(BudgetSpent):
+        ours(vendor, price="10,40", max_cost=0.2).transcribe(b"RIFF0000WAVE" + b"0" * 600_000)
+    assert not vendor.requests
+
+
+MILLION = "x" * 1_000_000
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": json.dumps({"a": MILLION})}}
+
+
+@pytest.mark.parametrize(
+    ("messages", "options", "least"),
+    (
+        ([{"role": "user", "content": "🜁" * 100_000}], {}, 0.4),  # a token a byte
+        ([{"role": "user", "content": ["1"] * 10_000}], {}, 0.05),
+        ([*ASKED, {"role": "assistant", "content": None, "tool_calls": [CALL]}], {}, 1.0),
+        ([*ASKED, {"role": "assistant", "content": "a", "reasoning_content": MILLION}], {}, 1.0),
+        (ASKED, {"json_schema": {"type": "object", "description": MILLION}}, 1.0),
+        (ASKED, {"tools": [{"type": "function", "function": {"name": "f", "description": "🜁" * 250_000}}]}, 1.0),
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://a/b.png"}}]}], {}, 0.01),
+        ([{"role": "user", "content": [b"%PDF-" + b"0" * 4_000_000]}], {}, 0.4),
+        ([{"role": "user", "content": [b"ID3" + b"0" * 4_000_000]}], {}, 0.1),
+    ),
+)
+def test_all_that_is_sent_weighs(vendor: Vendor, messages: Any, options: dict[str, Any], least: float) -> None:
+    with pytest.raises(BudgetSpent):
+        ours(vendor, price="1,0", max_cost=least).chat(messages, max_tokens=1, **options)
+    assert not vendor.requests
+
+
+def test_a_long_cache_is_not_bought_for_the_price_of_a_short_one(vendor: Vendor) -> None:
+    price = Price(read=1, write=0, stored=1.25)
+    assert price.at_most(Usage(1_000_000, 0)) == 1.25 and price.at_most(Usage(1_000_000, 0), long=True) == 2
+    model = ours(vendor, max_cost=100.0)
+    model.__dict__["price"] = price
+    part = {"type": "text", "text": "x", "cache_control": {"type": "ephemeral", "ttl": "1h"}}
+    used = Usage(1000, 0, written_tokens=1000)
+    short, long = (
+        model.prepare_chat([{"role": "user", "content": [one]}])
+        for one in ({**part, "cache_control": {"type": "ephemeral"}}, part)
+    )
+    assert model._cost({0: used}, short) == pytest.approx(0.00125) and model._cost({0: used}, long) is None
