@@ -15,6 +15,7 @@ from brolly.errors import OptionError
 from brolly.identity import examine
 from brolly.kernels.pages import Populator
 from brolly.remote import is_remote
+from brolly.remote.meant import check
 from brolly.verbs import Remotely
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def load(
         return cast("Model", Remote(str(reference), **remote))
     if remote:
         raise OptionError(f"{min(remote)} is for models that run elsewhere; {reference} is on this disk.")
+    check(reference)
     card = examine(hub.resolve(reference))
     found = card.recognised
     mapped = Mapped(card.header)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ MODEL = (
     "a folder, a file, org/name, org/name@revision, hf://…, a URL, a bundled model; or one that runs elsewhere: "
     "openai:gpt-5, https://host/v1#model"
 )
-VENDOR = re.compile(r"([a-z][a-z0-9-]*):(?!//)")
 ATTACHED = "a picture, a sound, a PDF or a text that goes with the prompt (may be repeated)"
 
 NOTATIONS = (".json", ".lark", ".gbnf", ".ebnf")  # how files of schemas and grammars are called
@@ -52,13 +50,11 @@ def open_model(args: argparse.Namespace) -> Any:
 def open_one(args: argparse.Namespace, name: str, budget: Any = None) -> Any:
     """One of several models, by the flags of its kind; those that run elsewhere share a budget."""
     from brolly.remote import is_remote
+    from brolly.remote.meant import check
 
     if not name.strip():
         raise OptionError(f"the model's name is empty; expected {MODEL}.")
-    if (vendor := VENDOR.match(name)) and not is_remote(name) and not Path(name).exists():
-        from brolly.remote.vendors import vendors
-
-        raise OptionError(f"{vendor[1]!r} is no vendor; there are {', '.join(sorted(vendors()))}.")
+    check(name)
     if is_remote(name):
         from brolly.remote import Remote
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from brolly import identity
 from brolly.card import Evidence, Header, Recognised
-from brolly.errors import OptionError, UnknownModel
+from brolly.errors import BrollyError, OptionError, UnknownModel
 from brolly.identity import Card, Nowhere
 from brolly.identity.answers import Kind, Known, Needs
 from brolly.identity.known import lineage, named
@@ -18,6 +18,7 @@ from brolly.identity.subject import Subject
 from brolly.place import Place, Where
 from brolly.remote.dialect import Listed
 from brolly.remote.listing import cached
+from brolly.remote.meant import check
 from brolly.remote.prices import Price, price_of
 from brolly.remote.target import COMPATIBLE, Target, is_remote, parse
 from brolly.remote.traits import Traits, traits_of
@@ -51,7 +52,12 @@ def identify(
     """
     if isinstance(reference, str) and is_remote(reference):
         return card_of(target_of(reference), tokens=tokens, flop=flop)
-    return identity.identify(reference, tokens=tokens, flop=flop)
+    try:
+        return identity.identify(reference, tokens=tokens, flop=flop)
+    except BrollyError:
+        if isinstance(reference, str) and ":" in reference:
+            check(reference)  # which may know what is meant
+        raise
 
 
 def target_of(reference: str) -> Target:

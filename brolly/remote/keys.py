@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
 from brolly.errors import KeyRefused, MissingExtra, OptionError
+from brolly.remote.meant import no_vendor
 from brolly.remote.target import COMPATIBLE, Target
 from brolly.remote.vendors import Vendor, vendors
 
@@ -174,8 +175,7 @@ def user_of(name: str) -> str:
         return origin_of(name.partition("#")[0])
     vendor = vendors().get(name.removesuffix(":"))
     if vendor is None or vendor.name == COMPATIBLE:
-        names = [v.name for v in vendors().values() if v.name != COMPATIBLE and not v.account]
-        raise OptionError(f"{name!r:.60} is no vendor; expected {', '.join(names)}, or an address: https://host/v1.")
+        raise no_vendor(name.removesuffix(":"))
     vendor = vendors()[vendor.account] if vendor.account else vendor
     if not vendor.keys:
         raise OptionError(

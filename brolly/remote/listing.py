@@ -15,6 +15,7 @@ from brolly.errors import BadAnswer, NotFound, OptionError
 from brolly.remote import loop
 from brolly.remote.dialect import Listed, dialects
 from brolly.remote.keys import origin_of
+from brolly.remote.meant import no_vendor
 from brolly.remote.target import COMPATIBLE, Target
 from brolly.remote.traits import traits_of
 from brolly.remote.vendors import vendors
@@ -39,8 +40,7 @@ def source_of(reference: str) -> Target:
         return Target(base, vendors()[COMPATIBLE], base, "")
     vendor = vendors().get(head)
     if vendor is None or head == COMPATIBLE:
-        names = ", ".join(name for name in vendors() if name != COMPATIBLE)
-        raise OptionError(f"{reference!r:.80} is no vendor; expected {names}, or an address: https://host/v1.")
+        raise no_vendor(head)
     base = vendor.address()
     if not base:
         raise OptionError(f"{vendor.title} has an address for each customer; set {' or '.join(vendor.bases)}.")

@@ -44,6 +44,7 @@ class Vendor:
     lacks: tuple[str, ...] = ()  # options that it has not, though its dialect has
     words: Mapping[str, str] = field(default_factory=dict)  # an option → what it is called there, if otherwise
     examples: Mapping[str, str] = field(default_factory=dict)  # a verb → one of its models that can
+    aka: tuple[str, ...] = ()  # what people may call it; a hint alone
     local: bool = False  # on the user's own machine: needs no key
 
     def address(self) -> str:
@@ -80,7 +81,7 @@ def vendors() -> dict[str, Vendor]:
     rows = json.loads((DATA / "vendors.json").read_text())["vendors"]
     found = {}
     for row in rows:
-        row |= {name: tuple(row.get(name, ())) for name in ("keys", "bases", "takes", "lacks")}
+        row |= {name: tuple(row.get(name, ())) for name in ("keys", "bases", "takes", "lacks", "aka")}
         row["dialects"] = {verb: tuple(names) for verb, names in row["dialects"].items()}
         found[row["name"]] = Vendor(**row)
     return found

@@ -418,7 +418,7 @@ def test_nothing_to_ask_is_told(openai: FakeOpenAI, capsys: Any, monkeypatch: py
 
 
 def test_a_name_that_is_none_is_told(capsys: Any) -> None:
-    assert "'nosuch' is no vendor; there are anthropic, " in run(capsys, "run", "nosuch:gpt-5", "Hi", code=2)[1]
+    assert "'nosuch' is no vendor; expected openai, anthropic, " in run(capsys, "run", "nosuch:gpt-5", "Hi", code=2)[1]
     assert "names no model" in run(capsys, "run", "openai:", "Hi", code=2)[1]
     assert "no files of it to download" in run(capsys, "pull", "openai:gpt-5", code=2)[1]
     assert "cannot chat" in run(capsys, "chat", "openai:text-embedding-3-large", code=2)[1]
