@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 
 from brolly.remote.target import Target
 from brolly.remote.vendors import DATA
+
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")  # how hard to think, rising
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,13 @@ def traits_of(target: Target) -> Traits:
 def _of(vendor: str, model: str) -> Traits:
     rest = (traits for match, traits in rows() if concerns(match, vendor) and re.fullmatch(match, f"{vendor}:{model}"))
     return next(rest, Traits())
+
+
+def nearest(effort: str, known: Sequence[str]) -> str:
+    """The word of effort among those that a model knows: the same, else the nearest with which it thinks."""
+    if effort in known:
+        return effort
+    return min((word for word in known if word != "none"), key=lambda w: abs(EFFORTS.index(w) - EFFORTS.index(effort)))
 
 
 def concerns(match: str, vendor: str) -> bool:

@@ -124,6 +124,12 @@ def test_older_models_get_neither_ids_nor_signatures_that_they_did_not_give(fake
     found = Remote("gemini:gemini-2.5-flash").chat([*said("weather"), turn, result], tools=[TOOL])
     assert found.text == "The tool said rain."
     assert fake.requests[-1].json["contents"][1]["parts"] == [{"functionCall": {"name": "get_weather", "args": {}}}]
+    # nor a newer one's: a conversation may change its model
+    asked = said("weather twice")
+    newer = Remote("gemini:gemini-3.1-pro-preview").chat(asked, tools=[TOOL])
+    results = [{"role": "tool", "tool_call_id": call.id, "content": call.id} for call in newer.tool_calls]
+    found = Remote("gemini:gemini-2.5-flash").chat([*asked, newer.message, *results], tools=[TOOL])
+    assert found.text == "The tool said " + " and ".join(call.id for call in newer.tool_calls) + "."
 
 
 def test_the_signature_of_a_text_goes_back_where_it_stood(fake: FakeGemini) -> None:
@@ -249,9 +255,11 @@ def test_results_stand_in_the_order_of_their_calls() -> None:
     results = [{"role": "tool", "tool_call_id": id, "content": id.upper()} for id in "cab"]
     turn = {"role": "assistant", "content": None, "tool_calls": calls}
     contents = body_of(ask_of([*said("Look"), turn, *results, turn, *results[:2], *said("So?")]))["contents"]
-    assert [c["role"] for c in contents] == ["user", "model", "user", "model", "user"]
+    # results alone make the turn behind their calls: what the user says then is another
+    assert [c["role"] for c in contents] == ["user", "model", "user", "model", "user", "user"]
+    assert contents[5]["parts"] == [{"text": "So?"}]
     for turn, wanted in ((contents[2], "ABC"), (contents[4], "AC")):
-        given = [part["functionResponse"]["response"]["output"] for part in turn["parts"] if "text" not in part]
+        given = [part["functionResponse"]["response"]["output"] for part in turn["parts"]]
         assert given == list(wanted)
 
 
@@ -314,7 +322,7 @@ def test_the_model_is_refused_what_it_has_not_and_warned_of_hints() -> None:
         with pytest.raises(OptionError, match="has no"):
             model.check(model.prepare_chat(said("Hello"), **options))  # type: ignore[arg-type]
     for options, told in (
-        (dict(effort="max"), "no effort 'max'; it knows low, medium, high"),
+        (dict(effort="max"), r"no effort 'max' \(high is sent in its place\)"),
         (dict(effort="4096"), "counts no tokens of thinking"),
         (dict(seed=2**40), "no seed beyond"),
         (dict(json_schema='{"type":"string","pattern":"a+","minLength":3}'), "minLength, pattern"),
@@ -335,6 +343,8 @@ def test_words_of_effort_are_levels_or_budgets_as_the_model_has_them() -> None:
     assert thinking(TARGET, effort="low") == {"thinkingLevel": "LOW"}
     assert thinking(OLDER, effort="high") == {"thinkingBudget": 24576}
     assert thinking(OLDER, effort="none", thoughts=True) == {"includeThoughts": True, "thinkingBudget": 0}
+    assert thinking(OLDER, effort="xhigh") == thinking(OLDER, effort="max") == {"thinkingBudget": 24576}
+    assert thinking(TARGET, effort="minimal") == thinking(TARGET, effort="none") == {"thinkingLevel": "LOW"}
     assert thinking(parse("gemini:gemini-9-new"), effort="xhigh") == {"thinkingLevel": "XHIGH"}
     none = parse("gemini:gemini-2.0-flash")
     assert thinking(none, effort="high") is None and content.hints(ask_of("Hello", effort="high"), none)

@@ -89,6 +89,10 @@ def test_the_nearest_effort_that_a_model_knows_is_sent_with_a_word() -> None:
     assert body(ask_of("Hi", effort="minimal"), target)["reasoning_effort"] == "low"
     flat = responses.call(ask_of("Hi", effort="minimal"), target).body
     assert flat is not None and flat["reasoning"] == {"effort": "low"}
+    # one that can leave off thinking does so where it is told to, and only there
+    able = target_of("openai:gpt-5.6-sol")
+    assert body(ask_of("Hi", effort="minimal"), able)["reasoning_effort"] == "low"
+    assert body(ask_of("Hi", effort="none"), able)["reasoning_effort"] == "none"
 
 
 def test_an_effort_is_a_word_or_a_number() -> None:

@@ -216,6 +216,8 @@ def obey(body: Mapping[str, Any]) -> None:
 def turns(messages: Any, known: set[str], manual: bool) -> None:
     """Roles, ids, signatures and neighbours."""
     calls: set[str] = set()
+    said = [at for at, one in enumerate(messages) if one["role"] == "user" and not results(one["content"])]
+    last = max(said, default=-1)
     for at, message in enumerate(messages):
         role, content = message["role"], listed(message["content"])
         if not content and not (role == "assistant" and at == len(messages) - 1):
@@ -239,13 +241,20 @@ def turns(messages: Any, known: set[str], manual: bool) -> None:
         calls = {one["id"] for one in content if one["type"] == "tool_use"}
         if any(not re.fullmatch(r"[a-zA-Z0-9_-]+", id) for id in calls):
             raise Refused(f"messages.{at}.tool_use.id: String should match pattern '^[a-zA-Z0-9_-]+$'")
-        if manual and role == "assistant" and calls and content[0]["type"] not in ("thinking", "redacted_thinking"):
+        # behind what the user said last; earlier turns may be without thoughts
+        thought = content[0]["type"] in ("thinking", "redacted_thinking") if content else False
+        if manual and at > last and role == "assistant" and calls and not thought:
             raise Refused(f"messages.{at}.content.0.type: Expected `thinking` or `redacted_thinking`, but found other")
         for one in content:
             if one["type"] == "thinking" and one["signature"] != signature(one["thinking"]):
                 raise Refused(f"messages.{at}: Invalid `signature` in `thinking` block")
             if one["type"] in ("image", "document") and role != "user":
                 raise Refused(f"messages.{at}: {one['type']} blocks are not permitted in {role} messages")
+
+
+def results(content: Any) -> bool:
+    """Whether a user's turn answers calls, and is no turn of the user's own."""
+    return any(one["type"] == "tool_result" for one in listed(content))
 
 
 def obey_schema(schema: Any) -> None:

@@ -17,6 +17,8 @@ BOUNDS = (
     "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "maxItems",
     "uniqueItems",
 )  # fmt: skip
+# says which properties an object has; one without such a word may have any, and closed it could have none
+SHAPED = frozenset(("properties", "$ref", "anyOf", "oneOf", "allOf"))
 LITERAL = ("enum", "const", "default", "examples", "required")
 
 
@@ -33,7 +35,7 @@ def unsaid(schema: Any) -> list[str]:
     if not isinstance(schema, Mapping) or not schema:
         return ["writes JSON of a schema that says its shape, not any JSON"]
     for one in _all(schema):
-        if _is_object(one) and one.get("additionalProperties", False) is not False:
+        if _is_object(one) and one.get("additionalProperties", not one.keys() & SHAPED) is not False:
             return ["writes objects of named properties alone; set additionalProperties to false"]
         if len([row for row in one.get("allOf") or () if isinstance(row, Mapping) and _is_object(row)]) > 1:
             return ["writes no allOf of several objects, as each of them must be closed"]

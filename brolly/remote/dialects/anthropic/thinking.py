@@ -1,8 +1,8 @@
 """How hard it thinks and how much it writes → `thinking`, `output_config.effort`, `max_tokens`, by a model's traits.
 
 traits.thinking   an effort word                    a number of tokens         none
-adaptive          effort, and adaptive thinking     left out, with a hint      thinking disabled
-effort            effort alone                      left out, with a hint      thinking disabled
+adaptive          effort, and adaptive thinking     left out, with a hint      thinking disabled, or the least effort
+effort            effort alone                      left out, with a hint      thinking disabled, or the least effort
 budget            a budget of tokens by BUDGETS     that budget                nothing: it thinks if it is asked to
 "" (unknown)      as adaptive                       as budget                  thinking disabled
 none              left out, with a hint
@@ -16,13 +16,12 @@ from typing import Any, NamedTuple
 from brolly.remote.ask import Ask, Message
 from brolly.remote.dialects.anthropic.turns import FAMILY, FIRST
 from brolly.remote.target import Target
-from brolly.remote.traits import traits_of
+from brolly.remote.traits import EFFORTS, nearest, traits_of
 
 MOST = 16_000  # tokens of an answer, thoughts among them, where nobody says max_tokens and the model can write so many
 LEAST = 1024  # tokens of thinking, below which the API takes no budget
 BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 32768, "max": 49152}
 WORDS = ("low", "medium", "high", "xhigh", "max")  # of output_config.effort
-LEVELS = ("minimal", *WORDS)
 
 
 class Plan(NamedTuple):
@@ -42,8 +41,8 @@ def planned(ask: Ask, target: Target) -> Plan:
     effort, kind = options.effort, "none" if "effort" in traits.lacks else traits.thinking
     if effort is None and not options.thoughts:
         return plan
-    if effort is not None and effort != "none" and effort not in LEVELS and not effort.isdecimal():
-        wanted = f"none, {', '.join(LEVELS)} or a number of tokens"
+    if effort is not None and effort not in EFFORTS and not effort.isdecimal():
+        wanted = f"{', '.join(EFFORTS)} or a number of tokens"
         return plan._replace(lacks=(f"{target} has no effort {effort!r:.30} (expected {wanted})",))
     if kind == "none":
         return plan._replace(hints=() if effort == "none" else (f"{target} does not think and has no effort",))
@@ -65,7 +64,8 @@ def _without(plan: Plan, kind: str, efforts: tuple[str, ...], target: Target) ->
     if kind == "budget":
         return plan
     if efforts and "none" not in efforts:
-        return plan._replace(hints=(f"{target} always thinks and has no effort 'none'",))
+        word = nearest("none", efforts)
+        return plan._replace(effort=word, hints=(f"{target} always thinks and has no effort 'none' ({word} is sent)",))
     return plan._replace(thinking={"type": "disabled"})
 
 
@@ -76,7 +76,7 @@ def _adaptive(plan: Plan, ask: Ask, target: Target, number: int | None) -> Plan:
     if number is not None:
         word, hints = None, (f"{target} takes no number of tokens to think with (say {', '.join(known)})",)
     elif effort is not None and effort not in known:
-        word = min(known, key=lambda w: abs(LEVELS.index(w) - LEVELS.index(effort)))
+        word = nearest(effort, known)
         hints = (f"{target} has no effort {effort!r} ({word} is sent in its place)",)
     adaptive = traits.thinking in ("", "adaptive") and (word or ask.options.thoughts)
     wanted = adaptive or ask.options.thoughts

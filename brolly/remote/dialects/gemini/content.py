@@ -16,7 +16,7 @@ from brolly.remote.dialects.gemini.answers import VENDOR, Stream
 from brolly.remote.dialects.gemini.answers import told as told
 from brolly.remote.dialects.gemini.answers import whole as whole
 from brolly.remote.target import Target
-from brolly.remote.traits import traits_of
+from brolly.remote.traits import EFFORTS, nearest, traits_of
 
 # an option → its field of generationConfig
 FIELDS = {
@@ -147,7 +147,10 @@ def conversation(ask: Ask, target: Target) -> dict[str, Any]:
         raise OptionError(f"{'; '.join(unsaid)}.")
     called: dict[str, str] = {}
     own = {one["call"]: one for message in ask.messages for one in _own(message) if isinstance(one.get("call"), str)}
+    # those that think by levels know ids of calls, and want signatures; older ones go by names and order
     signs = traits_of(target).thinking not in ("budget", "none")
+    if not signs:
+        own = {id: {**one, "own": False} for id, one in own.items()}
     instructions: list[dict[str, Any]] = []
     contents: list[dict[str, Any]] = []
     for message in _ordered(ask.messages):
@@ -161,7 +164,9 @@ def conversation(ask: Ask, target: Target) -> dict[str, Any]:
             role, parts = "user", [_result(message, called, own)]
         else:
             role, parts = "user", [_part(part) for part in _parts(message)]
-        if parts and contents and contents[-1]["role"] == role:
+        # what a user says stands apart from results of tools, as many as were called for
+        alike = contents and ("functionResponse" in contents[-1]["parts"][0]) == (message["role"] == "tool")
+        if parts and alike and contents[-1]["role"] == role:
             contents[-1]["parts"] += parts
         elif parts:
             contents.append({"role": role, "parts": parts})
@@ -205,7 +210,7 @@ def _turn(message: Message, own: Mapping[str, Any], signs: bool) -> Iterator[dic
             raise OptionError(
                 f"the arguments of the call {one['id']!r:.60} are {arguments!r:.60}; expected a JSON object."
             ) from None
-        # ids are Gemini's own or none: its older models know no others, and go by names and order
+        # ids are Gemini's own or none
         call = {"name": one["function"]["name"], "args": given} | ({"id": one["id"]} if known.get("own") else {})
         signature = known.get("signature") or (UNSIGNED if bare and at == 0 else None)
         yield {"functionCall": call} | ({"thoughtSignature": signature} if signature else {})
@@ -373,11 +378,13 @@ def _thinking(ask: Ask, target: Target) -> tuple[dict[str, Any], str]:
             return found, f"{target} counts no tokens of thinking ({effort}): say {', '.join(traits.efforts or LEVELS)}"
         return found | {"thinkingBudget": int(effort)}, ""
     words = traits.efforts or (tuple(BUDGETS) if traits.thinking == "budget" else LEVELS)
-    if effort not in words:
+    if effort not in EFFORTS:
         return found, f"{target} has no effort {effort!r:.40}; it knows {', '.join(words)}"
+    word = nearest(effort, words)
+    told = "" if word == effort else f"{target} has no effort {effort!r} ({word} is sent in its place)"
     if traits.thinking == "budget":
-        return found | {"thinkingBudget": BUDGETS[effort]}, ""
-    return found | {"thinkingLevel": effort.upper()}, ""
+        return found | {"thinkingBudget": BUDGETS[word]}, told
+    return found | {"thinkingLevel": word.upper()}, told
 
 
 def _calling(choice: str | Mapping[str, Any]) -> dict[str, Any]:

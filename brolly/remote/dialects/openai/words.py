@@ -12,7 +12,7 @@ from brolly.errors import BadAnswer, OptionError
 from brolly.remote.ask import Ask
 from brolly.remote.content import clean, text_of
 from brolly.remote.target import Target
-from brolly.remote.traits import traits_of
+from brolly.remote.traits import EFFORTS, nearest, traits_of
 from brolly.verbs import TokenLogprob, ToolDelta
 
 TOP = 20  # likeliest tokens that are told at most
@@ -20,8 +20,6 @@ MOST_CALLS = 1024  # of one answer
 MOST_WRITTEN = 32 << 20  # characters of one answer's calls
 UNLIKELY = -9999.0  # OpenAI's number for what is hardly possible
 SCHEMA = "answer"  # what an answer's schema is called there
-
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 # what OpenAI's structured outputs know of JSON Schema: platform.openai.com/docs/guides/structured-outputs, 2026-11
 KNOWN = frozenset({
@@ -193,7 +191,7 @@ def effort_of(ask: Ask, target: Target) -> tuple[str | None, str]:
         raise OptionError(f"effort is {said!r:.40}; expected {', '.join(known or EFFORTS)}, or a number of tokens.")
     if not known or said in known:
         return said, ""
-    word = min(known, key=lambda word: abs(EFFORTS.index(word) - EFFORTS.index(said)))
+    word = nearest(said, known)
     return word, f"{target} has no effort {said!r} ({word} is sent in its place)"
 
 
