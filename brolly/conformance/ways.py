@@ -24,6 +24,7 @@ WIRES = {  # a way through the server → the vendor whose words are spoken, and
     "responses": ("openai-responses", "/v1"),
     "messages": ("anthropic", ""),
 }
+VARIABLE = "BROLLY_CONFORMANCE_KEY"
 WAYS = ("python", *WIRES)
 
 
@@ -56,7 +57,7 @@ def here(reference: str, **remote: Any) -> Iterator[Subject]:
             reads=("text", *traits.reads) if traits.reads else (), verbs=model.card.verbs, context=traits.context,
             thinks=traits.thinking in ("effort", "level"), cool="temperature" not in traits.lacks,
             elsewhere=lambda name: Remote(replace(model.target, name=name, model=name)),
-            wrong_key=(lambda: Remote(with_key(model.target, "wrong-0123456789"))) if model.target.vendor.keys else None,
+            wrong_key=partial(wrong, model.target) if model.target.vendor.keys else None,
         )  # fmt: skip
         model.close()
         return
@@ -98,11 +99,10 @@ def plain(vendor: Vendor) -> Vendor:
     )
 
 
-def with_key(target: Target, key: str) -> Target:
-    """The same target with a key that is surely wrong."""
-    variable = "BROLLY_CONFORMANCE_KEY"
-    os.environ[variable] = key
-    return replace(target, vendor=replace(target.vendor, keys=(variable,)))
+def wrong(target: Target) -> Remote:
+    """The same model with a key that is surely wrong."""
+    os.environ[VARIABLE] = "wrong-0123456789"
+    return Remote(replace(target, vendor=replace(target.vendor, keys=(VARIABLE,))))
 
 
 @contextmanager
