@@ -192,6 +192,12 @@ SAID: dict[Kind, Sayings] = {
     RemoteError: Sayings("{host} failed{why}; ask again later.", _plain(RemoteError)),
 }  # fmt: skip
 
+# a 404 that does not speak of the model: the address, more likely, or a job
+ELSEWHERE = Sayings(
+    "{host} did not find what was asked for{why}; see whether {base} is its address{own}; if so, {list}.",
+    _ours(NotFound),
+)
+
 
 def fault(
     status: int | None, told: Told, target: Target, *, after: float | None = None, secrets: Iterable[str] = (),
@@ -210,6 +216,8 @@ def fault(
         what += f", at {cleaned(told.param, secrets, 80)}"
     vendor = target.vendor
     said = SAID[kind]
+    if kind is NotFound and target.model not in told.message and "model" not in f"{told.kind}{told.message}".lower():
+        said = ELSEWHERE
     text = said.text.format(
         host=target.host,
         model=cleaned(target.model, secrets, 120),
@@ -219,6 +227,10 @@ def fault(
         key=_mend_key(target),
         console=f"see {vendor.console}" if vendor.console else "see to it at its console",
         list=hint(target) if kind is NotFound else "",
+        base=target.base,
+        own=f" (otherwise it is {vendor.base})"
+        if vendor.base not in ("", target.base) and "{" not in vendor.base
+        else "",
     )
     return said.make(text, status, after)
 
@@ -252,16 +264,21 @@ def _mend_key(target: Target) -> str:
 
 def cleaned(text: str, secrets: Iterable[str] = (), most: int = LONGEST) -> str:
     """A vendor's words as an error may show them: one line, bounded, without keys or parts of them."""
-    text = text[: 8 * most]
+    text = unkeyed(text[: 8 * most], secrets)
+    text = re.sub(r"[^\s\"'`,;:()]*\*{3,}[^\s\"'`,;()]*", "…", text)  # a key that the vendor has masked itself
+    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    text = " ".join(text.split()).rstrip(".")
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def unkeyed(text: str, secrets: Iterable[str]) -> str:
+    """A text without keys or parts of them."""
     for secret in secrets:
         if len(secret) >= 4:
             text = text.replace(secret, "…")
         if len(secret) >= 16:  # a part of it, too; short ones are words such as "ollama"
             text = re.sub(r"[^\s\"'`,;:()]{8,}", lambda m, s=secret: "…" if _shares(m[0], s) else m[0], text)  # type: ignore[misc]
-    text = re.sub(r"[^\s\"'`,;:()]*\*{3,}[^\s\"'`,;()]*", "…", text)  # a key that the vendor has masked itself
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
-    text = " ".join(text.split()).rstrip(".")
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return text
 
 
 def _shares(word: str, secret: str) -> bool:

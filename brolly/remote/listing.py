@@ -147,6 +147,5 @@ def hint(target: Target) -> str:
     close = get_close_matches(target.model[:NAME], names, n=3, cutoff=0.6)
     if close:
         return f"perhaps {' or '.join(reference_of(target, id) for id in close)} is meant"
-    if target.vendor.name == COMPATIBLE:
-        return f"see whether the address is right, or ask `brolly list {target.base}`"
-    return f"`brolly list {target.vendor.name}:` tells what it has"
+    whose = target.base if target.vendor.name == COMPATIBLE else f"{target.vendor.name}:"
+    return f"`brolly list {whose}` tells what it has"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from email.utils import formatdate
 from importlib import import_module
 from typing import Any
@@ -99,7 +100,8 @@ SAID: list[tuple[int, str, str, type[BrollyError]]] = [
     (400, "", "", OptionError), (401, "", "", KeyRefused), (403, "", "", KeyRefused), (404, "", "", NotFound),
     (408, "", "", Unreachable), (409, "", "", OptionError), (418, "", "", OptionError), (422, "", "", OptionError),
     (429, "", "", Busy), (500, "", "", RemoteError), (502, "", "", Unreachable), (503, "", "", Overloaded),
-    (504, "", "", Unreachable), (529, "", "", Overloaded), (522, "", "", Unreachable), (524, "", "", Unreachable), (599, "", "", RemoteError), (302, "", "", BadAnswer),
+    (504, "", "", Unreachable), (529, "", "", Overloaded), (522, "", "", Unreachable),
+    (524, "", "", Unreachable), (599, "", "", RemoteError), (302, "", "", BadAnswer),
     (0, "", "", RemoteError),
 ]  # fmt: skip
 
@@ -124,6 +126,11 @@ def test_an_error_says_what_to_do() -> None:
     assert "`brolly keys set https://my.host:8000`" in str(fault(401, Told(), own, keyed=False))
     assert "wants a key" in str(fault(401, Told(), own, keyed=False))
     assert "`brolly list openai:`" in str(fault(404, Told(), TARGET))
+    away = replace(TARGET, base="http://my.host")  # without the /v1
+    lost = str(fault(404, Told("", "Invalid URL (POST /chat/completions)"), away))
+    assert "see whether http://my.host is its address (otherwise it is https://api.openai.com/v1)" in lost
+    assert f"has no {TARGET.model}" not in lost
+    assert f"has no {TARGET.model}" in str(fault(404, Told("", f"{TARGET.model} is not found"), away))
     assert TARGET.vendor.console in str(fault(402, Told(), TARGET))
     assert "at temperature" in str(fault(400, Told("unsupported_value", "no", "temperature"), TARGET))
 
