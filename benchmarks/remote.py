@@ -7,7 +7,7 @@ The vendor is a process that answers at once in OpenAI's and Anthropic's wire fo
 that whatever else this machine does meets both.
 
 first: from a request to the first event. events: what is added to each event, paced (2 ms apart) and flat out.
-streams: a thousand streams at a time through one server process, 50 events each, 100 ms apart.
+streams: a thousand streams at a time through one server process, 50 events each, 200 ms apart.
 """
 
 from __future__ import annotations
@@ -276,8 +276,8 @@ async def streams(world: World, way: str, n: int) -> list[str]:
 
     found = []
     for model, port, words in (
-        ("m-50-100", world.vendor, DIRECT[vendor]),
-        (f"{vendor}:m-50-100", world.server, spoken),
+        ("m-50-200", world.vendor, DIRECT[vendor]),
+        (f"{vendor}:m-50-200", world.server, spoken),
     ):
         began = now()
         told = await asyncio.gather(*(one(model, port, words) for _ in range(n)))
@@ -347,7 +347,7 @@ def main() -> None:
     port, own = int(vendor.stdout.readline()), free_port()
     bases = {"OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1", "ANTHROPIC_BASE_URL": f"http://127.0.0.1:{port}"}
     keys = {"OPENAI_API_KEY": KEY, "ANTHROPIC_API_KEY": KEY}
-    models = [f"{vendor}:{model}" for vendor in DIRECT for model in ("m-3-0", "m-200-2", "m-1000-0", "m-50-100")]
+    models = [f"{vendor}:{model}" for vendor in DIRECT for model in ("m-3-0", "m-200-2", "m-1000-0", "m-50-200")]
     with tempfile.TemporaryDirectory() as folder, open(f"{folder}/log", "w+") as log:
         flags = ["--port", str(own), "--store", folder, "--connections", "4096", "--vendor-concurrency", "4096"]
         command = [sys.executable, "-m", "brolly", "serve", *models, *flags]
