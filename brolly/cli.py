@@ -86,7 +86,8 @@ class Parser(argparse.ArgumentParser):
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments; a prompt, rows, inputs and models may come after the options too, where argparse loses them."""
     words = sys.argv[1:] if argv is None else argv
-    reader = parser(next((word for word in words if not word.startswith("-")), ""))
+    chosen = next((word for word in words if not word.startswith("-")), "")
+    reader = parser(chosen)
     args, rest = reader.parse_known_args(argv)
     literal = rest[:1] == ["--"]
     if isinstance(inputs := getattr(args, "inputs", getattr(args, "models", None)), list):
@@ -98,6 +99,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         if rest and (literal or not rest[0].startswith("-")):
             setattr(args, name, rest.pop(0))
     if rest:
+        reader.prog += f" {chosen}"
         reader.error(f"unrecognized arguments: {' '.join(rest)}")
     return args
 

@@ -30,7 +30,7 @@ def flags(command: argparse.ArgumentParser) -> None:
     actions = command.add_subparsers(metavar="ACTION", required=True, dest="action_of_keys")
     one = actions.add_parser("set", help="keep a key in the system's keyring")
     one.add_argument("name", help=NAME)
-    one.add_argument("refused", nargs="*", help=argparse.SUPPRESS)
+    one.add_argument("refused", nargs="*", default=[], help=argparse.SUPPRESS)
     one.set_defaults(keys=set_)
     one = actions.add_parser("list", help="where each vendor's key is")
     one.add_argument("--json", action="store_true")

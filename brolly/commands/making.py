@@ -22,12 +22,11 @@ def add_making(command: argparse.ArgumentParser, file: str) -> None:
 def opened(args: argparse.Namespace, verb: str) -> Any:
     """The model that was named. Raises UnsupportedTask where its card says that it cannot."""
     from brolly.remote import Remote, is_remote
+    from brolly.remote.dialect import dialects
 
     if is_remote(args.model):
         remote = Remote(args.model, **remotely(args))
-        known = remote.traits.verbs
-        if known and verb not in known:
-            raise UnsupportedTask(f"{args.model} can {', '.join(known)}; it cannot {verb}.")
+        dialects(remote.target, verb)
         return remote
     from brolly.identity import identify
 

@@ -85,7 +85,7 @@ def _lines(path: Path, limit: int | None) -> tuple[list[Question], list[RowFault
             try:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
                 row = line.strip() if path.suffix.lower() == ".txt" else json.loads(line)
-                if isinstance(row, Mapping) and not {"prompt", "messages"} & row.keys():
+                if not found and isinstance(row, Mapping) and not {"prompt", "messages"} & row.keys():
                     return [], [], False  # another of the shapes that rows know
                 found.append(_question(row, where, path.parent))
             except (ValueError, RecursionError) as error:
@@ -104,6 +104,8 @@ def _question(row: Any, where: str, folder: Path) -> Question:
         raise OptionError(f"is {row!r:.40}; expected a text, or an object with a prompt or messages")
     given = row.get("messages")
     if given is None:
+        if "prompt" not in row:
+            raise OptionError("has neither a prompt nor messages")
         if not isinstance(row["prompt"], str) or not row["prompt"].strip():
             raise OptionError("has a prompt that is no text")
         given = [{"role": "user", "content": row["prompt"]}]

@@ -104,7 +104,7 @@ def read(path: Path) -> bytes:
         with path.expanduser().open("rb") as file:
             data = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
-        raise NotFound(f"{path} does not exist; expected a picture, a sound, a PDF or a text.") from None
+        raise NotFound(f"{path} does not exist; expected a file.") from None
     except OSError as error:
         raise MediaError(f"{path} cannot be read ({error.strerror}).") from None
     if len(data) > MOST_BYTES:

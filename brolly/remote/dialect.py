@@ -25,6 +25,7 @@ from brolly.verbs import (
 )
 
 DONE = "[DONE]"
+ONE_OF = ("chat", "embed", "draw", "transcribe", "speak")  # what a model is for: few can more than one
 
 
 @dataclass(frozen=True)
@@ -183,5 +184,8 @@ def dialects(target: Target, verb: str) -> list[Any]:
         others = [f"{v.name}:{v.examples[verb]}" for v in vendors().values() if verb in v.examples]
         able = f"; {' and '.join(others)} can" if others else ""
         raise UnsupportedTask(f"{target.vendor.title} has nothing that can {verb}{able}.")
-    names = tuple(name for name in traits_of(target).dialects if name in names) or names
+    traits = traits_of(target)
+    if verb in ONE_OF and traits.verbs and verb not in traits.verbs:
+        raise UnsupportedTask(f"{target} can {', '.join(traits.verbs)}; it cannot {verb}.")
+    names = tuple(name for name in traits.dialects if name in names) or names
     return [cast(Any, import_module(f"brolly.remote.dialects.{name}")) for name in names]

@@ -89,6 +89,9 @@ class Budget:
         self.unknown = 0  # requests whose price nobody knows
         self._lock = threading.Lock()
 
+    def __repr__(self) -> str:
+        return f"Budget({self.most}, spent={self.spent}, unknown={self.unknown})"
+
     def pays(self, price: Price | None) -> int | None:
         """Tokens of one answer that nine tenths of what is left pay for; None: there is no limit, or no price."""
         if self.most is None or price is None or price.write <= 0:

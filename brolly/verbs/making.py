@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 from brolly.errors import OptionError
@@ -32,9 +32,13 @@ class DrawOptions:
 class Picture:
     """A picture's file, and the words that it was drawn from where the model changed them."""
 
-    data: bytes
+    data: bytes = field(repr=False)
     format: str  # png, jpeg or webp, as its first bytes say
     prompt: str | None = None
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, bytes]:
+        """A notebook shows it."""
+        return {f"image/{self.format}": self.data}
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class SpeakOptions:
 class Speech:
     """A sound's file."""
 
-    data: bytes
+    data: bytes = field(repr=False)
     format: str
 
 

@@ -209,6 +209,9 @@ def test_questions_of_other_shapes_and_with_answers(tmp_path: Path) -> None:
     assert [one.expected for one in questions(tmp_path / "t.csv", 1)[0]] == ["1"]
     with pytest.raises(NotFound):
         questions(tmp_path / "absent.jsonl")
+    found, faults = questions(asked(tmp_path, {"prompt": "a"}, "b", {"bad": 1}, name="mixed.jsonl"))
+    assert [str(one) for one in found] == ["a", "b"]
+    assert [str(one) for one in faults] == ["mixed.jsonl, line 3: has neither a prompt nor messages"]
     (tmp_path / "bad.jsonl").write_bytes(b"{\n\xff\n7\n")
     with pytest.raises(RecipeError, match=r"bad\.jsonl, line 1"):
         questions(tmp_path / "bad.jsonl")

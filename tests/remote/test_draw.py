@@ -17,7 +17,7 @@ from brolly.errors import BadAnswer, Filtered, MediaError, OptionError, Unsuppor
 from brolly.remote import Remote
 from brolly.remote.dialects.openai import images
 from brolly.remote.target import parse
-from brolly.verbs import DrawOptions
+from brolly.verbs import Drawing, DrawOptions, Picture, Speech
 from tests.remote.fakes import KEY
 from tests.remote.fakes.gemini import FakeGemini
 from tests.remote.fakes.openai import FakeOpenAI
@@ -131,6 +131,13 @@ def test_a_seed_is_left_out_with_a_warning_and_refused_if_strict(fake: FakeOpenA
         ours(MODEL, strict=True).draw("a", seed=7)
     with pytest.raises(Filtered):
         ours(MODEL).draw("forbidden")
+
+
+def test_a_notebook_sees_the_picture_and_a_terminal_no_bytes() -> None:
+    picture = Picture(b"\x89PNG-bytes", "png")
+    assert repr(Drawing((picture,))) == "Drawing(pictures=(Picture(format='png', prompt=None),), usage=None)"
+    assert picture._repr_mimebundle_(include=None) == {"image/png": b"\x89PNG-bytes"}
+    assert repr(Speech(b"ID3", "mp3")) == "Speech(format='mp3')"
 
 
 def test_brolly_draw_writes_pictures(fake: FakeOpenAI, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import base64
 import json
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,10 @@ def test_what_the_vendor_has_no_word_for_is_refused(fake: FakeOpenAI) -> None:
         ours("text-embedding-ada-002").embed(TEXTS, dimensions=4)
     with pytest.raises(UnsupportedTask, match="embeds texts"):
         ours(MODEL).embed([b"\x89PNG"])
+    with pytest.raises(UnsupportedTask, match=r"input 0 is dog\.png; "):
+        ours(MODEL).embed([Path("pictures/dog.png")])
+    with pytest.raises(UnsupportedTask, match="openai:gpt-5 can chat; it cannot embed"):
+        ours("gpt-5").embed(TEXTS)
     with pytest.raises(OptionError, match="is empty"):
         ours(MODEL).embed(["a", ""])
     assert not fake.requests

@@ -290,6 +290,9 @@ def test_who_is_no_vendor_is_told(name: str) -> None:
 def test_keys_come_from_standard_input_and_never_from_the_command_line(
     kept: Memory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    with pytest.raises(SystemExit):
+        main(["keys", "set"])
+    assert "required: name; see brolly keys set --help" in capsys.readouterr().err
     assert main(["keys", "set", "openai", KEY]) == 2
     out = capsys.readouterr()
     assert "history" in out.err and KEY not in out.out + out.err and not kept.kept

@@ -242,7 +242,7 @@ OPTIONS = [
     (["--dtype", "float33"], "dtype 'float33' is not known; expected float32, bfloat16, float16."),
     (["--device", "warp"], "device 'warp' is not available here"),
     (["--device", "cuda:99"], "device 'cuda:99' is not available here"),
-    (["--colour", "red"], "unrecognized arguments: --colour red"),
+    (["--colour", "red"], "unrecognized arguments: --colour red; see brolly run --help"),
     (["another", "word"], "unrecognized arguments: another word"),
     (["-s"], "argument -s/--system: expected one argument"),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from brolly.errors import BadAnswer, OptionError, UnsupportedTask
@@ -43,7 +44,8 @@ def asked(inputs: Sequence[Any], options: EmbedOptions, target: Target) -> tuple
     """The texts, and what they are for; where the model wants that said in the text, it is. Raises OptionError."""
     for at, one in enumerate(inputs):
         if not isinstance(one, str):
-            raise UnsupportedTask(f"input {at} is a {type(one).__name__}; {target} embeds texts.")
+            what = one.name if isinstance(one, PurePath) else f"a {type(one).__name__}"
+            raise UnsupportedTask(f"input {at} is {what}; {target} embeds texts.")
         if not one:
             raise OptionError(f"input {at} is empty; {target} embeds texts of at least one character.")
     if options.role is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from brolly.errors import BadAnswer, OptionError, UnsupportedTask
@@ -25,7 +26,8 @@ def embed(inputs: Sequence[Any], options: EmbedOptions, target: Target) -> Call:
     """Vectors as base64 of float32, a quarter of their size as decimal numbers."""
     for at, one in enumerate(inputs):
         if not isinstance(one, str):
-            raise UnsupportedTask(f"input {at} is a {type(one).__name__}; {target} embeds texts.")
+            what = one.name if isinstance(one, PurePath) else f"a {type(one).__name__}"
+            raise UnsupportedTask(f"input {at} is {what}; {target} embeds texts.")
         if not one:
             raise OptionError(f"input {at} is empty; {target} embeds texts of at least one character.")
     body: dict[str, Any] = {"model": target.model, "input": list(inputs), "encoding_format": "base64"}
