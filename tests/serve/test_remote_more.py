@@ -506,6 +506,29 @@ def test_files_and_sounds_of_every_format_are_passed_on(world: World, chats: Any
     assert message.content[0].text == "You said: A note.Another."
 
 
+def test_marks_and_blocks_of_claude_do_no_harm_here(world: World) -> None:
+    tool = {"name": "t", "input_schema": {"type": "object"}, "cache_control": {"type": "ephemeral"}}
+    body: dict[str, Any] = {"max_tokens": 5, "messages": HELLO, "model": "mini-llm"}
+    plain = {**tool, "cache_control": None}
+    counts = [post(world, "/v1/messages/count_tokens", {**body, "tools": [one]}).json() for one in (tool, plain)]
+    assert counts[0] == counts[1] and counts[0]["input_tokens"] > 0
+    for content in (
+        [5],
+        [{"type": "text"}],
+        [[]],
+        [{"type": "document", "source": {"type": "content", "content": [1]}}],
+    ):
+        source = {"type": "content", "content": content}
+        message = {"role": "user", "content": [{"type": "document", "source": source}]}
+        assert post(world, "/v1/messages", {**body, "messages": [message]}).status_code == 400
+    for row in (
+        {"type": "image", "source": {"type": "url", "url": 5}},
+        {"type": "image", "source": {"type": "base64"}},
+    ):
+        answer = post(world, "/v1/messages", {**body, "model": HAIKU, "messages": [{"role": "user", "content": [row]}]})
+        assert answer.status_code == 400, answer.text
+
+
 def test_pictures_in_results_of_tools_are_passed_on(world: World, claude: Any) -> None:
     picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PICTURE}}
     use = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {}}

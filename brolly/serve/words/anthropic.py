@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from pydantic import ValidationError
 from pydantic_core import from_json
 
 from brolly.serve.app import house
@@ -122,7 +123,7 @@ def prepare(model: Any, body: CountRequest, **options: Any) -> Any:
     form = body.output_format or (body.output_config and body.output_config.format)
     if form:
         options["json_schema"] = json.dumps(form.schema_)
-    tools, choice, parallel = tools_of(body)
+    tools, choice, parallel = tools_of(body, marked=isinstance(model, Elsewhere))
     if body.messages[-1].role == "assistant" and not getattr(model, "continues", False):
         # whose words the answer goes on with
         if tools:
@@ -158,8 +159,11 @@ def thinking_of(body: CountRequest) -> Thinking:
     return Thinking(effort or budget, True, told=given.display != "omitted")
 
 
-def tools_of(body: CountRequest) -> tuple[list[dict[str, Any]], str | dict[str, Any], bool]:
-    """Tools, the choice among them and whether several may be called at once, in OpenAI's words. Raises Refused."""
+def tools_of(body: CountRequest, *, marked: bool) -> tuple[list[dict[str, Any]], str | dict[str, Any], bool]:
+    """Tools, the choice among them and whether several may be called at once, in OpenAI's words. Raises Refused.
+
+    `marked`: with what Anthropic is told to cache, which a chat template would show to the model.
+    """
     tools = []
     for at, tool in enumerate(body.tools or ()):
         if tool.type not in (None, "custom") or tool.input_schema is None:
@@ -168,7 +172,7 @@ def tools_of(body: CountRequest) -> tuple[list[dict[str, Any]], str | dict[str, 
                 "tool with a name, a description and an input_schema."
             )
         function = {"name": tool.name, "description": tool.description or "", "parameters": tool.input_schema}
-        mark = {"cache_control": tool.cache_control} if tool.cache_control else {}
+        mark = {"cache_control": tool.cache_control} if marked and tool.cache_control else {}
         tools.append({"type": "function", "function": function, **mark})
     given = body.tool_choice
     if given is None:
@@ -263,8 +267,7 @@ def parts_of(block: Block, reads: Reads) -> list[dict[str, Any]]:
             case "document", "content" if isinstance(source.get("content"), (str, list)):
                 given = source["content"]
                 rows = [{"type": "text", "text": given}] if isinstance(given, str) else given
-                message = Message.model_validate({"role": "user", "content": rows})
-                found = [part for one in message.content for part in parts_of(cast(Block, one), reads)]
+                found = [part for one in inner_blocks(rows) for part in parts_of(one, reads)]
             case "document", "base64" | "url":
                 found = [reads.file({"file_data": url, "filename": more.get("title")}, where, block.type)]
             case "image", "base64" | "url":
@@ -274,6 +277,14 @@ def parts_of(block: Block, reads: Reads) -> list[dict[str, Any]]:
     if found and reads.parts:
         found[-1] |= mark_of(block)
     return found
+
+
+def inner_blocks(rows: list[Any]) -> list[Block]:
+    """The blocks of a document that has some. Raises Refused."""
+    try:
+        return cast(list[Block], Message.model_validate({"role": "user", "content": rows}).content)
+    except ValidationError:
+        raise Refused("a document's source holds what is no block of text or picture.") from None
 
 
 def mark_of(block: Block) -> dict[str, Any]:
