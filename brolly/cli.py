@@ -227,16 +227,21 @@ def tell(args: argparse.Namespace) -> int | None:
 def pull_model(args: argparse.Namespace) -> int | None:
     from brolly import hub
     from brolly.remote import is_remote
+    from brolly.remote.meant import check
 
     if is_remote(args.model):
         raise OptionError(f"{args.model} runs elsewhere; there are no files of it to download. Use it as it is.")
+    check(args.model)
     print(hub.resolve(args.model, quiet=not sys.stderr.isatty()))
     return 0
 
 
 def remove_model(args: argparse.Namespace) -> int | None:
     from brolly import hub
+    from brolly.remote import is_remote
 
+    if is_remote(args.model):
+        raise OptionError(f"{args.model} runs elsewhere; there are no files of it to delete.")
     print(f"{args.model} is gone; {hub.remove(args.model) / 1e6:,.1f} MB are free again.")
     return 0
 

@@ -29,7 +29,9 @@ def opened(args: argparse.Namespace, verb: str) -> Any:
         dialects(remote.target, verb)
         return remote
     from brolly.identity import identify
+    from brolly.remote.meant import check
 
+    check(args.model)
     can = ", ".join(identify(args.model).verbs) or "nothing here"
     raise UnsupportedTask(f"{args.model} can {can}; it cannot {verb}. Models that run elsewhere can: openai:…")
 

@@ -68,7 +68,7 @@ class Answering:
             else (Ratio("exact match", "exact"), Ratio("F1", "f1"))
         )
         if "max_tokens" not in options:
-            self.notes.append(f"an answer ends after {self.options['max_tokens']:,} tokens")
+            self.notes.append(f"an answer of {model.target} ends after {self.options['max_tokens']:,} tokens")
         model.check(model.prepare("a", **self.options))  # an option that nobody has a word for, before the rows
 
     def records(self, rows: Iterator[Row]) -> Iterator[Record]:

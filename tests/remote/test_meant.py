@@ -49,6 +49,14 @@ def test_a_closed_model_without_its_vendor(name: str, meant: str, capsys: pytest
         brolly.load(name)
     assert main(["run", name, "Hello"]) == 2
     assert meant in capsys.readouterr().err
+    assert main(["pull", name]) == 2 and meant in capsys.readouterr().err
+
+
+def test_drawing_and_removing_tell_it_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["draw", "gpt-image-2", "a fox", "-o", "fox.png"]) == 2
+    assert "expected openai:gpt-image-2" in capsys.readouterr().err
+    assert main(["remove", "openai:gpt-5"]) == 2
+    assert "openai:gpt-5 runs elsewhere; there are no files of it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1", "https://vllm.example/v1", "https://x.example/openai/v1/"])
