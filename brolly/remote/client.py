@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 from collections.abc import AsyncGenerator, Callable
 from contextvars import ContextVar
 from functools import cache, cached_property
@@ -32,16 +33,20 @@ Teller = Callable[[Any], Told]
 Data = bytes  # within Client, that name is a verb's
 FIRST, LONGEST = 0.5, 8.0  # seconds: the most that is waited before the second try, and before any
 MOST_BODY = 256 << 20  # bytes of a whole answer
+MOST_KIND = 100  # characters of a media type
+LONGEST_ANSWER = 3600.0  # seconds that an answer may come in drops
 MOST_FAULT = 1 << 20  # and of one that tells what went wrong
 FAULT_SECONDS = 15.0  # that it may take
 DRAIN = 0.25  # seconds that a stream may take to end behind [DONE]
 EVENTS = ("brolly.remote.sse", "Events")
 DECODERS = {"application/vnd.amazon.eventstream": ("brolly.remote.frames", "Frames")}  # media type → who reads it
 # worth another try: when nothing can have been done yet, and when something may have
-GATES = frozenset((408, 502, 504, 524))  # said by who stands between, of a request that may be done meanwhile
-REFUSED, FAILED = frozenset((429, 503, 529)), frozenset((408, 409, 500, 502, 504))
+GATES = frozenset((408, 502, 504, 520, 524))  # said by who stands between, of a request that may be done meanwhile
+REFUSED, FAILED = frozenset((429, 503, 529)), frozenset((408, 409, 500, 502, 504, 520, 521, 522, 523, 524))
 
 
+# what a key may have in JSON: of texts, of bytes
+ESCAPED = re.compile(r"\\(?:u00[2-7]|/)"), re.compile(rb"\\(?:u00[2-7]|/)")
 heard: ContextVar[Callable[[], Any] | None] = ContextVar("heard", default=None)  # called as a vendor begins to answer
 
 
@@ -59,6 +64,7 @@ class Client:
     def __init__(self, target: Target, manners: RemoteOptions) -> None:
         self.target, self.manners = target, manners
         self.retries = 0  # tries behind the first
+        self.unkeyed: Callable[[str], str] = str  # a text without the last key that was sent, or parts of it
         self._lines: dict[asyncio.AbstractEventLoop, Connections] = {}
         self._urls: dict[tuple[str, tuple[tuple[str, str], ...]], httpx.URL] = {}
 
@@ -317,6 +323,7 @@ class _Answer:
         self._lines: Connections | None = None
         self._line: Line | None = None
         self._used = self._entered = self._began = False
+        self._size, self._until = 0, 0.0
         self._hides: tuple[list[tuple[str, str]], list[tuple[Data, Data]]] | None = None
 
     async def begin(self, request: httpx.Request) -> None:
@@ -342,6 +349,8 @@ class _Answer:
     async def _send(self, request: httpx.Request) -> None:
         manners, url = self._client.manners, request.url
         self._request, self._hides = request, None
+        self._until = asyncio.get_running_loop().time() + LONGEST_ANSWER
+        self._client.unkeyed = _hiding(self.secrets())  # no frame that lasts has them
         assert self._lines is not None
         target = str(url).partition("#")[0].encode("ascii") if self._lines.way.forwarded else url.raw_path
         try:
@@ -356,7 +365,8 @@ class _Answer:
         else:
             self._began = True
             self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
-            self.kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+            kind = self.headers.get("content-type", "").partition(";")[0].strip()
+            self.kind = self.hidden(kind).lower()[:MOST_KIND]
             if self.headers.get("content-encoding", "identity").lower() in ("identity", ""):
                 return
             raise BadAnswer(f"{self._client.target.host} compressed its answer though asked not to.", self.status)
@@ -377,9 +387,15 @@ class _Answer:
         except LineError as error:
             failed = self._broken(error)
         else:
-            if chunk:
-                return self.hidden(chunk)
-            raise StopAsyncIteration
+            if not chunk:
+                raise StopAsyncIteration
+            self._size += len(chunk)
+            host = self._client.target.host
+            if self._size > MOST_BODY:
+                raise BadAnswer(f"{host} answered with more than {MOST_BODY >> 20} MiB.", self.status)
+            if asyncio.get_running_loop().time() > self._until:
+                raise Unreachable(f"{host} did not end its answer in {LONGEST_ANSWER:g} s; ask for less.")
+            return self.hidden(chunk)
         raise failed
 
     async def read(self, most: int) -> Data:
@@ -410,9 +426,12 @@ class _Answer:
             keys = [key for key in self.secrets() if len(key) >= 16]
             self._hides = [(key, "***") for key in keys], [(key.encode("latin-1"), b"***") for key in keys]
         pairs: Any = self._hides[isinstance(said, bytes)]
+        escaped: Any = ESCAPED[isinstance(said, bytes)]
         for key, instead in pairs:
             if key in said:
                 said = said.replace(key, instead)
+            if escaped.search(said):  # as JSON may write it, too
+                said = re.sub(_spelt(key), instead, said)
         return said
 
     def close(self) -> None:
@@ -450,6 +469,21 @@ class _Answer:
             "unsendable": ("cannot be sent a header of this request; expected ASCII on one line.", OptionError, False),
         }[what]
         return _Failed(kind(f"{host} {text}"), again, stale=stale)
+
+
+def _hiding(secrets: tuple[str, ...]) -> Callable[[str], str]:
+    return lambda text: faults.unkeyed(text, secrets)
+
+
+def _spelt(key: AnyStr) -> AnyStr:
+    """A pattern of a key, each letter plain or as JSON may write it."""
+    text = key if isinstance(key, str) else key.decode("latin-1")
+    found = ""
+    for letter in text:
+        code = "".join(f"[{digit}{digit.upper()}]" for digit in f"{ord(letter):02x}")
+        slash = r"|\\/" if letter == "/" else ""
+        found += rf"(?:{re.escape(letter)}|\\u00{code}{slash})"
+    return found if isinstance(key, str) else found.encode("latin-1")
 
 
 async def _next(flow: Any, response: httpx.Response) -> httpx.Request | None:

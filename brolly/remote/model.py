@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import warnings
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from dataclasses import fields, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,11 +20,12 @@ from brolly.remote.client import Client
 from brolly.remote.content import bytes_of, messages_of, tools_of
 from brolly.remote.dialect import dialects
 from brolly.remote.hearing import Heard
+from brolly.remote.kept import Kept, size_of
 from brolly.remote.prices import Budget, Price, Tab, price_of
 from brolly.remote.shapes import Filter, fitted
 from brolly.remote.target import Target, parse
 from brolly.remote.traits import Traits, traits_of
-from brolly.remote.weight import DRAWN, PICTURE, heard, kept_long, utf8, weighed
+from brolly.remote.weight import DRAWN, PICTURE, heard, kept_long, packed, utf8, weighed
 from brolly.verbs import (
     STOPS,
     Chat,
@@ -59,7 +59,6 @@ Asked = TypeVar("Asked")
 Deliver = Callable[[Piece | BaseException], None]
 DEFAULTS = GenerateOptions()
 PLAIN = vars(DEFAULTS)
-KEPT = 4096  # answers whose opaque parts are remembered by the calls that they made
 TOGETHER = 8  # requests of one list of inputs that are open at a time
 
 
@@ -85,7 +84,7 @@ class Remote:
         self.manners: RemoteOptions = read_options(RemoteOptions, options)
         self.budget = budget or Budget(self.manners.max_cost)
         self.client = Client(self.target, self.manners)
-        self._kept: OrderedDict[str, tuple[Mapping[str, Any], ...]] = OrderedDict()
+        self._kept = Kept()
         self._told: set[str] = set()
 
     def __repr__(self) -> str:
@@ -135,7 +134,7 @@ class Remote:
 
         Raises OptionError where the vendor has no word for an option, and RemoteError's kinds.
         """
-        ask = replace(self.prepare_chat(messages, **given), stream=False)
+        ask = replace(_single(self.prepare_chat(messages, **given)), stream=False)
         return gather(self._pieces(ask), given.get("logprobs") is not None)
 
     def stream_chat(self, messages: Sequence[Mapping[str, Any]], **given: Unpack[Chat]) -> Iterator[Piece]:
@@ -145,10 +144,10 @@ class Remote:
     def generate(self, prompt: str | list[str], **given: Unpack[Chat]) -> Any:
         """An answer to a prompt, as the only message of a conversation; a list of them for a list."""
         if isinstance(prompt, list):
-            works = [self._whole(replace(self.prepare(one, **given), stream=False)) for one in prompt]
+            works = [self._whole(replace(_single(self.prepare(one, **given)), stream=False)) for one in prompt]
             found = loop.wait(_together(works))
             return [gather(pieces, given.get("logprobs") is not None) for pieces in found]
-        ask = replace(self.prepare(prompt, **given), stream=False)
+        ask = replace(_single(self.prepare(prompt, **given)), stream=False)
         return gather(self._pieces(ask), given.get("logprobs") is not None)
 
     def stream(self, prompt: str, **given: Unpack[Chat]) -> Iterator[Piece]:
@@ -173,7 +172,7 @@ class Remote:
         if adapter is not None:
             raise OptionError(f"{self.target} runs elsewhere and takes no adapter; name a tuned model of its vendor's.")
         return Ask(
-            messages=tuple(map(self._remembering, messages_of(messages))),
+            messages=tuple(self._kept.given(message, user) for message in messages_of(messages)),
             options=read_options(GenerateOptions, options),
             tools=tools_of(tools, tool_choice), choice=tool_choice,
             parallel=parallel_tool_calls, n=n, user=user, priority=priority,
@@ -232,7 +231,7 @@ class Remote:
         asked = self._fit(read_options(EmbedOptions, options), getattr(dialect, "EMBED", None))
         if not inputs:
             raise OptionError("there is nothing to embed; give at least one text.")
-        parts = list(_parts(inputs, dialect.most, getattr(dialect, "most_bytes", sys.maxsize)))
+        parts = list(packed(inputs, dialect.most, getattr(dialect, "most_bytes", sys.maxsize)))
         calls = [dialect.embed(part, asked, self.target) for part in parts]
         made = [partial(dialect.vectors, n=len(part)) for part in parts]
         found: list[Embeddings] = await _together(
@@ -409,18 +408,21 @@ class Remote:
         filters = [undo() for _ in range(ask.n)] if undo else []
         calls: list[str] = []
         opaque: list[Mapping[str, Any]] = []
-        try:
+        size = 0
+        with self._ends(tab):
             async with aclosing(self._raw(dialect, fitting, tab)) as batches:
                 async for batch in batches:
                     if filters:
                         batch = [filters[piece.index].push(piece) for piece in batch]
                     for piece in batch:
                         calls += [call.id for call in piece.calls if call.id]
-                        opaque += piece.opaque
+                        if piece.opaque:
+                            opaque += piece.opaque
+                            size += size_of(piece.opaque)
                         if piece.usage is not None:
                             usages[piece.index] = piece.usage
                     if opaque and calls:
-                        self._remember(calls, opaque)
+                        self._kept.keep(ask.user, calls, opaque, size)
                     if len(usages) == ask.n:  # before the last piece is seen, and its reader leaves
                         tab.close(self._cost(usages, fitting))
                     if any(one.over for one in filters):
@@ -429,8 +431,6 @@ class Remote:
                         yield [*batch[:at], replace(batch[at], usage=usage)]
                         return
                     yield batch
-        finally:
-            tab.close()  # whoever leaves early never learns it
 
     async def _raw(self, dialect: Any, ask: Ask, tab: Tab) -> AsyncGenerator[list[Piece], None]:
         call = replace(dialect.call(ask, self.target), tab=tab)
@@ -504,32 +504,26 @@ class Remote:
             return None
         return self.price.of(replace(read, completion_tokens=sum(u.completion_tokens for u in usages.values())))
 
+    @contextmanager
+    def _ends(self, tab: Tab) -> Iterator[None]:
+        """Whoever leaves early never learns what it cost; and no error tells a key that its vendor said back."""
+        try:
+            yield
+        except BrollyError as error:
+            error.args = (self.client.unkeyed(str(error)),)
+            raise
+        finally:
+            tab.close()
+
     async def _priced(self, call: Any, told: Any, most: Usage, made: Callable[[Any], Any]) -> Any:
         """What `made` makes of the body of a call that reads and writes `most` at most."""
         tab = Tab(self.budget, self.price.at_most(most) if self.price else None, str(self.target))
         await tab.open()
-        try:
+        with self._ends(tab):
             found = made(await self.client.json(replace(call, tab=tab), told))
             usage = Usage(found.n_tokens, 0) if isinstance(found, Embeddings) else found.usage
             tab.close(self._cost({0: usage} if usage else {}))
             return found
-        finally:
-            tab.close()
-
-    def _remember(self, calls: Sequence[str], opaque: Sequence[Mapping[str, Any]]) -> None:
-        """What goes back with these calls, for clients that cannot keep it."""
-        for call in calls:
-            self._kept[call] = tuple(opaque)
-            self._kept.move_to_end(call)
-        while len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
-
-    def _remembering(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A turn of the assistant's with what was remembered of it, where it has nothing of its own."""
-        if not message.get("tool_calls") or message.get("opaque"):
-            return message
-        kept = next((self._kept[str(c["id"])] for c in message["tool_calls"] if str(c.get("id")) in self._kept), None)
-        return message if kept is None else {**message, "opaque": list(kept)}
 
 
 # options that change no meaning: left out with a warning where a vendor has no word for them
@@ -541,19 +535,11 @@ def _given(options: GenerateOptions) -> list[str]:
     return [name for name, value in vars(options).items() if value != PLAIN[name]]
 
 
-def _parts(inputs: Sequence[Any], most: int, most_bytes: int) -> Iterator[list[Any]]:
-    """Inputs in lists of so many at most, and of so many bytes of text together."""
-    part: list[Any] = []
-    n_bytes = 0
-    for one in inputs:
-        size = utf8([one])
-        if part and (len(part) == most or n_bytes + size > most_bytes):
-            yield part
-            part, n_bytes = [], 0
-        part.append(one)
-        n_bytes += size
-    if part:
-        yield part
+def _single(ask: Ask) -> Ask:
+    """Raises OptionError where several answers are asked for, of which one would be told."""
+    if ask.n != 1:
+        raise OptionError(f"n is {ask.n}; one answer is told here: ask n times, or stream them and go by Piece.index.")
+    return ask
 
 
 def _read(parts: Iterable[list[Piece]]) -> tuple[list[Piece], BrollyError | None]:

@@ -18,6 +18,7 @@ from typing import Any
 HIGH = 1 << 20  # bytes that wait to be read before the peer is made to wait
 SMALL = 64 << 10  # a request up to here goes in one packet or so
 MOST_HEAD = 100 << 10  # bytes of an answer's status and headers
+HEAD_SECONDS = 60.0  # in which they have to come, once they began
 MOST_EARLY = 20  # answers before the answer: 100 Continue, 103 Early Hints
 IDLE = 30.0  # seconds that a connection waits to be used again
 # a vendor may think for minutes; without a sign of life gates on the way forget the connection
@@ -196,8 +197,12 @@ class Line(asyncio.Protocol):
     async def _event(self, silence: float) -> Any:
         import h11
 
+        until = 0.0
         while (event := self._next()) is h11.NEED_DATA:
             await self._feed(silence)
+            until = until or self._loop.time() + HEAD_SECONDS
+            if self._loop.time() > until:
+                raise LineError("garbled")
         return event
 
     def _next(self) -> Any:

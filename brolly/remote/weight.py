@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from brolly.remote.ask import Ask
@@ -27,6 +27,21 @@ def weighed(ask: Ask) -> int:
 def utf8(texts: Iterable[Any]) -> int:
     """Bytes of those that are texts, which no tokens outnumber."""
     return sum(len(text.encode(errors="replace")) for text in texts if isinstance(text, str))
+
+
+def packed(inputs: Sequence[Any], most: int, most_bytes: int) -> Iterator[list[Any]]:
+    """Inputs in lists of so many at most, and of so many bytes of text together."""
+    part: list[Any] = []
+    n_bytes = 0
+    for one in inputs:
+        size = utf8([one])
+        if part and (len(part) == most or n_bytes + size > most_bytes):
+            yield part
+            part, n_bytes = [], 0
+        part.append(one)
+        n_bytes += size
+    if part:
+        yield part
 
 
 def heard(n_bytes: int) -> int:

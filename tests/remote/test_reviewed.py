@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from brolly.errors import BudgetSpent
-from brolly.remote import Remote, loop
+from brolly.errors import BadAnswer, BrollyError, BudgetSpent, OptionError, Unreachable
+from brolly.remote import Remote, client, loop, sockets
+from brolly.remote.kept import MOST_BYTES, Kept
 from brolly.remote.prices import Price
 from brolly.verbs import Usage
 from tests.remote.fakes import CUT, STALL, Fake, Reply, Request, sse
@@ -168,3 +169,124 @@ def test_a_long_cache_is_not_bought_for_the_price_of_a_short_one(vendor: Vendor)
         for one in ({**part, "cache_control": {"type": "ephemeral"}}, part)
     )
     assert model._cost({0: used}, short) == pytest.approx(0.00125) and model._cost({0: used}, long) is None
+
+
+# Keys -----------------------------------------------------------------------------------------------------------------
+
+SPELT = (KEY, KEY.replace("/", "\\/"), f"\\u0073{KEY[1:]}", KEY[:20], KEY[8:], KEY.replace("-", "\\u002d"))
+
+
+@pytest.mark.parametrize("spelt", SPELT)
+@pytest.mark.parametrize("stream", (True, False))
+def test_no_key_comes_back_however_it_is_spelt(vendor: Vendor, spelt: str, stream: bool) -> None:
+    bodies = (
+        '{"error": {"message": "the key %s is bad", "code": "x"}}',
+        '{"choices": [{"index": 0, "delta": {}, "message": {}, "finish_reason": "%s"}]}',
+        '{"choices": %s}',
+    )
+    for body in bodies:
+        said = (body % (spelt if body[-4] != "s" else f'"{spelt}"')).encode()
+        vendor.says = lambda request, said=said: (
+            Reply(chunks=[b"data: " + said + b"\n\n"]) if stream else Reply(body=said)
+        )
+        with pytest.raises(BrollyError) as caught:
+            list(ours(vendor).stream_chat(ASKED)) if stream else ours(vendor).chat(ASKED)
+        assert not any(KEY[at : at + 8] in str(caught.value) for at in range(len(KEY) - 7)), str(caught.value)
+
+
+@pytest.mark.parametrize("spelt", SPELT[:3])
+def test_no_whole_key_is_in_what_a_model_writes(vendor: Vendor, spelt: str) -> None:
+    body = '{"choices": [{"index": 0, "message": {"content": "KEY"}, "finish_reason": "stop"}]}'
+    said = body.replace("KEY", spelt).encode()
+    vendor.says = lambda request: Reply(body=said)
+    assert ours(vendor).chat(ASKED).text == "***"
+
+
+def test_a_media_type_tells_no_key_and_is_short(vendor: Vendor) -> None:
+    vendor.says = lambda request: Reply(headers={"content-type": f"text/{KEY}{'x' * 3000}"}, body=b"?")
+    for ask in (lambda: ours(vendor).chat(ASKED), lambda: ours(vendor).speak("Hi")):
+        with pytest.raises(BadAnswer) as caught:
+            ask()
+        assert KEY[:12] not in str(caught.value) and len(str(caught.value)) < 300
+
+
+# Who has what ---------------------------------------------------------------------------------------------------------
+
+
+def test_thoughts_that_go_back_are_their_user_s_alone() -> None:
+    kept = Kept()
+    mine: list[Any] = [{"vendor": "gemini", "signature": "mine"}]
+    kept.keep("anna", ["call_1"], mine, 10)
+    turn = {"role": "assistant", "tool_calls": [{"id": "call_1", "function": {"name": "f", "arguments": "{}"}}]}
+    assert kept.given(turn, "anna")["opaque"] == mine and "opaque" not in kept.given(turn, "bert")
+    kept.keep("anna", ["call_1"], [{"vendor": "gemini", "signature": "of another answer"}], 10)
+    assert "opaque" not in kept.given(turn, "anna")  # nobody knows which of both is meant
+
+
+def test_what_is_kept_of_answers_is_bounded_by_its_size() -> None:
+    kept = Kept()
+    for n in range(100):
+        kept.keep("", [f"call_{n}"], [{"vendor": "openai"}], MOST_BYTES // 10)
+    assert kept._size <= MOST_BYTES and len(kept._rows) <= 10
+
+
+def test_several_answers_are_not_told_as_one(vendor: Vendor) -> None:
+    for ask in (
+        lambda m: m.chat(ASKED, n=2),
+        lambda m: m.generate("Hello", n=2),
+        lambda m: m.generate(["a", "b"], n=2),
+    ):
+        with pytest.raises(OptionError, match="n is 2"):
+            ask(ours(vendor))
+
+
+# Bounds ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_has_an_end_in_bytes_and_in_time(vendor: Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
+    vendor.says = lambda request: Reply(chunks=(chunk("x" * 1000) for _ in range(1 << 30)))
+    monkeypatch.setattr(client, "MOST_BODY", 1 << 20)
+    with pytest.raises(BadAnswer, match="more than 1 MiB"):
+        for _ in ours(vendor).stream_chat(ASKED):
+            pass
+    monkeypatch.setattr(client, "LONGEST_ANSWER", 0.2)
+    for chunks in (lambda: [b": alive\n\n", 0.02] * 100, lambda: [b" ", 0.02] * 100):
+        vendor.says = lambda request, chunks=chunks: Reply(chunks=chunks())
+        with pytest.raises(Unreachable, match=r"in 0\.2 s"):
+            ours(vendor).chat(ASKED)
+
+
+def test_a_head_does_not_come_letter_by_letter_for_ever(vendor: Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "HEAD_SECONDS", 0.2)
+    with Dripping() as address, pytest.raises(BadAnswer, match="does not speak HTTP"):
+        Remote(f"http://{address}/v1#m", retries=0).chat(ASKED)
+
+
+class Dripping:
+    """A server whose answer's headers never end."""
+
+    def __enter__(self) -> str:
+        import socket
+        import threading
+        import time
+
+        self.server = socket.create_server(("127.0.0.1", 0))
+
+        def drip() -> None:
+            line, _ = self.server.accept()
+            with line:
+                line.recv(1 << 16)
+                line.sendall(b"HTTP/1.1 200 OK\r\nx: ")
+                for _ in range(200):
+                    try:
+                        line.sendall(b"x")
+                    except OSError:
+                        return
+                    time.sleep(0.02)
+
+        threading.Thread(target=drip, daemon=True).start()
+        host, port = self.server.getsockname()
+        return f"{host}:{port}"
+
+    def __exit__(self, *_: object) -> None:
+        self.server.close()
