@@ -242,7 +242,8 @@ def test_what_no_retry_mends_is_told_at_once(
     [
         (error(429), Busy), (error(429, retry_after="0.01"), Busy), (error(429, retry_after_ms="5"), Busy),
         (error(429, retry_after="Sun, 06 Nov 1994 08:49:37 GMT"), Busy), (error(529, "overloaded_error"), Overloaded),
-        (error(503), Overloaded), (error(500), RemoteError), (error(502), Unreachable), (error(504), Unreachable),
+        (error(503), Overloaded), (error(500), RemoteError), (error(502), Unreachable),
+        (error(522), Unreachable), (error(504), Unreachable),
         (error(408), Unreachable), (error(409), OptionError), (error(400, x_should_retry="true"), OptionError),
         (Reply(502, {"content-type": "text/html"}, "<html><title>Bad gateway"), Unreachable),
         (Reply(raw=b""), Unreachable), (Reply(chunks=[CUT]), BadAnswer),
