@@ -266,9 +266,14 @@ def cleaned(text: str, secrets: Iterable[str] = (), most: int = LONGEST) -> str:
     """A vendor's words as an error may show them: one line, bounded, without keys or parts of them."""
     text = unkeyed(text[: 8 * most], secrets)
     text = re.sub(r"[^\s\"'`,;:()]*\*{3,}[^\s\"'`,;()]*", "…", text)  # a key that the vendor has masked itself
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    text = printable(text)
     text = " ".join(text.split()).rstrip(".")
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """A text without what a terminal would obey, or could not write."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def unkeyed(text: str, secrets: Iterable[str]) -> str:

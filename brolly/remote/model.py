@@ -11,7 +11,7 @@ from dataclasses import fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Unpack
 
 from brolly.errors import BadAnswer, BrollyError, OptionError, UnsupportedTask
 from brolly.remote import loop
@@ -19,15 +19,16 @@ from brolly.remote.ask import Ask
 from brolly.remote.client import Client
 from brolly.remote.content import bytes_of, messages_of, tools_of
 from brolly.remote.dialect import dialects
+from brolly.remote.faults import printable
 from brolly.remote.hearing import Heard
 from brolly.remote.kept import Kept, size_of
 from brolly.remote.prices import Budget, Price, Tab, price_of
-from brolly.remote.shapes import Filter, fitted
+from brolly.remote.shapes import Filter
 from brolly.remote.target import Target, parse
 from brolly.remote.traits import Traits, traits_of
 from brolly.remote.weight import DRAWN, PICTURE, heard, kept_long, packed, utf8, weighed
+from brolly.remote.wording import Wording
 from brolly.verbs import (
-    STOPS,
     Chat,
     Draw,
     Drawing,
@@ -55,10 +56,7 @@ from brolly.verbs import (
 if TYPE_CHECKING:
     from brolly.identity import Card
 
-Asked = TypeVar("Asked")
 Deliver = Callable[[Piece | BaseException], None]
-DEFAULTS = GenerateOptions()
-PLAIN = vars(DEFAULTS)
 TOGETHER = 8  # requests of one list of inputs that are open at a time
 
 
@@ -85,6 +83,7 @@ class Remote:
         self.budget = budget or Budget(self.manners.max_cost)
         self.client = Client(self.target, self.manners)
         self._kept = Kept()
+        self.wording = Wording(self.target, self.manners.strict, self._warn)
         self._told: set[str] = set()
 
     def __repr__(self) -> str:
@@ -115,13 +114,11 @@ class Remote:
 
     def takes(self, option: str, verb: str = "chat") -> bool:
         """Whether its vendor has a word for an option of a verb. Raises UnsupportedTask."""
-        own = "OPTIONS" if verb == "chat" else verb.upper()
-        several: list[frozenset[str]] = [getattr(dialect, own, frozenset()) for dialect in dialects(self.target, verb)]
-        return any(option in self._has(one) for one in several)
+        return self.wording.takes(option, verb)
 
     def check(self, ask: Ask) -> None:
         """What no dialect of its vendor says is told before anything is sent. Raises OptionError."""
-        self._said(ask)
+        self.wording.said(ask)
 
     def describe(self) -> str:
         """Where it runs, in a few words."""
@@ -185,7 +182,7 @@ class Remote:
 
     async def begin(self, job: Ask, deliver: Deliver) -> Ticket:
         """The same on the running event loop, in which `deliver` is called."""
-        dialect, fitting, undo = self._said(job)
+        dialect, fitting, undo = self.wording.said(job)
 
         async def follow() -> None:
             try:
@@ -228,7 +225,7 @@ class Remote:
         import numpy as np
 
         (dialect, *_) = dialects(self.target, "embed")
-        asked = self._fit(read_options(EmbedOptions, options), getattr(dialect, "EMBED", None))
+        asked = self.wording.fit(read_options(EmbedOptions, options), getattr(dialect, "EMBED", None))
         if not inputs:
             raise OptionError("there is nothing to embed; give at least one text.")
         parts = list(packed(inputs, dialect.most, getattr(dialect, "most_bytes", sys.maxsize)))
@@ -259,13 +256,13 @@ class Remote:
         (dialect, *_) = dialects(self.target, "draw")
         own, given = getattr(dialect, "DRAW", None), [bytes_of(one) for one in images]
         asked, times = read_options(DrawOptions, options), 1
-        if own is not None and "n" not in self._has(own):  # one picture a request
+        if own is not None and "n" not in self.wording.has(own):  # one picture a request
             if asked.n > 1 and asked.seed is not None:
                 raise OptionError(
                     f"{self.target} draws one picture a request, the same of one seed; leave n or seed out."
                 )
             asked, times = replace(asked, n=1), asked.n
-        call = replace(dialect.draw(prompt, given, self._fit(asked, own), self.target), safe=False)
+        call = replace(dialect.draw(prompt, given, self.wording.fit(asked, own), self.target), safe=False)
         most = Usage(utf8([prompt]) + PICTURE * len(given), DRAWN * asked.n)
         found: list[Drawing] = await _together(
             [self._priced(call, dialect.told, most, dialect.drawn) for _ in range(times)]
@@ -280,7 +277,7 @@ class Remote:
 
     async def aspeak(self, text: str, **options: Any) -> Speech:
         (dialect, *_) = dialects(self.target, "speak")
-        asked = self._fit(read_options(SpeakOptions, options), getattr(dialect, "SPEAK", None))
+        asked = self.wording.fit(read_options(SpeakOptions, options), getattr(dialect, "SPEAK", None))
         self.budget.settle(self.budget.hold(None, str(self.target)), None)
         data, kind = await self.client.bytes(dialect.speak(text, asked, self.target), dialect.told)
         if not data or kind.startswith(("text/", "application/json")):
@@ -295,7 +292,7 @@ class Remote:
 
     async def atranscribe(self, audio: Any, *, name: str = "", **options: Any) -> Transcript:
         (dialect, *_) = dialects(self.target, "transcribe")
-        asked = self._fit(read_options(TranscribeOptions, options), getattr(dialect, "TRANSCRIBE", None))
+        asked = self.wording.fit(read_options(TranscribeOptions, options), getattr(dialect, "TRANSCRIBE", None))
         title = name or (Path(audio).name if isinstance(audio, (str, Path)) else "audio")
         data = bytes_of(Path(audio) if isinstance(audio, str) else audio)
         call = dialect.transcribe(data, title, asked, self.target)
@@ -329,69 +326,6 @@ class Remote:
         loop.wait(self.client.aclose())
 
     # inside
-
-    def _said(self, ask: Ask) -> tuple[Any, Ask, Callable[[], Filter] | None]:
-        """The dialect that says most of it, the ask in its words, and what undoes that. Raises OptionError."""
-        lacking: list[str] = []
-        able: list[tuple[tuple[int, bool], list[str], tuple[Any, Ask, Callable[[], Filter] | None]]] = []
-        for dialect in dialects(self.target, "chat"):
-            has = self._has(dialect.OPTIONS)
-            blank = getattr(dialect, "BLANK_STOPS", True) or all(stop.strip() for stop in ask.options.stop)
-            if len(ask.options.stop) > getattr(dialect, "STOPS", STOPS) or not blank:
-                has -= {"stop"}  # more than it takes, or white space: looked for here
-            fitting, undo = fitted(ask, has)
-            if undo and ask.n > 1 and fitting.options.stop != ask.options.stop:
-                undo, fitting = None, ask  # several answers cannot be cut one by one
-            missing = [name for name in _given(fitting.options) if name not in has]
-            if unsaid := {name: getattr(DEFAULTS, name) for name in missing if name in HINTS}:
-                fitting = replace(fitting, options=replace(fitting.options, **unsaid))
-            lacks = [f"{self.target} has no {name}" for name in missing if name not in HINTS]
-            lacks += self._unread(ask) + dialect.lacks(fitting, self.target)
-            # one that never thinks is asked in vain not to
-            idle = {"effort"} if self.traits.thinking == "none" and ask.options.effort == "none" else set[str]()
-            hints = [f"{self.target} has no {name}" for name in unsaid if name not in idle]
-            hints += dialect.hints(fitting, self.target)
-            if lacks or (hints and ask.strict):
-                lacking = lacking or [*lacks, *(hints if ask.strict else ())]
-            else:
-                able.append(((len(hints), undo is not None), hints, (dialect, fitting, undo)))
-        if not able:
-            raise OptionError(f"{'; '.join(lacking)}; leave it out, or ask a model that has it.")
-        _, hints, said = min(able, key=lambda one: one[0])  # the first of several that leave out as little
-        for hint in hints:
-            self._warn(hint)
-        return said
-
-    def _fit(self, asked: Asked, own: frozenset[str] | None) -> Asked:
-        """Options of another verb without the hints that the vendor has no word for. Raises OptionError.
-
-        `own` are those that the dialect has words for; None: it tells by itself what it lacks.
-        """
-        plain = type(asked)()
-        given = [f.name for f in fields(cast(Any, asked)) if getattr(asked, f.name) != getattr(plain, f.name)]
-        has = self._has(frozenset(given) if own is None else own)
-        missing = [name for name in given if name not in has]
-        if refused := [name for name in missing if name not in HINTS or self.manners.strict]:
-            raise OptionError(f"{self.target} has no {', '.join(refused)}; leave it out, or ask a model that has it.")
-        for name in missing:
-            self._warn(f"{self.target} has no {name}")
-        return replace(cast(Any, asked), **{name: getattr(plain, name) for name in missing})
-
-    def _has(self, own: frozenset[str]) -> frozenset[str]:
-        """Options that this model has, of those that a dialect has words for."""
-        lacks = {*self.target.vendor.lacks, *self.traits.lacks}
-        if self.traits.thinking == "none":
-            lacks |= {"effort", "thoughts"}
-        return (own | set(self.target.vendor.takes)) - lacks
-
-    def _unread(self, ask: Ask) -> list[str]:
-        """Kinds of parts that this model is known not to read."""
-        reads = self.traits.reads
-        kinds = {"image_url": "image", "input_audio": "audio", "file": "pdf"} if reads else {}
-        known = ", ".join(("text", *reads))
-        return [
-            f"{self.target} reads {known}; it reads no {k}" for t, k in kinds.items() if k not in reads and ask.uses(t)
-        ]
 
     def _warn(self, text: str) -> None:
         if text not in self._told:
@@ -463,7 +397,7 @@ class Remote:
             raise BadAnswer(f"{self.target.host} ended its stream before the answer was whole; ask again.")
 
     async def _whole(self, ask: Ask) -> list[Piece]:
-        dialect, fitting, undo = self._said(ask)
+        dialect, fitting, undo = self.wording.said(ask)
         return [piece async for batch in self._answered(dialect, ask, fitting, undo) for piece in batch]
 
     def _pieces(self, ask: Ask) -> Iterator[Piece]:
@@ -506,11 +440,11 @@ class Remote:
 
     @contextmanager
     def _ends(self, tab: Tab) -> Iterator[None]:
-        """Whoever leaves early never learns what it cost; and no error tells a key that its vendor said back."""
+        """Whoever leaves early never learns what it cost; and an error has no key and no signs for a terminal in it."""
         try:
             yield
         except BrollyError as error:
-            error.args = (self.client.unkeyed(str(error)),)
+            error.args = (printable(self.client.unkeyed(str(error))),)
             raise
         finally:
             tab.close()
@@ -524,15 +458,6 @@ class Remote:
             usage = Usage(found.n_tokens, 0) if isinstance(found, Embeddings) else found.usage
             tab.close(self._cost({0: usage} if usage else {}))
             return found
-
-
-# options that change no meaning: left out with a warning where a vendor has no word for them
-HINTS = frozenset({"seed", "effort", "thoughts"})
-
-
-def _given(options: GenerateOptions) -> list[str]:
-    """What is not as it is by itself."""
-    return [name for name, value in vars(options).items() if value != PLAIN[name]]
 
 
 def _single(ask: Ask) -> Ask:

@@ -40,13 +40,22 @@ def is_remote(reference: object) -> bool:
     return bool(colon) and head in vendors() and head != COMPATIBLE and not os.path.lexists(reference)
 
 
+def _can_be(base: str) -> bool:
+    """Whether an address has a host that can be looked up, a port that is one, no user and no query."""
+    try:
+        parts = urlsplit(base)
+        host = (parts.hostname or "").encode("idna").decode("idna")
+        return bool(host) and parts.port != 0 and base.isprintable() and parts.username is None and not parts.query
+    except ValueError:  # a bracket that stays open, a port of letters, a label that is too long
+        return False
+
+
 def parse(reference: str) -> Target:
     """The target of openai:gpt-5 or https://host/v1#model. Raises OptionError."""
     head, _, rest = reference.partition(":")
     if head in ("http", "https"):
         base, _, model = reference.partition("#")
-        parts = urlsplit(base)
-        if not parts.hostname or parts.username is not None or parts.query:
+        if not _can_be(base):
             raise OptionError(
                 f"{base.partition('?')[0].rpartition('@')[2]!r:.120} is no address of models; expected "
                 "https://host/v1#model, without a user and a query. Keep its key with `brolly keys set`."
@@ -58,6 +67,8 @@ def parse(reference: str) -> Target:
         if not base:
             wanted = " or ".join(vendor.bases)
             raise OptionError(f"{vendor.title} has an address for each customer; set {wanted}.")
+        if not _can_be(base):
+            raise OptionError(f"{vendor.title}'s address is {base!r:.120}; expected https://host or https://host/path.")
     if not model.strip():
         raise OptionError(f"{reference!r:.120} names no model; `brolly list {head}:` tells which there are.")
     return Target(reference, vendor, base, model)

@@ -240,6 +240,49 @@ def test_several_answers_are_not_told_as_one(vendor: Vendor) -> None:
             ask(ours(vendor))
 
 
+# What is shown --------------------------------------------------------------------------------------------------------
+
+EVIL = "\x1b]0;owned\x07\x1b[2J\ud800\u202e\r\n"
+
+
+@pytest.mark.parametrize(
+    "body",
+    (
+        {"promptFeedback": {"blockReason": EVIL, "blockReasonMessage": EVIL}},
+        {"candidates": [{"finishReason": EVIL, "finishMessage": EVIL}]},
+        {
+            "candidates": [
+                {"finishReason": "STOP", "content": {"parts": [{"functionCall": {"name": EVIL, "args": []}}]}}
+            ]
+        },
+        {"error": {"message": EVIL, "status": EVIL}},
+    ),
+)
+def test_no_error_gives_orders_to_a_terminal(vendor: Vendor, body: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEMINI_BASE_URL", f"{vendor.url}/v1")
+    monkeypatch.setenv("GEMINI_API_KEY", KEY)
+    vendor.says = lambda request: Reply(body=json.dumps(body))
+    for verb in ("chat", "draw"):
+        model = Remote("gemini:gemini-2.5-flash-image" if verb == "draw" else "gemini:gemini-2.5-flash", retries=0)
+        with pytest.raises(BrollyError) as caught:
+            model.chat(ASKED) if verb == "chat" else model.draw("A cat.")
+        assert str(caught.value).isprintable(), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ("https://[::1/v1", "https://host:abc/v1", "https://host:99999", "https://xn--/v1", f"https://{'a' * 300}/v1",
+     "https://..../v1", "https://ho\nst/v1", "https://host:0/v1"),
+)  # fmt: skip
+def test_an_address_that_can_be_none_is_told_so(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OptionError, match="address"):
+        Remote(f"{address}#m")
+    if "\n" not in address:
+        monkeypatch.setenv("OPENAI_BASE_URL", address)
+        with pytest.raises(OptionError, match="address"):
+            Remote("openai:m")
+
+
 # Bounds ---------------------------------------------------------------------------------------------------------------
 
 
