@@ -173,6 +173,9 @@ def traits(vendor: str, name: str, folder: str, row: Row, dev: Dev) -> Row:
         elif re.match(r"gpt-(5\.[6-9]|[6-9])", name):
             found["dialects"] = ["openai.responses", "openai.chat"]  # tools and an effort together by the first alone
             found["lacks"] = [*found.get("lacks", []), "chat_tools"]
+        elif re.match(r"gpt-5\.[245](?!-chat)", name) and found.get("thinking") == "effort":
+            found["lacks"] = [*found.get("lacks", []), "chat_tools"]
+            also += "; tools and an effort: https://github.com/openai/openai-openapi/issues/541"
     found["verbs"] = verbs
     found["source"] = (row.get("source") or "") + also
     return found

@@ -103,6 +103,17 @@ def test_tools_go_where_a_model_takes_them_and_its_thoughts_come_back(fake: Fake
         assert kinds == [None, "reasoning", *["function_call"] * 2, *["function_call_output"] * 2]
 
 
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [("gpt-4.1", "chat/completions"), ("gpt-5", "chat/completions"), ("gpt-5.2", "responses"), ("gpt-5.4", "responses"),
+     ("gpt-5.5", "responses"), ("gpt-5.6-sol", "responses")],
+)  # fmt: skip
+def test_tools_of_models_that_think(fake: FakeOpenAI, name: str, path: str) -> None:
+    effort: Any = {} if name == "gpt-4.1" else {"effort": "low"}
+    answer = Remote(f"openai:{name}").chat(user("weather"), tools=[WEATHER], **effort)
+    assert answer.finish_reason == "tool_calls" and fake.requests[-1].path == f"/v1/{path}"
+
+
 def test_a_hint_is_told_once_and_refused_if_strict(fake: FakeOpenAI) -> None:
     model = Remote(UNKNOWN)
     with pytest.warns(UserWarning, match="4096 tokens"):

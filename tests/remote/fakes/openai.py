@@ -4,7 +4,7 @@
         OPENAI_BASE_URL=fake.base OPENAI_API_KEY=fake.key
 
 Requests are held against the types of OpenAI's own SDK, and against rules that its reference states beside them. Models
-called gpt-6 and above think, and take tools by /chat/completions only with reasoning_effort "none".
+called gpt-5 and above think; from gpt-5.2 on they take tools by /chat/completions only with reasoning_effort "none".
 """
 
 from __future__ import annotations
@@ -207,7 +207,7 @@ def _talk(body: dict[str, Any]) -> Talk:
     if body.get("tool_choice", "auto") != "auto" and not body.get("tools"):
         raise Refused("'tool_choice' is only allowed when 'tools' are specified.", None, "tool_choice")
     thinking = thinks(body["model"]) and body.get("reasoning_effort", "medium") != "none"
-    if thinking and body.get("tools"):
+    if thinking and body.get("tools") and re.match(r"gpt-(5\.[2-9]|[6-9])", body["model"]):
         message = f"Function tools with reasoning_effort are not supported for {body['model']} in /v1/chat/completions."
         raise Refused(f"{message} To use function tools, use /v1/responses.", None, "reasoning_effort")
     if body.get("reasoning_effort") and not (thinks(body["model"]) or body["model"].startswith("gpt-5")):
