@@ -127,6 +127,10 @@ def test_public_names_are_sorted_and_exist(path: Path) -> None:
         assert getattr(module, name) is not None
 
 
+def test_types_are_told_to_those_who_import_brolly() -> None:
+    assert (ROOT / "py.typed").is_file()  # PEP 561: without it a type checker sees Any
+
+
 def test_every_room_exists_or_is_planned() -> None:
     """A room that was renamed or removed loses its place here."""
     there = {room_of(path) for path in FILES} - {"__init__"}
