@@ -24,6 +24,7 @@ IDLE = 30.0  # seconds that a connection waits to be used again
 # a vendor may think for minutes; without a sign of life gates on the way forget the connection
 ALIVE = (("SO_KEEPALIVE", socket.SOL_SOCKET, 1), ("TCP_KEEPIDLE", socket.IPPROTO_TCP, 60),
          ("TCP_KEEPINTVL", socket.IPPROTO_TCP, 60), ("TCP_KEEPCNT", socket.IPPROTO_TCP, 5))  # fmt: skip
+TOO, INSTEAD = 0.25, 1.0  # seconds until the next of a name's addresses is tried beside one, or in its place
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -274,18 +275,38 @@ def _proof(way: Way) -> Headers:
     return [(b"proxy-authorization", way.secret)] if way.secret else []
 
 
+async def _dialled(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
+    """To the first of a name's addresses that answers in a while, or to the last. Raises OSError."""
+    rows = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for left, (family, kind, protocol, _, address) in zip(range(len(rows) - 1, -1, -1), rows, strict=True):
+        found = socket.socket(family, kind, protocol)
+        found.setblocking(False)
+        try:
+            async with asyncio.timeout(INSTEAD if left else None):
+                await loop.sock_connect(found, address)
+            return found
+        except BaseException as error:
+            found.close()
+            if not left or not isinstance(error, OSError):  # a TimeoutError is one
+                raise
+    raise OSError(f"{host} has no address")
+
+
 async def connect(way: Way, seconds: float) -> Line:
     """A connection, proxy and TLS included. Raises LineError."""
     loop = asyncio.get_running_loop()
     line = Line(loop)
     host, port = way.proxy or (way.host, way.port)
     context = way.proxy_context if way.proxy else way.context
-    more: dict[str, Any] = {}
-    if isinstance(loop, asyncio.BaseEventLoop) and host.rpartition(".")[2][:1].isalpha():  # uvloop has no word for it
-        more["happy_eyeballs_delay"] = 0.25  # seconds until the next of a name's addresses is tried, too
+    more: dict[str, Any] = {"host": host, "port": port}
+    named = host.rpartition(".")[2][:1].isalpha()
+    if named and isinstance(loop, asyncio.BaseEventLoop):
+        more["happy_eyeballs_delay"] = TOO  # which uvloop has no word for
     try:
         async with asyncio.timeout(seconds):
-            await loop.create_connection(lambda: line, host, port, ssl=context, **more)
+            if named and "happy_eyeballs_delay" not in more:
+                more = {"sock": await _dialled(loop, host, port), "server_hostname": host if context else None}
+            await loop.create_connection(lambda: line, ssl=context, **more)
             if way.proxy and not way.forwarded:
                 await line.tunnel(way, seconds)
     except TimeoutError:

@@ -11,7 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from brolly.remote import loop, parse
 from brolly.remote.client import Client
 from brolly.remote.dialect import Call
 from brolly.remote.proxies import trust
+from brolly.remote.sockets import Way, connect
 from brolly.verbs import RemoteOptions
 from tests.remote.asking import (
     ANSWER,
@@ -478,6 +479,27 @@ def test_the_servers_own_kind_of_loop_does_as_well(
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(both())
+
+
+@pytest.mark.parametrize("loop_", ["asyncio", "uvloop"])
+def test_the_next_of_a_names_addresses_is_tried_where_one_does_not_answer(loop_: str) -> None:
+    module = pytest.importorskip(loop_)
+
+    class Loop(getattr(module, "SelectorEventLoop", None) or module.Loop):  # type: ignore[misc]
+        async def getaddrinfo(self, host: str, port: int, **_: Any) -> list[Any]:
+            several = ("127.0.0.2", "127.0.0.1") if host == "two.test" else (host,)
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (at, port)) for at in several]
+
+    with socket.create_server(("127.0.0.2", 0), backlog=0) as hole, ExitStack() as full:
+        port = hole.getsockname()[1]
+        for _ in range(3):  # who comes now waits for ever
+            waiting = full.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.2", port))
+        with socket.create_server(("127.0.0.1", port)), asyncio.Runner(loop_factory=Loop) as runner:
+            line = runner.run(connect(Way("two.test", port), 10.0))
+            assert line._transport.get_extra_info("peername")[0] == "127.0.0.1"
+            line.close()
 
 
 def test_what_does_not_speak_tls_is_told() -> None:
