@@ -66,9 +66,18 @@ class Reader(Protocol):
         ...
 
 
-class Chat(Protocol):
+class Tells(Protocol):
+    """What every dialect has."""
+
+    def told(self, body: Any) -> Told:
+        """An error's parsed body, of any JSON type."""
+        ...
+
+
+class Chat(Tells, Protocol):
     """A dialect of conversations. OPTIONS are the GenerateOptions that it has words for, shapes and stop among them;
-    STOPS, where a module has it, how many stop texts it takes: more are looked for here."""
+    STOPS, where a module has it, how many stop texts it takes, and BLANK_STOPS whether one may be white space alone:
+    others are looked for here."""
 
     OPTIONS: frozenset[str]
 
@@ -87,12 +96,8 @@ class Chat(Protocol):
         """The pieces of an answer that was not streamed; each index's last one says why. Raises BadAnswer."""
         ...
 
-    def told(self, body: Any) -> Told:
-        """An error's parsed body, of any JSON type."""
-        ...
 
-
-class Count(Protocol):
+class Count(Tells, Protocol):
     def count(self, ask: Ask, target: Target) -> Call: ...
     def counted(self, body: Any) -> int: ...
 
@@ -101,7 +106,7 @@ class Count(Protocol):
 # Remote then refuses the others by itself.
 
 
-class Embed(Protocol):
+class Embed(Tells, Protocol):
     most: int  # inputs a request; and, where there is such a bound, `most_bytes` of their text
 
     def embed(self, inputs: Sequence[Any], options: EmbedOptions, target: Target) -> Call:
@@ -113,17 +118,17 @@ class Embed(Protocol):
         ...
 
 
-class Draw(Protocol):
+class Draw(Tells, Protocol):
     def draw(self, prompt: str, images: Sequence[bytes], options: DrawOptions, target: Target) -> Call: ...
     def drawn(self, body: Any) -> Drawing: ...
 
 
-class Transcribe(Protocol):
+class Transcribe(Tells, Protocol):
     def transcribe(self, data: bytes, name: str, options: TranscribeOptions, target: Target) -> Call: ...
     def heard(self, body: Any) -> Transcript: ...
 
 
-class Speak(Protocol):
+class Speak(Tells, Protocol):
     def speak(self, text: str, options: SpeakOptions, target: Target) -> Call:
         """The answer's body is the sound itself."""
         ...
@@ -139,7 +144,7 @@ class Listed(NamedTuple):
     verbs: tuple[str, ...] = ()
 
 
-class List(Protocol):
+class List(Tells, Protocol):
     def models(self, target: Target, after: str) -> Call:
         """A page; `after` is "" at first, then what `listed` said."""
         ...
@@ -158,7 +163,7 @@ class Job(NamedTuple):
     message: str = ""
 
 
-class Tune(Protocol):
+class Tune(Tells, Protocol):
     """A dialect of hosted tuning. TUNE are the options that it has words for."""
 
     TUNE: frozenset[str]

@@ -10,7 +10,6 @@ from binascii import crc32
 
 from brolly.errors import BadAnswer
 
-MEDIA = "application/vnd.amazon.eventstream"
 MOST = 16 << 20  # bytes of one frame
 HEADERS = 128 << 10  # and of its headers: AWS's own bound
 # a header's type → the bytes of its value; 6 and 7 say their length

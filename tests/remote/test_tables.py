@@ -7,6 +7,7 @@ import re
 from dataclasses import fields
 from datetime import date
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from brolly.errors import OptionError
-from brolly.remote import is_remote, parse
+from brolly.remote import dialect, is_remote, parse
 from brolly.remote import prices as price_table
 from brolly.remote import traits as traits_table
 from brolly.remote.dialect import dialects
@@ -272,3 +273,26 @@ def test_the_most_that_a_request_costs_is_by_the_dearest_way_to_read() -> None:
     for _, one in price_table.rows():
         for usage in (Usage(1000, 10), Usage(1000, 10, written_tokens=1000), Usage(900_000, 10, cached_tokens=5)):
             assert one.of(usage) <= one.at_most(usage) + 1e-12
+
+
+# ---- the modules
+
+
+PROTOCOLS = {
+    "chat": dialect.Chat, "count": dialect.Count, "embed": dialect.Embed, "draw": dialect.Draw,
+    "transcribe": dialect.Transcribe, "speak": dialect.Speak, "list": dialect.List, "tune": dialect.Tune,
+}  # fmt: skip
+
+
+def test_a_dialect_is_what_its_verb_says() -> None:
+    for row in vendors().values():
+        for verb, names in row.dialects.items():
+            wanted: Any = PROTOCOLS[verb]
+            for name in names:
+                module = import_module(f"brolly.remote.dialects.{name}")
+                for field in wanted.__annotations__:
+                    assert hasattr(module, field), (name, field)
+                for method, said in (vars(dialect.Tells) | vars(wanted)).items():
+                    if callable(said) and not method.startswith("_"):
+                        _, *parameters = signature(said).parameters
+                        assert list(signature(getattr(module, method)).parameters) == parameters, (name, method)

@@ -10,11 +10,12 @@ from uuid import uuid4
 
 from brolly.errors import BadAnswer, Filtered, RemoteError
 from brolly.remote.ask import Ask
+from brolly.remote.content import clean
 from brolly.remote.dialect import Told
 from brolly.remote.target import Target
 from brolly.verbs import Piece, TokenLogprob, ToolDelta, Usage
 
-VENDOR = "gemini"  # of opaque parts, Vertex's alike
+FAMILY = "gemini"  # whose `opaque` these are, Vertex's alike
 MESSAGE = 2000  # characters of a vendor's message that are kept
 ENDS = {"STOP": "stop", "MAX_TOKENS": "length", "CONTINUATION": "length"} | dict.fromkeys(
     (
@@ -60,7 +61,7 @@ class Answer:
                 back = {"after": self.written, "length": len(said)}
             if back:
                 signed = {"signature": signature} if isinstance(signature, str) else {}
-                opaque.append({"vendor": VENDOR, **back, **signed})
+                opaque.append({"vendor": FAMILY, **back, **signed})
             self.written += len(said)
         if isinstance(candidate.get("finishReason"), str):
             self.reason, self.message = candidate["finishReason"], clean(candidate.get("finishMessage"))
@@ -234,15 +235,6 @@ def _fault(body: Mapping[str, Any], target: Target) -> RemoteError | Exception:
     error = body["error"]
     code = error.get("code") if isinstance(error, Mapping) else None
     return fault(code if type(code) is int and 400 <= code < 600 else 500, told(body), target)
-
-
-def clean(value: Any) -> str:
-    """A text, without halves of characters, which nothing could write again; "" of anything else."""
-    if not isinstance(value, str):
-        return ""
-    if value.isascii():
-        return value
-    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _chance(row: Mapping[str, Any]) -> tuple[str, float]:

@@ -12,7 +12,7 @@ from brolly.errors import BadAnswer, OptionError
 from brolly.remote.ask import Ask, Message, Part
 from brolly.remote.content import taken_apart, text_of
 from brolly.remote.dialect import Call
-from brolly.remote.dialects.gemini.answers import VENDOR, Stream
+from brolly.remote.dialects.gemini.answers import FAMILY, Stream
 from brolly.remote.dialects.gemini.answers import told as told
 from brolly.remote.dialects.gemini.answers import whole as whole
 from brolly.remote.target import Target
@@ -257,7 +257,7 @@ def _named(message: Message, called: Mapping[str, str]) -> str:
 def _own(message: Message) -> list[Mapping[str, Any]]:
     """What Gemini wants back of a turn."""
     given = message.get("opaque") or ()
-    return [one for one in given if isinstance(one, Mapping) and one.get("vendor") == VENDOR]
+    return [one for one in given if isinstance(one, Mapping) and one.get("vendor") == FAMILY]
 
 
 def _part(part: Part) -> dict[str, Any]:

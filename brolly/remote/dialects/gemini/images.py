@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from brolly.errors import BadAnswer, Filtered, MediaError, OptionError
-from brolly.remote.content import media_type
+from brolly.remote.content import clean, media_type
 from brolly.remote.dialect import Call
-from brolly.remote.dialects.gemini.answers import ENDS, clean, usage_of
+from brolly.remote.dialects.gemini.answers import ENDS, usage_of
 from brolly.remote.dialects.gemini.answers import told as told
 from brolly.remote.dialects.gemini.content import model_path
 from brolly.remote.target import Target

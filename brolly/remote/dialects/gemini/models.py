@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from brolly.errors import BadAnswer
+from brolly.remote.content import clean
 from brolly.remote.dialect import Call, Listed
-from brolly.remote.dialects.gemini.answers import clean
 from brolly.remote.dialects.gemini.answers import told as told
 from brolly.remote.target import Target
 

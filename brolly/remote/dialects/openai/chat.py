@@ -131,12 +131,10 @@ def _tool(tool: Any, target: Target) -> dict[str, Any]:
 def _message(message: Message, target: Target) -> dict[str, Any]:
     takes, role = target.vendor.takes, message["role"]
     row = {key: value for key, value in message.items() if key not in OURS}
-    if role == "tool":
-        row.pop("name", None)  # templates know it, the wire does not
     if role == "developer" and "developer" in target.vendor.lacks:
         row["role"] = "system"
     if role == "tool":
-        row.pop("name", None)  # its call has it
+        row.pop("name", None)  # its call has it; templates know it, the wire does not
     content = message.get("content")
     if isinstance(content, (list, tuple)):
         row["content"] = content = [_part(part, takes) for part in content]
