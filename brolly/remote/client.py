@@ -64,6 +64,7 @@ class Client:
     def __init__(self, target: Target, manners: RemoteOptions) -> None:
         self.target, self.manners = target, manners
         self.retries = 0  # tries behind the first
+        self.closings = 0  # times that it was closed: what was open then is not tried again
         self.unkeyed: Callable[[str], str] = str  # a text without the last key that was sent, or parts of it
         self._lines: dict[asyncio.AbstractEventLoop, Connections] = {}
         self._urls: dict[tuple[str, tuple[tuple[str, str], ...]], httpx.URL] = {}
@@ -111,6 +112,7 @@ class Client:
 
     async def aclose(self) -> None:
         """Close what is open on every loop."""
+        self.closings += 1
         here = asyncio.get_running_loop()
         for loop, lines in list(self._lines.items()):
             if loop is here:
@@ -293,9 +295,12 @@ class _Tries:
         self._client, self._most, self._safe, self._tab = client, client.manners.retries, call.safe, call.tab
         self._n = 0
         self._renewed = False
+        self._closings = client.closings
 
     async def over(self, failed: _Failed, handed: bool = False) -> None:
         """Wait until the next one; or raise what the last one ended with: no more help, or something was handed out."""
+        if self._client.closings != self._closings:
+            raise failed.error
         if failed.stale and self._safe and not self._renewed:
             self._renewed = True  # the connection had ended while it waited to be used again; that was no try
             return

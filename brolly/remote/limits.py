@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import threading
 import time
@@ -35,6 +36,11 @@ class Limit:
         self._waiting: deque[_Waiting] = deque()
         self._next = 0.0  # when the next request may begin, by the rate
         self._pauses: dict[str, tuple[float, float]] = {}  # model → until when nobody asks, and until when in vain
+
+    def renew(self) -> None:
+        """Nothing is open, and nobody waits."""
+        self._lock, self.open = threading.Lock(), 0
+        self._waiting.clear()
 
     async def enter(self, model: str, most: int, rate: float | None, patience: float) -> None:
         """Wait for a place among `most`, for the rate (requests a minute) and for the end of a pause. Raises Busy."""
@@ -128,6 +134,18 @@ class Limit:
 
 _limits: dict[tuple[str, str], Limit] = {}
 _lock = threading.Lock()
+
+
+def _forked() -> None:
+    """What a parent has open is not its child's, and a lock that another thread held stays locked there."""
+    global _lock
+    _lock = threading.Lock()
+    for limit in _limits.values():
+        limit.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def limit_of(target: Target) -> Limit:

@@ -41,12 +41,12 @@ def is_remote(reference: object) -> bool:
 
 
 def _can_be(base: str) -> bool:
-    """Whether an address has a host that can be looked up, a port that is one, no user and no query."""
+    """Whether an address has a host that can be looked up, no user and no query; its port is looked at later."""
     try:
         parts = urlsplit(base)
         host = (parts.hostname or "").encode("idna").decode("idna")
-        return bool(host) and parts.port != 0 and base.isprintable() and parts.username is None and not parts.query
-    except ValueError:  # a bracket that stays open, a port of letters, a label that is too long
+        return bool(host) and base.isprintable() and parts.username is None and not parts.query
+    except ValueError:  # a bracket that stays open, a label that is too long
         return False
 
 

@@ -96,6 +96,8 @@ class Wording:
         fitting = replace(fitting, options=replace(fitting.options, **plain)) if plain else fitting
         lacks = [f"{self.target} has no {name}" for name in missing if name not in HINTS]
         lacks += self._unread(ask) + dialect.lacks(fitting, self.target)
+        if undo and fitting.options.logprobs is not None:  # they would be those of another text
+            lacks.append(f"{self.target} has no log-probabilities of what it carries as JSON, or is cut here")
         # one that never thinks is asked in vain not to
         idle = self.traits.thinking == "none" and ask.options.effort == "none"
         hints = [f"{self.target} has no {name}" for name in unsaid if not (idle and name == "effort")]
