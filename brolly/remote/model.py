@@ -26,7 +26,7 @@ from brolly.remote.prices import Budget, Price, Tab, price_of
 from brolly.remote.shapes import Filter
 from brolly.remote.target import Target, parse
 from brolly.remote.traits import Traits, traits_of
-from brolly.remote.weight import DRAWN, PICTURE, heard, kept_long, packed, utf8, weighed
+from brolly.remote.weight import DRAWN, PICTURE, heard, kept_long, packed, repriced, utf8, weighed
 from brolly.remote.wording import Wording
 from brolly.verbs import (
     Chat,
@@ -421,7 +421,7 @@ class Remote:
 
     def _most(self, ask: Ask) -> float | None:
         """What an answer can cost at most. None: unknown, or nobody asks."""
-        if self.budget.most is None or self.price is None:
+        if self.budget.most is None or self.price is None or self._repriced(ask):
             return None
         written = ask.options.max_tokens or self.traits.max_output
         if written is None:
@@ -432,11 +432,15 @@ class Remote:
     def _cost(self, usages: Mapping[int, Usage], ask: Ask | None = None) -> float | None:
         """None where nobody tells how many tokens were read, which of them as sound, or which are kept for long."""
         read = max(usages.values(), key=lambda usage: usage.prompt_tokens, default=Usage(0, 0))
-        if self.price is None or not read.prompt_tokens:
+        if self.price is None or not read.prompt_tokens or (ask and self._repriced(ask)):
             return None
         if ask and (self.price.heard is not None and ask.uses("input_audio") or read.written_tokens and kept_long(ask)):
             return None
         return self.price.of(replace(read, completion_tokens=sum(u.completion_tokens for u in usages.values())))
+
+    def _repriced(self, ask: Ask) -> bool:
+        """Whether the table's price is not that of this; a stated one is."""
+        return self.manners.price is None and repriced(ask)
 
     @contextmanager
     def _ends(self, tab: Tab) -> Iterator[None]:

@@ -13,6 +13,10 @@ PICTURE = 16_384  # of a picture that is read
 DRAWN = 8192  # and of one that is drawn: the largest known has 6,240
 PAGE, PER_BYTE = 3000, 8  # of a PDF: so many, and one for so many bytes
 HEARD = 30  # bytes of a sound that may be a token: 32 tokens a second at 8 kbit/s
+# fields that choose another price: how soon, how fast, where, in what, and by which of the vendor's own tools
+REPRICED = frozenset(
+    ("service_tier", "serviceTier", "speed", "inference_geo", "modalities", "tools", "web_search_options", "plugins")
+)
 SHORT = (None, "5m")  # how long a cache keeps what is put into it for the price that the table has
 
 
@@ -52,6 +56,12 @@ def heard(n_bytes: int) -> int:
 def kept_long(ask: Ask) -> bool:
     """Whether something is to be put into the vendor's cache for longer than its shortest time."""
     return any(_marked(one) for one in (*ask.messages, *ask.tools, ask.extra))
+
+
+def repriced(ask: Ask) -> bool:
+    """Whether it asks for what has another price than the table's, or a price beside that of tokens."""
+    own = any(tool.get("type", "function") != "function" for tool in ask.tools)  # tools that run at the vendor's
+    return own or bool(REPRICED & ask.extra.keys())
 
 
 def _texts(value: Any) -> int:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from brolly.errors import OptionError
-from brolly.remote import dialect, is_remote, parse
+from brolly.remote import Remote, dialect, is_remote, parse
 from brolly.remote import prices as price_table
 from brolly.remote import traits as traits_table
 from brolly.remote.dialect import dialects
@@ -296,3 +296,13 @@ def test_a_dialect_is_what_its_verb_says() -> None:
                     if callable(said) and not method.startswith("_"):
                         _, *parameters = signature(said).parameters
                         assert list(signature(getattr(module, method)).parameters) == parameters, (name, method)
+
+
+@pytest.mark.parametrize("given", [{"extra": {"service_tier": "priority"}}, {"tools": [{"type": "web_search"}]}])
+def test_what_has_another_price_than_the_tables_has_none(given: dict[str, Any]) -> None:
+    used, asked = {0: Usage(1000, 10)}, [{"role": "user", "content": "Hello"}]
+    known, stated = Remote("openai:gpt-4.1", max_cost=1), Remote("openai:gpt-4.1", max_cost=1, price="5,20")
+    plain, other = known.prepare_chat(asked, max_tokens=9), known.prepare_chat(asked, max_tokens=9, **given)
+    assert known._cost(used, plain) == pytest.approx(0.00208) and known._most(plain)
+    assert known._cost(used, other) is None and known._most(other) is None
+    assert stated._cost(used, other) == pytest.approx(0.0052) and stated._most(other)
