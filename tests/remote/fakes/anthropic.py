@@ -307,8 +307,9 @@ def blocks(body: Mapping[str, Any], said: Says) -> list[dict[str, Any]]:
             found.append({"type": "redacted_thinking", "data": "EmwKAhgBEgy3va3pzix="})
     if said.text or said.refusal or not said.calls:
         found.append({"type": "text", "text": said.text or said.refusal})
-    for at, call in enumerate(said.calls):
-        found.append({"type": "tool_use", "id": f"toolu_01A{at}", "name": call.name, "input": call.arguments})
+    asked = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:20]
+    for at, call in enumerate(said.calls):  # another request's calls have other ids
+        found.append({"type": "tool_use", "id": f"toolu_{asked}A{at}", "name": call.name, "input": call.arguments})
     return found
 
 
