@@ -88,6 +88,19 @@ def fitted(ask: Ask, has: frozenset[str]) -> tuple[Ask, Callable[[], Filter] | N
     return ask, None
 
 
+def schema_of(text: str) -> dict[str, Any]:
+    """A JSON Schema from its text. Raises OptionError."""
+    try:
+        schema = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise OptionError(f"json_schema cannot be read as JSON ({error}).") from None
+    if schema is True:
+        schema = {}
+    if not isinstance(schema, dict):
+        raise OptionError(f"json_schema is {text!r:.60}; expected an object, such as {{}}.")
+    return schema
+
+
 def _rooted(schema: str | None) -> str | None:
     """A schema of a list, a number or one of several kinds within that of an object, which is all that vendors take."""
     try:

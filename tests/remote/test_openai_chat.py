@@ -9,7 +9,8 @@ import pytest
 
 from brolly.errors import BadAnswer, BrollyError, Busy, OptionError, Overloaded
 from brolly.remote.dialects.openai import chat, responses
-from brolly.remote.dialects.openai.words import loose, schema_of
+from brolly.remote.dialects.openai.words import loose
+from brolly.remote.shapes import schema_of
 from brolly.verbs import Generation, ToolCall, Usage
 from tests.remote.wire import CITY, PNG, WEATHER, answer_of, ask_of, read, target_of
 

@@ -12,6 +12,7 @@ from brolly.remote.dialects.anthropic import schemas, thinking, turns
 from brolly.remote.dialects.anthropic.answers import Reader as Reader
 from brolly.remote.dialects.anthropic.answers import told as told
 from brolly.remote.dialects.anthropic.answers import whole as whole
+from brolly.remote.shapes import schema_of
 from brolly.remote.target import Target
 from brolly.remote.traits import traits_of
 
@@ -38,7 +39,7 @@ def lacks(ask: Ask, target: Target) -> list[str]:
     if options.temperature is not None and options.temperature > 1:
         found.append(f"{target} takes temperatures from 0 to 1, not {options.temperature:g}")
     if options.json_schema is not None:
-        found += [f"{target} {why}" for why in schemas.unsaid(schemas.parsed(options.json_schema))]
+        found += [f"{target} {why}" for why in schemas.unsaid(schema_of(options.json_schema))]
     for schema in _strict(ask):
         found += [f"{target} {why} (in a strict tool)" for why in schemas.unsaid(schema)]
     if ask.tools and ask.choice not in ("auto", "none") and "tool_choice" in traits_of(target).lacks:
@@ -50,7 +51,7 @@ def lacks(ask: Ask, target: Target) -> list[str]:
 
 def hints(ask: Ask, target: Target) -> list[str]:
     """What it leaves out that changes no meaning."""
-    shapes = [*_strict(ask), *([schemas.parsed(ask.options.json_schema)] if ask.options.json_schema else [])]
+    shapes = [*_strict(ask), *([schema_of(ask.options.json_schema)] if ask.options.json_schema else [])]
     bounds = sorted({name for shape in shapes for name in schemas.loose(shape)})
     beyond = [f"{target} is not bound by what a schema says by {', '.join(bounds)}"] if bounds else []
     return [*turns.hints(ask, target), *thinking.planned(ask, target).hints, *beyond]
@@ -95,7 +96,7 @@ def body(ask: Ask, target: Target) -> dict[str, Any]:
     if plan.effort is not None:
         config["effort"] = plan.effort
     if options.json_schema is not None:
-        config["format"] = {"type": "json_schema", "schema": schemas.taken(schemas.parsed(options.json_schema))}
+        config["format"] = {"type": "json_schema", "schema": schemas.taken(schema_of(options.json_schema))}
     if config:
         said["output_config"] = config
     return {**said, **ask.extra}

@@ -22,14 +22,6 @@ SHAPED = frozenset(("properties", "$ref", "anyOf", "oneOf", "allOf"))
 LITERAL = ("enum", "const", "default", "examples", "required")
 
 
-def parsed(schema: str) -> Any:
-    """Raises OptionError."""
-    try:
-        return json.loads(schema)
-    except (ValueError, RecursionError):
-        raise OptionError(f"json_schema is {schema!r:.60}, which is no JSON; expected a JSON schema.") from None
-
-
 def unsaid(schema: Any) -> list[str]:
     """What of a schema has no word there, behind a model's name."""
     if not isinstance(schema, Mapping) or not schema:

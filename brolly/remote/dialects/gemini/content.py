@@ -15,6 +15,7 @@ from brolly.remote.dialect import Call
 from brolly.remote.dialects.gemini.answers import FAMILY, Stream
 from brolly.remote.dialects.gemini.answers import told as told
 from brolly.remote.dialects.gemini.answers import whole as whole
+from brolly.remote.shapes import schema_of
 from brolly.remote.target import Target
 from brolly.remote.traits import EFFORTS, nearest, traits_of
 
@@ -87,7 +88,7 @@ def hints(ask: Ask, target: Target) -> list[str]:
         found.append(f"{target} has no seed beyond {MOST_SEED}")
     _, told = _thinking(ask, target)
     found += [told] if told else []
-    if options.json_schema and (loose := sorted(_loose(_schema(options.json_schema)))):
+    if options.json_schema and (loose := sorted(_loose(schema_of(options.json_schema)))):
         found.append(f"{target} is not bound by what a schema says by {', '.join(loose)[:200]}")
     if any(_function(tool).get("strict") for tool in ask.tools):
         found.append(f"{target} has no strict tools")
@@ -348,7 +349,7 @@ def _settings(ask: Ask, target: Target) -> dict[str, Any]:
         config |= {"responseLogprobs": True} | ({"logprobs": options.logprobs} if options.logprobs else {})
     if options.json_schema:
         config["responseMimeType"] = "application/json"
-        if schema := _schema(options.json_schema):
+        if schema := schema_of(options.json_schema):
             config["responseJsonSchema"] = schema
     if options.choice:
         config["responseMimeType"] = "text/x.enum"
@@ -420,14 +421,6 @@ def _declared(function: Mapping[str, Any]) -> dict[str, Any]:
     if function.get("parameters"):
         found["parametersJsonSchema"] = function["parameters"]
     return found
-
-
-def _schema(text: str) -> Any:
-    """Raises OptionError."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise OptionError(f"json_schema is {text!r:.60}; expected a JSON Schema.") from None
 
 
 def _loose(schema: Any, depth: int = 0) -> set[str]:

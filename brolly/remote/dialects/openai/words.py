@@ -11,6 +11,7 @@ from typing import Any
 from brolly.errors import BadAnswer, OptionError
 from brolly.remote.ask import Ask
 from brolly.remote.content import clean, text_of
+from brolly.remote.shapes import schema_of
 from brolly.remote.target import Target
 from brolly.remote.traits import EFFORTS, nearest, traits_of
 from brolly.verbs import TokenLogprob, ToolDelta
@@ -30,19 +31,6 @@ KNOWN = frozenset({
 TYPES = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
 FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
 DEEPEST, MOST_PROPERTIES, MOST_VALUES, MOST_NAMES = 10, 5000, 1000, 120_000
-
-
-def schema_of(text: str) -> dict[str, Any]:
-    """A JSON Schema from its text. Raises OptionError."""
-    try:
-        schema = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise OptionError(f"json_schema cannot be read as JSON ({error}).") from None
-    if schema is True:
-        schema = {}
-    if not isinstance(schema, dict):
-        raise OptionError(f"json_schema is {text!r:.60}; expected an object, such as {{}}.")
-    return schema
 
 
 def loose(schema: Any) -> str:
