@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 import threading
 from dataclasses import dataclass
@@ -81,6 +82,12 @@ def price_of(target: Target, stated: str | None = None) -> Price | None:
     return found if found is None or not found.until or date.today().isoformat() <= found.until else None
 
 
+def dollars(amount: float) -> str:
+    """As an error tells them: four decimals, or the first two that are not 0."""
+    decimals = max(4, 1 - math.floor(math.log10(amount))) if amount > 0 else 4
+    return f"${amount:.{min(decimals, 15)}f}"
+
+
 class Budget:
     """Dollars that may be spent, over all requests of one process or server. For any thread."""
 
@@ -104,12 +111,15 @@ class Budget:
         if self.most is None:
             return 0.0
         if at_most is None:
-            raise OptionError(f"what {name} costs is not known here, so max_cost cannot be kept; state its price.")
+            raise OptionError(
+                f"what {name} costs is not known here, so max_cost cannot be kept; state its price, such as 1.25,10: "
+                "dollars a million tokens, read and written."
+            )
         with self._lock:
             if self.spent + self._held + at_most > self.most:
                 raise BudgetSpent(
-                    f"${self.spent:.4f} of ${self.most:g} are spent and the next answer may cost ${at_most:.4f}; raise "
-                    "max_cost, or lower max_tokens."
+                    f"{dollars(self.spent)} of {dollars(self.most)} are spent and the next answer may cost "
+                    f"{dollars(at_most)}; raise max_cost, or say fewer max_tokens."
                 )
             self._held += at_most
         return at_most

@@ -306,3 +306,11 @@ def test_what_has_another_price_than_the_tables_has_none(given: dict[str, Any]) 
     assert known._cost(used, plain) == pytest.approx(0.00208) and known._most(plain)
     assert known._cost(used, other) is None and known._most(other) is None
     assert stated._cost(used, other) == pytest.approx(0.0052) and stated._most(other)
+
+
+@pytest.mark.parametrize(
+    ("amount", "told"),
+    [(0.0, "$0.0000"), (1.28, "$1.2800"), (0.05, "$0.0500"), (4.8e-5, "$0.000048"), (1e-8, "$0.000000010")],
+)
+def test_dollars_are_told_down_to_their_first_figures(amount: float, told: str) -> None:
+    assert price_table.dollars(amount) == told
