@@ -99,6 +99,7 @@ def test_a_conversation_moves_from_one_to_another(world: World, begins: str, thi
     options: dict[str, Any] = {"effort": "low", "thoughts": True, "max_tokens": 4000} if thinks else {}
     first = asked(begins, [said("weather twice")], tools=[TOOL], **options)
     rows = [SYSTEM, said("weather twice"), *told(first, "rain", "sun")]
+    assert json.loads(json.dumps(rows)) == rows  # it may lie in a file meanwhile
     for name in EVERY:
         assert asked(name, rows, tools=[TOOL], **options).text == "The tool said rain and sun.", name
         more = [*rows, {"role": "assistant", "content": "Fine.", "reasoning_content": "Hm."}, said("Go on")]
