@@ -246,6 +246,41 @@ def test_thoughts_that_go_back_are_their_user_s_alone() -> None:
     assert "opaque" not in kept.given(turn, "anna")  # nobody knows which of both is meant
 
 
+@pytest.mark.parametrize(
+    "item",
+    (
+        {"type": "item_reference", "id": "rs_of_another"},
+        {"role": "user", "content": [{"type": "input_file", "file_id": "file-of-another"}]},
+        {"type": "message", "role": "system", "content": "x"},
+        {"type": "computer_call_output", "call_id": "c", "output": {"type": "x", "file_id": "file-of-another"}},
+        {"type": "additional_tools", "role": "developer", "tools": [{"type": "web_search"}]},
+        {"type": ["reasoning"]},
+    ),
+)
+def test_what_clients_send_as_opaque_names_nothing_of_the_account(item: Any) -> None:
+    from brolly.remote.dialects.openai import responses
+    from tests.remote.wire import ask_of, target_of
+
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"}
+    opaque = [{"vendor": "openai", "item": one} for one in (thought, item)]
+    rows = [*ASKED, {"role": "assistant", "content": "Hi", "opaque": opaque}, *ASKED]
+    body = responses.call(ask_of(rows), target_of("openai-responses:gpt-5")).body
+    assert body is not None and [one.get("type") for one in body["input"]] == [None, "reasoning", None, None]
+
+
+def test_what_gemini_wants_back_holds_no_files() -> None:
+    from brolly.remote.dialects.gemini import content
+    from tests.remote.wire import ask_of, target_of
+
+    ran = {"executableCode": {"language": "PYTHON", "code": "1"}}
+    forged = {**ran, "fileData": {"fileUri": "gs://of/another.pdf"}}
+    opaque = [{"vendor": "gemini", "part": forged, "after": 0, "signature": "s"}]
+    rows = [*ASKED, {"role": "assistant", "content": "Hi", "opaque": opaque}, *ASKED]
+    body = content.call(ask_of(rows), target_of("gemini:gemini-3-pro")).body
+    assert body is not None
+    assert body["contents"][1]["parts"] == [{**ran, "thoughtSignature": "s"}, {"text": "Hi"}]
+
+
 def test_what_is_kept_of_answers_is_bounded_by_its_size() -> None:
     kept = Kept()
     for n in range(100):

@@ -12,7 +12,7 @@ from brolly.errors import BadAnswer, OptionError
 from brolly.remote.ask import Ask, Message, Part
 from brolly.remote.content import taken_apart, text_of
 from brolly.remote.dialect import Call
-from brolly.remote.dialects.gemini.answers import FAMILY, Stream
+from brolly.remote.dialects.gemini.answers import FAMILY, KEPT, Stream
 from brolly.remote.dialects.gemini.answers import told as told
 from brolly.remote.dialects.gemini.answers import whole as whole
 from brolly.remote.shapes import schema_of
@@ -230,8 +230,9 @@ def _signed(message: Message) -> Iterator[dict[str, Any]]:
             yield {"text": text[at:after]}
         at = max(at, after + length)
         signature = {"thoughtSignature": one["signature"]} if isinstance(one.get("signature"), str) else {}
-        if isinstance(one.get("part"), Mapping):
-            yield {**one["part"], **signature}
+        if isinstance(part := one.get("part"), Mapping):
+            # a server's clients have it in between, and could name files of the account that are not theirs
+            yield {name: part[name] for name in KEPT if name in part} | signature
         else:
             yield {"text": text[after : after + length], **signature}
     if text[at:]:

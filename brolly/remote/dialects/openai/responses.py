@@ -26,6 +26,9 @@ OPTIONS = frozenset({"max_tokens", "temperature", "top_p", "logprobs", "json_sch
 FAMILY = "openai"  # whose `opaque` these are
 LEAST = 16  # tokens that an answer may be held to, where a vendor lacks "short_answers"
 ENCRYPTED, LOGPROBS = "reasoning.encrypted_content", "message.output_text.logprobs"
+# items that are a client's to write, which have places of their own in a conversation, or none
+GIVEN = frozenset({"message", "item_reference", "additional_tools", "mcp_approval_response", "function_call_output",
+                   "computer_call_output", "custom_tool_call_output"})  # fmt: skip
 PARTS = frozenset({"text", "image_url", "file"})
 
 
@@ -152,7 +155,8 @@ def _turn(message: Message) -> Iterator[dict[str, Any]]:
         if own.get("vendor") != FAMILY:
             continue
         if isinstance(own.get("item"), Mapping):
-            yield dict(own["item"])
+            if _wrote(own["item"]):
+                yield dict(own["item"])
         elif isinstance(own.get("call"), str) and own["call"] in calls:
             yield calls.pop(own["call"])
         elif isinstance(own.get("said"), str) and left:
@@ -164,6 +168,13 @@ def _turn(message: Message) -> Iterator[dict[str, Any]]:
     if left:
         yield {"role": "assistant", "content": left}
     yield from calls.values()
+
+
+def _wrote(item: Mapping[str, Any]) -> bool:
+    """Whether a model could have written it: clients of a server have it in between, and could name files, tools and
+    items of the account that are not theirs."""
+    kind = item.get("type")
+    return isinstance(kind, str) and kind not in GIVEN and "role" not in item
 
 
 def _part(part: Part) -> dict[str, Any]:
