@@ -148,11 +148,13 @@ class Reads:
     def image(self, given: Mapping[str, Any], where: str, kind: str) -> dict[str, Any]:
         """A picture by its address; one of https: is fetched by the vendor."""
         said = {name: given[name] for name in ("url", "detail") if given.get(name) is not None}
+        travelling(said.get("url"), where)
         return self.able("image", where, kind, {"image_url": said if isinstance(said.get("url"), str) else None})
 
     def file(self, given: Mapping[str, Any], where: str, kind: str) -> dict[str, Any]:
         """A PDF by its data."""
         said = {name: given[name] for name in ("file_data", "filename") if given.get(name) is not None}
+        travelling(said.get("file_data"), where)
         return self.able("pdf", where, kind, {"file": said if isinstance(said.get("file_data"), str) else None})
 
     def able(self, reads: str, where: str, kind: str, said: dict[str, Any]) -> dict[str, Any]:
@@ -170,6 +172,13 @@ class Reads:
         return Refused(
             f"{where} holds a part of the type {kind!r:.40}; {text}.", param=where, code="unsupported_content"
         )
+
+
+def travelling(url: Any, where: str) -> None:
+    """Nothing is opened at a vendor's that a client only names: files of its machine, buckets. Raises Refused."""
+    scheme = re.match(r"\s*([A-Za-z][A-Za-z0-9+.-]*):", url) if isinstance(url, str) else None
+    if scheme and scheme[1].lower() not in ("data", "https", "http"):
+        raise Refused(f"{where} holds an address of {scheme[1]!r:.40}; expected a data: or https: URL.", param=where)
 
 
 def _inner(more: Mapping[str, Any], name: str, text: str) -> dict[str, Any]:

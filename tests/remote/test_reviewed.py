@@ -281,6 +281,21 @@ def test_what_gemini_wants_back_holds_no_files() -> None:
     assert body["contents"][1]["parts"] == [{**ran, "thoughtSignature": "s"}, {"text": "Hi"}]
 
 
+@pytest.mark.parametrize("url", ("file:///etc/passwd", "FILE:/etc/passwd", "gs://bucket/x.pdf", " s3://bucket/x"))
+def test_a_server_s_clients_name_no_files_of_a_vendor_s_machine(url: str) -> None:
+    from brolly.serve.ask import Reads
+    from brolly.serve.errors import Refused
+
+    reads = Reads(lambda role: True, frozenset({"image", "pdf"}), parts=True)
+    for ask in (
+        lambda u: reads.image({"url": u}, "x", "image_url"),
+        lambda u: reads.file({"file_data": u}, "x", "file"),
+    ):
+        with pytest.raises(Refused, match="expected a data: or https: URL"):
+            ask(url)
+        ask("https://example.com/x.png"), ask("data:image/png;base64,AAAA")
+
+
 def test_what_is_kept_of_answers_is_bounded_by_its_size() -> None:
     kept = Kept()
     for n in range(100):
