@@ -183,6 +183,20 @@ def test_log_probabilities_are_not_those_of_another_text(vendor: Vendor, option:
         ours(vendor).chat(ASKED, logprobs=1, **option)
 
 
+@pytest.mark.parametrize("role", ("system", "assistant"))
+@pytest.mark.parametrize("model", ("gemini:gemini-3-pro", "openai-responses:gpt-5", "anthropic:claude-haiku-4-5"))
+def test_no_picture_is_dropped_in_silence(model: str, role: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
+    remote = Remote(model)
+    ask = remote.prepare_chat([*ASKED, {"role": role, "content": [picture]}, *ASKED])
+    try:
+        dialect, fitting, _ = remote.wording.said(ask)
+    except OptionError as error:
+        assert f"of the role {role}" in str(error)
+    else:
+        assert PNG in json.dumps(dialect.call(fitting, remote.target).body)
+
+
 def test_a_grammar_is_where_each_server_looks_for_it() -> None:
     for vendor, path in (("llamacpp", ("grammar",)), ("vllm", ("structured_outputs", "grammar"))):
         model = Remote(f"{vendor}:m")

@@ -77,6 +77,8 @@ def _unsaid(ask: Ask, target: Target) -> list[str]:
         for part in _parts(message):
             if told := _unknown(part):
                 found.append(f"{target} {told}")
+            elif part["type"] != "text" and message["role"] not in ("user", "tool"):
+                found.append(f"{target} reads files of users and tools, not in a message of the role {message['role']}")
     return list(dict.fromkeys(found))
 
 

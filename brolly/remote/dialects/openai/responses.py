@@ -29,7 +29,8 @@ ENCRYPTED, LOGPROBS = "reasoning.encrypted_content", "message.output_text.logpro
 # items that are a client's to write, which have places of their own in a conversation, or none
 GIVEN = frozenset({"message", "item_reference", "additional_tools", "mcp_approval_response", "function_call_output",
                    "computer_call_output", "custom_tool_call_output"})  # fmt: skip
-PARTS = frozenset({"text", "image_url", "file"})
+PICTURED = frozenset({"image_url", "file"})
+PARTS = PICTURED | {"text"}
 
 
 def lacks(ask: Ask, target: Target) -> list[str]:
@@ -43,6 +44,8 @@ def lacks(ask: Ask, target: Target) -> list[str]:
     if ask.template:
         found.append(f"{target} takes no values for a chat template")
     kinds = {str(part.get("type")) for message in ask.messages for part in _parts(message)} - PARTS
+    if any(part.get("type") in PICTURED for m in ask.messages if m["role"] == "assistant" for part in _parts(m)):
+        found.append(f"{target} reads no pictures and files in a message of the role assistant")
     if "input_audio" in kinds:
         found.append(f"{target} hears nothing by responses")
     if other := sorted(kinds - {"input_audio", "refusal"}):
