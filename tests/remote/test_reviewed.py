@@ -197,6 +197,15 @@ def test_no_picture_is_dropped_in_silence(model: str, role: str, monkeypatch: py
         assert PNG in json.dumps(dialect.call(fitting, remote.target).body)
 
 
+def test_arguments_that_are_no_object_are_not_made_one(vendor: Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", vendor.url)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    call = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": ["x"]}
+    vendor.says = lambda request: Reply(body={"content": [call], "stop_reason": "tool_use", "usage": {}})
+    with pytest.raises(BadAnswer, match="no JSON object"):
+        Remote("anthropic:claude-haiku-4-5", retries=0).chat(ASKED)
+
+
 def test_a_grammar_is_where_each_server_looks_for_it() -> None:
     for vendor, path in (("llamacpp", ("grammar",)), ("vllm", ("structured_outputs", "grammar"))):
         model = Remote(f"{vendor}:m")

@@ -147,7 +147,7 @@ class Reader:
             return []
         if block.kind == "tool_use" and not block.text:
             given = block.head.get("input")
-            return self._argue(block, json.dumps(given) if isinstance(given, Mapping) else "{}")
+            return self._argue(block, "{}" if given is None else json.dumps(given))
         if block.kind == "thinking" and block.signature:
             return self._keep(block, {"type": "thinking", "thinking": block.text, "signature": block.signature})
         if block.kind == "redacted_thinking" and (data := clean(block.head.get("data"))):
