@@ -330,7 +330,7 @@ class Remote:
     def _warn(self, text: str) -> None:
         if text not in self._told:
             self._told.add(text)
-            warnings.warn(f"{text}; it is left out (strict refuses).", stacklevel=2)
+            warnings.warn(f"{text}; it is asked all the same (strict refuses).", stacklevel=2)
 
     async def _answered(
         self, dialect: Any, ask: Ask, fitting: Ask, undo: Callable[[], Filter] | None

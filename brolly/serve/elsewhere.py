@@ -84,15 +84,6 @@ class Elsewhere(Remote):
         """Whether it goes on with an assistant's unfinished message, which Anthropic's words alone mean."""
         return self.family == "anthropic"
 
-    def effort(self, thinking: Thinking) -> str | None:
-        """How hard to think. That it should not, where it always does, is left out: nobody could do more about it."""
-        if thinking.wanted is not False:
-            return thinking.effort
-        if not self.traits.efforts or "none" in self.traits.efforts:
-            return "none"
-        self._warn(f"{self.target} always thinks and has no effort 'none'")
-        return None
-
     def plain(self, verbosity: str | None) -> None:
         """Raises Refused at a word that no dialect passes on."""
         if verbosity not in (None, "medium"):
@@ -147,7 +138,7 @@ class Elsewhere(Remote):
     def _warn(self, text: str) -> None:
         if text not in self._told and len(self._told) < WARNINGS:
             self._told.add(text)
-            log.warning("%s; it is left out (--strict refuses)", text)
+            log.warning("%s; it is asked all the same (--strict refuses)", text)
 
 
 def manners_of(settings: Settings, price: str | None) -> Remotely:
@@ -179,7 +170,8 @@ def thought(model: Any, thinking: Thinking, template: Mapping[str, Any]) -> dict
     A template knows words, and on and off; the engine's option of that name takes the words.
     """
     if isinstance(model, Elsewhere):
-        return {"effort": model.effort(thinking), "thoughts": thinking.told, "template": template}
+        effort = thinking.effort if thinking.wanted is not False else "none"
+        return {"effort": effort, "thoughts": thinking.told, "template": template}
     if thinking.effort is not None and not thinking.effort.isdecimal():
         return {"effort": thinking.effort, "template": template}
     return {"template": {**thinking.words(), **template}}

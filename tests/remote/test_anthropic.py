@@ -203,6 +203,12 @@ def test_the_version_of_the_api_has_words_for_what_is_said() -> None:
     assert dialect.call(ask(extra={"temperature": 1}), OLD).headers == {"anthropic-version": "2023-06-01"}
 
 
+@pytest.mark.parametrize("extra", [{"max_tokens": 9}, {"model": "x"}, {"stream": True}, {"messages": "x"}])
+def test_fields_of_the_vendors_own_go_beside_ours_and_never_instead(extra: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=f"extra has {next(iter(extra))}, which the request says by itself"):
+        dialect.call(ask(max_tokens=3, extra=extra), OLD)
+
+
 @pytest.mark.parametrize(
     ("model", "given", "expected"),
     [
@@ -529,7 +535,7 @@ def test_seed_warns_once_and_strict_refuses(fake: FakeAnthropic) -> None:
         remote.chat([HELLO], seed=1)
         remote.chat([HELLO], seed=2)
     assert [str(one.message) for one in told] == [
-        "anthropic:claude-haiku-5-5 has no seed; it is left out (strict refuses)."
+        "anthropic:claude-haiku-5-5 has no seed; it is asked all the same (strict refuses)."
     ]
     with pytest.raises(OptionError, match="has no seed"):
         Remote("anthropic:claude-haiku-5-5", strict=True).chat([HELLO], seed=1)
