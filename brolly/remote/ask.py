@@ -25,6 +25,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from brolly.errors import OptionError
 from brolly.verbs import GenerateOptions
 
 Message = Mapping[str, Any]
@@ -35,8 +36,8 @@ Part = Mapping[str, Any]
 class Ask:
     """A conversation, and how to go on with it. What the engine's `Job` is for models here.
 
-    `tools`, `choice` and `parallel` are OpenAI's; `extra` are fields of the vendor's own, which go into the body as
-    they stand.
+    `tools`, `choice` and `parallel` are OpenAI's; `extra` are fields of the vendor's own, which go into the body
+    beside what is said otherwise.
     """
 
     messages: tuple[Message, ...]
@@ -62,3 +63,24 @@ class Ask:
             if isinstance(message.get("content"), (list, tuple))
             for part in message["content"]
         )
+
+
+OURS = ("model", "stream", "n", "candidateCount")  # what `extra` never says: reading and paying go by it
+
+
+def beside(own: Mapping[str, Any], extra: Mapping[str, Any], within: str = "") -> dict[str, Any]:
+    """A body with fields of the vendor's own: objects and lists are joined. Raises OptionError where both say one."""
+    both = dict(own)
+    for name, value in extra.items():
+        said = own.get(name)
+        if isinstance(said, Mapping) and isinstance(value, Mapping):
+            both[name] = beside(said, value, f"{within}{name}.")
+        elif isinstance(said, list) and isinstance(value, (list, tuple)):
+            both[name] = [*said, *(one for one in value if one not in said)]
+        elif (name in own or name in OURS) and (name not in own or said != value):
+            raise OptionError(
+                f"extra has {within}{name}, which the request says by itself; leave it out, or use the option for it."
+            )
+        else:
+            both[name] = value
+    return both

@@ -539,3 +539,16 @@ def test_no_key_is_in_anything(fake: FakeGemini, capsys: pytest.CaptureFixture[s
     assert not any(KEY in one for one in told)
     assert KEY not in str([request.target for request in fake.requests])
     assert replace(TARGET).host == "generativelanguage.googleapis.com"
+
+
+@pytest.mark.parametrize(
+    "settings", [{"maxOutputTokens": 9}, {"candidateCount": 2}, {"temperature": 1.0}], ids=lambda one: next(iter(one))
+)
+def test_fields_of_the_vendors_own_go_beside_ours_and_never_instead(settings: dict[str, Any]) -> None:
+    own = {"mediaResolution": "MEDIA_RESOLUTION_LOW"}
+    said = ask_of("Hi", max_tokens=3, temperature=0.5, extra={"generationConfig": own})
+    assert body_of(said)["generationConfig"]["mediaResolution"] == "MEDIA_RESOLUTION_LOW"
+    with pytest.raises(
+        OptionError, match=rf"extra has generationConfig\.{next(iter(settings))}, which the request says"
+    ):
+        body_of(ask_of("Hi", max_tokens=3, temperature=0.5, extra={"generationConfig": settings}))

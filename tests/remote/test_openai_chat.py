@@ -295,8 +295,11 @@ def test_a_tool_that_failed_says_so() -> None:
 
 
 def test_other_fields_go_beside_ours_and_never_instead() -> None:
-    found = body(ask_of("Hi", stream=True, extra={"model": "x", "stream": False, "metadata": {"a": "b"}}))
+    found = body(ask_of("Hi", stream=True, extra={"model": "gpt-4.1", "metadata": {"a": "b"}}))
     assert (found["model"], found["stream"], found["metadata"]) == ("gpt-4.1", True, {"a": "b"})
+    for name, value in (("model", "x"), ("stream", True), ("messages", "x"), ("n", 2), ("temperature", 1)):
+        with pytest.raises(OptionError, match=f"extra has {name}, which the request says by itself"):
+            body(ask_of("Hi", temperature=0.5, extra={name: value}))
 
 
 # What is read ---------------------------------------------------------------------------------------------------------

@@ -141,7 +141,7 @@ def test_thoughts_are_asked_for_sealed_where_a_model_thinks() -> None:
 
 def test_lists_of_the_vendors_own_join_ours() -> None:
     found = body(ask_of("Hi", tools=[WEATHER], logprobs=1, extra={
-        "tools": [{"type": "web_search"}], "include": ["web_search_call.results"], "store": True,
+        "tools": [{"type": "web_search"}], "include": ["web_search_call.results"], "store": False,
     }))  # fmt: skip
     assert [tool["type"] for tool in found["tools"]] == ["function", "web_search"]
     assert found["include"] == ["message.output_text.logprobs", "web_search_call.results"]

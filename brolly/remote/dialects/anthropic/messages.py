@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from brolly.errors import BadAnswer, OptionError
-from brolly.remote.ask import Ask
+from brolly.remote.ask import Ask, beside
 from brolly.remote.dialect import Call, Told
 from brolly.remote.dialects.anthropic import schemas, thinking, turns
 from brolly.remote.dialects.anthropic.answers import Reader as Reader
@@ -99,7 +99,7 @@ def body(ask: Ask, target: Target) -> dict[str, Any]:
         config["format"] = {"type": "json_schema", "schema": schemas.taken(schema_of(options.json_schema))}
     if config:
         said["output_config"] = config
-    return {**said, **ask.extra}
+    return beside(said, ask.extra)
 
 
 def count(ask: Ask, target: Target) -> Call:

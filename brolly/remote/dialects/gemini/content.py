@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from brolly.errors import BadAnswer, OptionError
-from brolly.remote.ask import Ask, Message, Part
+from brolly.remote.ask import Ask, Message, Part, beside
 from brolly.remote.content import taken_apart, text_of
 from brolly.remote.dialect import Call
 from brolly.remote.dialects.gemini.answers import FAMILY, KEPT, Stream
@@ -112,7 +112,10 @@ def hints(ask: Ask, target: Target) -> list[str]:
 
 def call(ask: Ask, target: Target) -> Call:
     """The request. Raises OptionError."""
-    body = _joined(conversation(ask, target) | _settings(ask, target), ask.extra)
+    settings = {"generationConfig": {}} | _settings(ask, target)
+    body = beside(conversation(ask, target) | settings, ask.extra)
+    if not body["generationConfig"]:
+        del body["generationConfig"]
     if ask.stream:
         return Call(model_path(target, "streamGenerateContent"), body, query={"alt": "sse"})
     return Call(model_path(target, "generateContent"), body)
@@ -438,16 +441,3 @@ def _loose(schema: Any, depth: int = 0) -> set[str]:
         inner = schema.get(name)
         found = found.union(*(_loose(one, depth + 1) for one in (inner if isinstance(inner, list) else [inner])))
     return found
-
-
-def _joined(body: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The body with fields of the vendor's own: objects are joined, tools put behind, others replaced."""
-    for name, value in extra.items():
-        old = body.get(name)
-        if isinstance(old, dict) and isinstance(value, Mapping):
-            body[name] = {**old, **value}
-        elif isinstance(old, list) and isinstance(value, list):
-            body[name] = [*old, *value]
-        else:
-            body[name] = value
-    return body

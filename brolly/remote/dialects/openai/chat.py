@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from brolly.errors import BadAnswer
-from brolly.remote.ask import Ask, Message, Part
+from brolly.remote.ask import Ask, Message, Part, beside
 from brolly.remote.dialect import DONE, Call
 from brolly.remote.dialects.openai import words
 from brolly.remote.dialects.openai.envelope import broken, tokens
@@ -99,7 +99,7 @@ def call(ask: Ask, target: Target) -> Call:
         body["stream"] = True
         if "stream_options" not in vendor.lacks:
             body["stream_options"] = {"include_usage": True}
-    return Call("/chat/completions", words.merged(body, ask.extra))
+    return Call("/chat/completions", beside(body, ask.extra))
 
 
 def _said(name: str, value: Any, ask: Ask, target: Target) -> list[tuple[str, Any]]:

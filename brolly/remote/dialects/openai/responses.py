@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from brolly.errors import BadAnswer, OptionError
-from brolly.remote.ask import Ask, Message, Part
+from brolly.remote.ask import Ask, Message, Part, beside
 from brolly.remote.content import text_of
 from brolly.remote.dialect import DONE, Call
 from brolly.remote.dialects.openai import words
@@ -70,7 +70,7 @@ def call(ask: Ask, target: Target) -> Call:
         body["include"] = include
     if ask.stream:
         body["stream"] = True
-    return Call("/responses", words.merged(body, ask.extra))
+    return Call("/responses", beside(body, ask.extra))
 
 
 def count(ask: Ask, target: Target) -> Call:

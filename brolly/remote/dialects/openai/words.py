@@ -209,16 +209,6 @@ def shape_of(ask: Ask, target: Target) -> dict[str, Any] | None:
     return {"name": SCHEMA, "schema": schema, "strict": any_ or not loose(schema)}
 
 
-def merged(own: Any, others: Any) -> Any:
-    """Fields of the vendor's own beside ours, which win; lists are joined."""
-    if isinstance(own, Mapping) and isinstance(others, Mapping):
-        both = {key: merged(own[key], others[key]) if key in others else own[key] for key in own}
-        return both | {key: others[key] for key in others if key not in own}
-    if isinstance(own, list) and isinstance(others, list):
-        return [*own, *(one for one in others if one not in own)]
-    return own
-
-
 def put(body: dict[str, Any], path: str, value: Any) -> None:
     """Set a field; "reasoning.effort" is one within another."""
     *outer, last = path.split(".")
