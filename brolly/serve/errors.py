@@ -124,7 +124,7 @@ def told(error: BaseException, method: str = "", path: str = "") -> Refused:
                     if isinstance(error, Busy | Overloaded):
                         wait = {"retry-after": str(max(1, round(error.retry_after)))}
                     ours = status >= 500 or isinstance(error, TemplateError | TokenizerError)
-                    text = ADDRESS.sub(r"\1", str(error)) if isinstance(error, RemoteError) else str(error)
+                    text = ADDRESS.sub(r"\1", str(error)) if isinstance(error, RemoteError | NotFound) else str(error)
                     return Refused(bare(text) if ours else text, status, kind, code, headers=wait)
             return Refused(bare(str(error)), 500, "server_error")
     return Refused(

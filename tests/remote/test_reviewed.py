@@ -319,6 +319,18 @@ def test_a_server_s_clients_name_no_files_of_a_vendor_s_machine(url: str) -> Non
         ask("https://example.com/x.png"), ask("data:image/png;base64,AAAA")
 
 
+def test_a_server_s_clients_are_not_told_where_a_model_is(vendor: Vendor) -> None:
+    from brolly.serve.errors import told
+
+    model = Remote(f"{vendor.url}/tenant/v1#m", retries=0)
+    for status in (400, 401, 403, 404, 429, 500):
+        vendor.says = lambda request, status=status: Reply(status, {"retry-after": "99"}, {"error": {"message": "no"}})
+        model.client.limit.renew()
+        with pytest.raises(BrollyError) as caught:
+            model.chat(ASKED)
+        assert "tenant" not in str(told(caught.value)), told(caught.value)
+
+
 def test_what_is_kept_of_answers_is_bounded_by_its_size() -> None:
     kept = Kept()
     for n in range(100):
