@@ -62,6 +62,8 @@ MORE = (
         ["none", "low", "medium", "high", "xhigh", "max"],
         "https://github.com/anomalyco/opencode/issues/36141",
     ),
+    # it always thinks
+    (r"gemini-2\.5-pro", ["minimal", "low", "medium", "high"], "https://ai.google.dev/gemini-api/docs/thinking"),
 )
 # where a price holds to a day, as its page says
 UNTIL = {"gemini-3.8-flash": "2026-12-31", "gemini-flash-latest": "2026-12-31"}
@@ -214,7 +216,7 @@ def thoughts(vendor: str, name: str, row: Row, efforts: list[str]) -> Row:
         if not thinks:
             return {"thinking": "none"}
         if re.match(r"gemini-2\.5", name):
-            return {"thinking": "budget"}
+            return {"thinking": "budget"} | ({"efforts": efforts} if efforts else {})
         if re.match(r"gemini-[34]", name):
             if not efforts and row.get("supports_minimal_reasoning_effort") is False:
                 efforts = ["low", "medium", "high"]

@@ -346,6 +346,7 @@ def test_words_of_effort_are_levels_or_budgets_as_the_model_has_them() -> None:
     assert thinking(OLDER, effort="xhigh") == thinking(OLDER, effort="max") == {"thinkingBudget": 24576}
     assert thinking(TARGET, effort="minimal") == thinking(TARGET, effort="none") == {"thinkingLevel": "LOW"}
     assert thinking(parse("gemini:gemini-9-new"), effort="xhigh") == {"thinkingLevel": "XHIGH"}
+    assert thinking(parse("gemini:gemini-2.5-pro"), effort="none") == {"thinkingBudget": 1024}  # it always thinks
     none = parse("gemini:gemini-2.0-flash")
     assert thinking(none, effort="high") is None and content.hints(ask_of("Hello", effort="high"), none)
     assert not content.hints(ask_of("Hello", effort="none"), none)
