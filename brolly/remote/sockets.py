@@ -86,6 +86,7 @@ class Line(asyncio.Protocol):
             self._held = True
             self._transport.pause_reading()
         _wake(self._reader)
+        _wake(self._room)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._over, self._error = True, error
@@ -123,7 +124,7 @@ class Line(asyncio.Protocol):
             self._transport.write(head)
             self._transport.write(body)
         left = float("inf")
-        while self._room is not None and not self._over:
+        while self._room is not None and not (self._over or self._came):  # who answers before the end has seen enough
             waiting = self._transport.get_write_buffer_size()
             if waiting >= left:  # nothing went in all that time
                 raise LineError("silent")
@@ -162,7 +163,7 @@ class Line(asyncio.Protocol):
         """Make ready for another request; False: it has to be closed."""
         import h11
 
-        if self._over or self._came or self._transport.is_closing() or self._http.trailing_data[0]:
+        if not self.fresh or self._http.trailing_data[0] or self._transport.get_write_buffer_size():
             return False
         if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             return False

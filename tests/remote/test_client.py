@@ -159,16 +159,19 @@ def test_a_port_that_is_none_is_told() -> None:
         whole(Client(parse("http://127.0.0.1:99999/v1#m"), RemoteOptions()))
 
 
-@pytest.mark.parametrize("deaf", [False, True], ids=["slow", "deaf"])
-def test_a_slow_upload_is_no_silence(deaf: bool) -> None:
+@pytest.mark.parametrize("server", ["slow", "deaf", "early"])
+def test_a_slow_upload_is_no_silence(server: str) -> None:
     def serve(listening: socket.socket) -> None:
         line, _ = listening.accept()
         left = len(body)
-        while left > 0 and not deaf:
+        if server == "early":  # it answers when it has seen the head, and reads no more
+            line.recv(4096)
+            line.sendall(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\n{}")
+        while left > 0 and server == "slow":
             time.sleep(0.005)
             came = len(line.recv(512 << 10))
             left = left - came if came else 0
-        if not deaf:
+        if server == "slow":
             line.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
         over.wait(5)
         line.close()
@@ -181,8 +184,9 @@ def test_a_slow_upload_is_no_silence(deaf: bool) -> None:
         port = listening.getsockname()[1]
         client = Client(parse(f"http://127.0.0.1:{port}/v1#m"), RemoteOptions(retries=0, silence_seconds=0.8))
         try:
-            if deaf:
-                with pytest.raises(Unreachable, match="silent for 0.8 s"):
+            if server != "slow":
+                kind, said = (Unreachable, "silent for 0.8 s") if server == "deaf" else (OptionError, "413")
+                with pytest.raises(kind, match=said):
                     whole(client, Call("/whole", {"a": body}))
             else:
                 assert whole(client, Call("/whole", {"a": body})) == {}
