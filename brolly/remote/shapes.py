@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 from brolly.errors import BadAnswer, OptionError
 from brolly.media.text.stops import Held
 from brolly.remote.ask import Ask
+from brolly.remote.content import clean
+from brolly.remote.regexes import matcher
 from brolly.verbs import Piece
 
 KEY = "answer"
@@ -40,12 +41,12 @@ class Unwrapped(Filter):
         try:
             found = json.loads(self.text)[KEY]
             if self.of_json:
-                found = json.dumps(found, ensure_ascii=False)
+                found = json.dumps(found, ensure_ascii=False, allow_nan=False)
         except (ValueError, KeyError, TypeError, RecursionError):
             found = None
         if not isinstance(found, str) or not self.check(found):
             raise BadAnswer(f"the model wrote {self.text!r:.80}; expected {self.wanted}.")
-        return replace(piece, text=found)
+        return replace(piece, text=clean(found))  # \u escapes may hold halves of characters
 
 
 class Cut(Filter):
@@ -72,13 +73,10 @@ def fitted(ask: Ask, has: frozenset[str]) -> tuple[Ask, Callable[[], Filter] | N
         ask = replace(ask, options=replace(options, choice=(), json_schema=_schema({"enum": list(allowed)})))
         return ask, lambda: Unwrapped(lambda text: text in allowed, f"one of {', '.join(allowed)[:200]}")
     if options.regex is not None and "regex" not in has and "json_schema" in has:
-        try:
-            pattern = re.compile(options.regex)
-        except re.error as error:
-            raise OptionError(f"regex {options.regex!r:.60} cannot be read ({error}).") from None
+        matches = matcher(options.regex)
         schema = _schema({"type": "string", "pattern": f"^(?:{options.regex})$"})
         ask = replace(ask, options=replace(options, regex=None, json_schema=schema))
-        return ask, lambda: Unwrapped(lambda text: bool(pattern.fullmatch(text)), f"what {options.regex!r:.80} matches")
+        return ask, lambda: Unwrapped(matches, f"what {options.regex!r:.80} matches")
     if "json_schema" in has and (rooted := _rooted(options.json_schema)):
         ask = replace(ask, options=replace(options, json_schema=rooted))
         return ask, lambda: Unwrapped(lambda _: True, "JSON under that key", of_json=True)

@@ -206,6 +206,37 @@ def test_arguments_that_are_no_object_are_not_made_one(vendor: Vendor, monkeypat
         Remote("anthropic:claude-haiku-4-5", retries=0).chat(ASKED)
 
 
+@pytest.mark.parametrize("guided", (True, False))
+def test_no_regex_stops_the_clock(vendor: Vendor, guided: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    import time
+
+    if not guided:
+        monkeypatch.setitem(sys.modules, "llguidance", None)
+    texts = {
+        "(a+)+b": "a" * 40 + "!",
+        "(a|a)*b": "a" * 40 + "!",
+        "a*a*a*a*b": "a" * 5000,
+        r"(\w+\s?)*;": "a" * 40 + "!",
+    }
+    for regex, text in texts.items():
+        began = time.monotonic()
+        vendor.says = lambda request, text=text: whole(json.dumps({"answer": text}))
+        with pytest.raises((BadAnswer, OptionError), match="matches|for ever"):
+            ours(vendor).chat(ASKED, regex=regex)
+        assert time.monotonic() - began < 2, regex
+    for regex, text in {"[A-Z]{3}-[0-9]+": "ABC-12", "a|bc": "bc", "(?i)yes|no": "NO", "(ab?){2}": "aba"}.items():
+        vendor.says = lambda request, text=text: whole(json.dumps({"answer": text}))
+        assert guided is False and regex == "(ab?){2}" or ours(vendor).chat(ASKED, regex=regex).text == text
+
+
+def test_what_is_unwrapped_can_be_written(vendor: Vendor) -> None:
+    vendor.says = lambda request: whole('{"answer": ["\\ud800"]}')
+    assert ours(vendor).chat(ASKED, json_schema={"type": "array", "items": {}}).text.encode()
+    vendor.says = lambda request: whole('{"answer": [NaN]}')
+    with pytest.raises(BadAnswer, match="expected JSON"):
+        ours(vendor).chat(ASKED, json_schema={"type": "array", "items": {}})
+
+
 def test_a_grammar_is_where_each_server_looks_for_it() -> None:
     for vendor, path in (("llamacpp", ("grammar",)), ("vllm", ("structured_outputs", "grammar"))):
         model = Remote(f"{vendor}:m")
