@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+if not os.environ.get("BROLLY_LIVE"):  # the keyring of whoever runs tests is nobody's business
+    os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"
 if any(
     os.environ.get(name) for kind in ("HTTP", "HTTPS", "ALL") for name in (f"{kind}_PROXY", f"{kind}_PROXY".lower())
 ):
