@@ -99,8 +99,15 @@ class RemoteCard(Card):
         return f"{table}; it runs at {self._place}, and no files were seen"
 
     @property
+    def _host(self) -> str:
+        """Empty where variables that are not set tell it."""
+        return "" if "{" in self.target.host else self.target.host
+
+    @property
     def _place(self) -> str:
-        vendor, host = self.target.vendor, self.target.host or "an address of the customer's"
+        vendor, host = self.target.vendor, self._host
+        if not host:
+            host = "an address by region" if vendor.base else "an address of the customer's"
         return host if vendor.name == COMPATIBLE else f"{vendor.title}, {host}"
 
     @property
@@ -198,7 +205,7 @@ class RemoteCard(Card):
         traits, vendor = asdict(self.traits), self.target.vendor
         known = {name: traits[name] or None for name in ("max_output", "thinking", "source", "seen")}
         known |= {name: list(traits[name]) for name in ("efforts", "lacks", "reads")}
-        row = {"vendor": vendor.name, "title": vendor.title, "host": self.target.host, "model": self.target.model}
+        row = {"vendor": vendor.name, "title": vendor.title, "host": self._host, "model": self.target.model}
         return {
             "remote": {
                 **row,
