@@ -196,7 +196,7 @@ class Come:
             return None
         answer.finish, answer.seconds = piece.finish_reason, took
         price = getattr(self.models[at], "price", None)
-        if price is not None and answer.usage is not None:
+        if price is not None and answer.usage is not None and answer.usage.prompt_tokens:  # 0: nobody told
             answer.cost = price.of(answer.usage)
         return at
 

@@ -19,6 +19,8 @@ Asked = TypeVar("Asked")
 PLAIN = vars(GenerateOptions())
 # options that change no meaning: left out with a warning where a vendor has no word for them
 HINTS = frozenset({"seed", "effort", "thoughts"})
+# what says nothing where a vendor has no word for it: that it is as the model has it, and nothing is kept from it
+NEUTRAL = {"temperature": 1, "top_p": 1, "top_k": 0, "min_p": 0, "repetition_penalty": 1}
 
 
 class Said(NamedTuple):
@@ -91,16 +93,17 @@ class Wording:
         if undo and ask.n > 1 and fitting.options.stop != ask.options.stop:
             undo, fitting = None, ask  # several answers cannot be cut one by one
         missing = [name for name, value in vars(fitting.options).items() if value != PLAIN[name] and name not in has]
+        idle = [name for name in missing if getattr(fitting.options, name) == NEUTRAL.get(name)]
         unsaid = [name for name in missing if name in HINTS]
-        plain = {name: PLAIN[name] for name in unsaid}
+        plain = {name: PLAIN[name] for name in (*idle, *unsaid)}
         fitting = replace(fitting, options=replace(fitting.options, **plain)) if plain else fitting
-        lacks = [f"{self.target} has no {name}" for name in missing if name not in HINTS]
+        lacks = [f"{self.target} has no {name}" for name in missing if name not in plain]
         lacks += self._unread(ask) + dialect.lacks(fitting, self.target)
         if undo and fitting.options.logprobs is not None:  # they would be those of another text
             lacks.append(f"{self.target} has no log-probabilities of what it carries as JSON, or is cut here")
         # one that never thinks is asked in vain not to
-        idle = self.traits.thinking == "none" and ask.options.effort == "none"
-        hints = [f"{self.target} has no {name}" for name in unsaid if not (idle and name == "effort")]
+        calm = self.traits.thinking == "none" and ask.options.effort == "none"
+        hints = [f"{self.target} has no {name}" for name in unsaid if not (calm and name == "effort")]
         return Said(dialect, fitting, undo), lacks, hints + dialect.hints(fitting, self.target)
 
     def _unread(self, ask: Ask) -> list[str]:

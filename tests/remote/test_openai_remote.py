@@ -179,6 +179,19 @@ def test_what_openai_has_no_word_for_is_refused_before_it_is_sent(fake: FakeOpen
     assert fake.requests == []
 
 
+def test_what_an_option_says_without_effect_needs_no_word(fake: FakeOpenAI) -> None:
+    model = Remote("openai:gpt-5", strict=True)
+    idle: dict[str, Any] = {"temperature": 1.0, "top_p": 1, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+    assert model.chat(user("Hello"), **idle).text == "You said: Hello"
+    assert fake.requests[-1].json.keys() == {"model", "messages"}
+    assert (
+        Remote(PLAIN).chat(user("Hello"), temperature=1.0, top_k=0).text and fake.requests[-1].json["temperature"] == 1
+    )
+    for name, value in {"temperature": 0.9, "top_k": 1, "min_p": 0.1}.items():
+        with pytest.raises(OptionError, match=f"has no {name}"):
+            model.chat(user("Hello"), **{name: value})  # type: ignore[arg-type]
+
+
 def test_several_answers_come_by_their_numbers(fake: FakeOpenAI) -> None:
     for stream in (False, True):
         model, came = Remote(PLAIN), list[Any]()
