@@ -18,6 +18,7 @@ from brolly.checkpoint import json_object
 from brolly.errors import BrollyError, NotFound, OptionError
 from brolly.identity import Card, name_of
 from brolly.remote import Target, is_remote, parse
+from brolly.remote.meant import check
 from brolly.remote.target import COMPATIBLE
 from brolly.serve.ledger import Share
 from brolly.serve.settings import Settings
@@ -101,6 +102,7 @@ def _given(reference: str, quiet: bool) -> Entry:
         # where an address is, is nobody's business but the server's
         name = away.model if away.vendor.name == COMPATIBLE else away.name
         return Entry(name, asked=True, target=away)
+    check(reference)
     path = hub.resolve(reference, quiet=quiet)
     if Path(reference).expanduser().exists():
         return Entry(name_of(path) or path.absolute().name, path, asked=True)

@@ -79,3 +79,14 @@ def test_what_lies_here_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for name in ("gpt-5", "opeani:gpt-5"):
         (tmp_path / name).mkdir()
         check(name)
+
+
+@pytest.mark.parametrize(
+    "name, meant",
+    [("opeani:gpt-5", "perhaps openai:gpt-5 is meant"), ("claude-opus-5-5", "expected anthropic:claude-opus-5-5"),
+     ("https://vllm.example/v1", "expected https://vllm.example/v1#model")],
+)  # fmt: skip
+def test_a_server_is_told_before_it_starts(name: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("fastapi")
+    assert main(["serve", name, "--port", "0"]) == 2
+    assert meant in capsys.readouterr().err
