@@ -26,7 +26,8 @@ def table(found: dict[str, Any], now: float) -> str:
     rows = [("MODEL", "STATE", "MEMORY", "ON", "USED BY", "UNTIL")]
     for m in found["models"]:
         on = " ".join(filter(None, (m["device"], m["dtype"]))) or "-"
-        rows.append((m["name"], m["state"], _mb(m["bytes"]), on, requests(m["uses"]), until(m, now)))
+        room = "-" if m["state"] == "elsewhere" else _mb(m["bytes"])
+        rows.append((m["name"], m["state"], room, on, requests(m["uses"]), until(m, now)))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     if not found["models"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -37,6 +37,25 @@ def wait(work: Coroutine[Any, Any, T]) -> T:
     except BaseException:
         doing.cancel()
         raise
+
+
+async def together(works: Iterable[Coroutine[Any, Any, T]], most: int) -> list[T]:
+    """The results of several, at most so many at a time; the first error ends the others, and is raised."""
+    works, room = list(works), asyncio.Semaphore(most)
+
+    async def one(work: Coroutine[Any, Any, T]) -> T:
+        async with room:
+            return await work
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            doing = [group.create_task(one(work)) for work in works]
+    except ExceptionGroup as several:
+        raise several.exceptions[0] from None
+    finally:
+        for work in works:  # what had no room yet
+            work.close()
+    return [task.result() for task in doing]
 
 
 def _forked() -> None:

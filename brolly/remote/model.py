@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import warnings
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import fields, replace
 from functools import cached_property, partial
@@ -142,7 +142,7 @@ class Remote:
         """An answer to a prompt, as the only message of a conversation; a list of them for a list."""
         if isinstance(prompt, list):
             works = [self._whole(replace(_single(self.prepare(one, **given)), stream=False)) for one in prompt]
-            found = loop.wait(_together(works))
+            found = loop.wait(loop.together(works, TOGETHER))
             return [gather(pieces, given.get("logprobs") is not None) for pieces in found]
         ask = replace(_single(self.prepare(prompt, **given)), stream=False)
         return gather(self._pieces(ask), given.get("logprobs") is not None)
@@ -231,11 +231,12 @@ class Remote:
         parts = list(packed(inputs, dialect.most, getattr(dialect, "most_bytes", sys.maxsize)))
         calls = [dialect.embed(part, asked, self.target) for part in parts]
         made = [partial(dialect.vectors, n=len(part)) for part in parts]
-        found: list[Embeddings] = await _together(
-            [
+        found: list[Embeddings] = await loop.together(
+            (
                 self._priced(call, dialect.told, Usage(utf8(part), 0), make)
                 for call, part, make in zip(calls, parts, made, strict=True)
-            ]
+            ),
+            TOGETHER,
         )
         vectors = np.concatenate([one.vectors for one in found])
         return Embeddings(vectors, ("text",) * len(vectors), sum(one.n_tokens for one in found))
@@ -264,8 +265,8 @@ class Remote:
             asked, times = replace(asked, n=1), asked.n
         call = replace(dialect.draw(prompt, given, self.wording.fit(asked, own), self.target), safe=False)
         most = Usage(utf8([prompt]) + PICTURE * len(given), DRAWN * asked.n)
-        found: list[Drawing] = await _together(
-            [self._priced(call, dialect.told, most, dialect.drawn) for _ in range(times)]
+        found: list[Drawing] = await loop.together(
+            (self._priced(call, dialect.told, most, dialect.drawn) for _ in range(times)), TOGETHER
         )
         usages = [one.usage for one in found if one.usage]
         sums = [sum(getattr(usage, f.name) for usage in usages) for f in fields(Usage)]
@@ -489,22 +490,3 @@ def _ended(pieces: list[Piece], ask: Ask) -> list[Piece]:
     if len({piece.index for piece in pieces if piece.finish_reason}) < ask.n:
         raise BadAnswer(f"the vendor gave fewer answers than the {ask.n} that were asked for.")
     return pieces
-
-
-async def _together(works: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
-    """The results of several, so many at a time; the first error ends the others, and is raised."""
-    room = asyncio.Semaphore(TOGETHER)
-
-    async def one(work: Coroutine[Any, Any, Any]) -> Any:
-        async with room:
-            return await work
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            doing = [group.create_task(one(work)) for work in works]
-    except ExceptionGroup as several:
-        raise several.exceptions[0] from None
-    finally:
-        for work in works:  # what had no room yet
-            work.close()
-    return [task.result() for task in doing]

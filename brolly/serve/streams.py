@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -135,22 +135,6 @@ async def gathered(model: Any, job: Job | Ask) -> list[Written]:
             for piece in batch:
                 found[piece.index].add(piece)
     return found
-
-
-async def together(works: Iterable[Coroutine[Any, Any, T]], most: int = 64) -> list[T]:
-    """The results of many, at most so many at a time; the first error ends the others, and is raised."""
-    room = asyncio.Semaphore(most)
-
-    async def one(work: Coroutine[Any, Any, T]) -> T:
-        async with room:
-            return await work
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            doing = [group.create_task(one(work)) for work in works]
-    except ExceptionGroup as several:
-        raise several.exceptions[0] from None
-    return [task.result() for task in doing]
 
 
 def event(data: Any, name: str = "") -> bytes:

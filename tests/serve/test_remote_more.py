@@ -128,6 +128,11 @@ def test_lists_tell_whose_a_model_is_and_what_it_can(world: World) -> None:
     assert any(row["id"] == CLAUDE and row["max_input_tokens"] == 1_000_000 for row in page["data"])
 
 
+def test_what_anthropics_clients_read_of_models_is_what_these_can_write(claude: Any) -> None:
+    told = claude.models.retrieve(HAIKU)
+    assert (told.max_input_tokens, told.max_tokens) == (200_000, 64_000)
+
+
 def test_they_are_always_there(world: World) -> None:
     held = {row["name"]: row for row in get(world, "/v1/brolly/ps").json()["models"]}
     row = held[CLAUDE]

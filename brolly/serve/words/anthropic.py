@@ -460,11 +460,11 @@ def model_page(bodies: Sequence[Mapping[str, Any]], query: Mapping[str, str]) ->
 def model_info(body: Mapping[str, Any]) -> dict[str, Any]:
     """A model as Anthropic's clients read it."""
     at = datetime.fromtimestamp(body["created"], UTC).isoformat().replace("+00:00", "Z")
-    context = body["max_model_len"]
+    context, written = body["max_model_len"], body["brolly"].get("max_output")
     return {
         "type": "model", "id": body["id"], "display_name": body["id"], "created_at": at, "lifecycle": "active",
-        "max_input_tokens": context, "max_tokens": context, "deprecated_at": None, "retires_at": None, "line": None,
-        "capabilities": None,
+        "max_input_tokens": context, "max_tokens": written or context, "deprecated_at": None,
+        "retires_at": None, "line": None, "capabilities": None,
     }  # fmt: skip
 
 

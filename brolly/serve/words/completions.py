@@ -14,11 +14,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from brolly.media.text.infill import infill
+from brolly.remote.loop import together
 from brolly.serve.app import house
 from brolly.serve.ask import sampling
 from brolly.serve.errors import Refused
 from brolly.serve.provenance import Provenance, provenance
-from brolly.serve.streams import DONE, Events, Pieces, Written, dumps, gathered, in_stream, together, unless_left
+from brolly.serve.streams import DONE, Events, Pieces, Written, dumps, gathered, in_stream, unless_left
 from brolly.serve.tell import finite, reply, share, total, usage_body
 from brolly.serve.threads import in_turn
 from brolly.serve.wire.common import streamed
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 router = APIRouter(tags=["language"])
 MOST_PROMPTS = 2048
+JOBS = 64  # of one request that are written at a time
 
 
 @router.post(
@@ -88,7 +90,7 @@ class Completing:
         async with house(self.request).use(self.body.model, "generate", self.priority) as use:
             origin = provenance(use)
             jobs = await in_turn(self.prepare, use.model, use.adapter)
-            rows = await together(self.write(use.model, job) for job in jobs)
+            rows = await together((self.write(use.model, job) for job in jobs), JOBS)
             echoes = [await in_turn(self.echo, use.model, job) for job in jobs]
             told = partial(self.told, rows, echoes, Legacy(use.model.tokenizer, self.body), origin)
             return told() if self.body.logprobs is None else await asyncio.to_thread(told)  # maybe millions of numbers
@@ -152,7 +154,7 @@ class Completing:
 
         async def all_of_them() -> None:
             try:
-                await together(follow(at, job) for at, job in enumerate(jobs))
+                await together((follow(at, job) for at, job in enumerate(jobs)), JOBS)
                 ready.put_nowait(None)
             except Exception as error:
                 ready.put_nowait(error)
