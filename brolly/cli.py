@@ -68,10 +68,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def program() -> int:
     """`main` in a process of its own, which ends soon: looking for garbage in a card would take a tenth of its time."""
     import gc
+    import signal
 
     if "identify" in sys.argv[1:2] and "--tree" not in sys.argv:
         gc.disable()
     code = main()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second ^C ends the end itself, without a traceback
     gc.freeze()
     return code
 

@@ -302,3 +302,18 @@ def test_our_own_fault_is_1_and_says_how_to_see_more(folder: Path, capsys: Any, 
     assert capsys.readouterr().err == expected
     with pytest.raises(ZeroDivisionError):
         main(["run", str(folder), "x", "--debug"])
+
+
+def test_a_second_interrupt_shows_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    import gc
+    import signal
+
+    from brolly import cli
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(cli, "main", lambda: 130)
+    monkeypatch.setattr(gc, "freeze", lambda: None)
+    try:
+        assert cli.program() == 130 and signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, before)
