@@ -157,8 +157,8 @@ AGAIN_IN = re.compile(
 )
 
 
-class Sayings(NamedTuple):
-    """How each kind is said, with {vendor}, {host}, {model}, {name}, {why}; and what makes the error."""
+class Saying(NamedTuple):
+    """How a kind is said, with what `fault` fills in; and what makes the error of its text, status and seconds."""
 
     text: str
     make: Callable[[str, int, float | None], BrollyError]
@@ -172,28 +172,28 @@ def _ours(kind: Kind) -> Callable[[str, int, float | None], BrollyError]:
     return lambda text, status, after: kind(text)
 
 
-SAID: dict[Kind, Sayings] = {
-    KeyRefused: Sayings("{host} {refused}{why}; {key}.", _plain(KeyRefused)),
-    QuotaSpent: Sayings("the account at {host} has nothing left to spend{why}; {console}.", _plain(QuotaSpent)),
-    Busy: Sayings(
+SAID: dict[Kind, Saying] = {
+    KeyRefused: Saying("{host} {refused}{why}; {key}.", _plain(KeyRefused)),
+    QuotaSpent: Saying("the account at {host} has nothing left to spend{why}; {console}.", _plain(QuotaSpent)),
+    Busy: Saying(
         "{host} takes no more requests for now{why}; ask again{when}.",
         lambda t, s, a: Busy(t, SOON if a is None else a),
     ),
-    Overloaded: Sayings(
+    Overloaded: Saying(
         "{host} has no room for the request now{why}; ask again{when}.",
         lambda t, s, a: Overloaded(t, s, LATER if a is None else a),
     ),
-    ContextTooLong: Sayings("the request is longer than {model} can hold{why}; shorten it.", _ours(ContextTooLong)),
-    Filtered: Sayings("{host} does not answer this by its rules{why}.", _plain(Filtered)),
-    NotFound: Sayings("{host} has no {model}{why}; {list}.", _ours(NotFound)),
-    OptionError: Sayings("{host} refused the request{why}; change what it names.", _ours(OptionError)),
-    Unreachable: Sayings("{host} did not answer in time, or nothing is behind it{why}.", _plain(Unreachable)),
-    BadAnswer: Sayings("{host} answered with what is none{why}.", _plain(BadAnswer)),
-    RemoteError: Sayings("{host} failed{why}; ask again later.", _plain(RemoteError)),
+    ContextTooLong: Saying("the request is longer than {model} can hold{why}; shorten it.", _ours(ContextTooLong)),
+    Filtered: Saying("{host} does not answer this by its rules{why}.", _plain(Filtered)),
+    NotFound: Saying("{host} has no {model}{why}; {list}.", _ours(NotFound)),
+    OptionError: Saying("{host} refused the request{why}; change what it names.", _ours(OptionError)),
+    Unreachable: Saying("{host} did not answer in time, or nothing is behind it{why}.", _plain(Unreachable)),
+    BadAnswer: Saying("{host} answered with what is none{why}.", _plain(BadAnswer)),
+    RemoteError: Saying("{host} failed{why}; ask again later.", _plain(RemoteError)),
 }  # fmt: skip
 
 # a 404 that does not speak of the model: the address, more likely, or a job
-ELSEWHERE = Sayings(
+ELSEWHERE = Saying(
     "{host} did not find what was asked for{why}; see whether {base} is its address{own}; if so, {list}.",
     _ours(NotFound),
 )

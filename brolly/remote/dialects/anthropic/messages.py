@@ -7,7 +7,7 @@ from typing import Any
 
 from brolly.errors import BadAnswer, OptionError
 from brolly.remote.ask import Ask, beside
-from brolly.remote.dialect import Call, Told
+from brolly.remote.dialect import Call
 from brolly.remote.dialects.anthropic import schemas, thinking, turns
 from brolly.remote.dialects.anthropic.answers import Reader as Reader
 from brolly.remote.dialects.anthropic.answers import told as told
@@ -24,8 +24,6 @@ COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking", "o
 OPTIONS = frozenset(
     ("max_tokens", "temperature", "top_p", "top_k", "stop", "json_schema", "effort", "thoughts")
 )  # fmt: skip
-
-__all__ = ["BLANK_STOPS", "OPTIONS", "Told", "call", "count", "counted", "hints", "lacks", "reader", "told", "whole"]
 
 
 def lacks(ask: Ask, target: Target) -> list[str]:
