@@ -181,7 +181,7 @@ def test_strict_refuses_what_is_otherwise_warned_of(capsys: Any, monkeypatch: py
         monkeypatch.setenv("ANTHROPIC_BASE_URL", base_of(fake))
         monkeypatch.setenv("ANTHROPIC_API_KEY", key_of(fake))
         out, err = run(capsys, "run", "anthropic:claude-opus-5-5", "Hi", "--seed", "3")
-        assert out == "You said: Hi\n" and "seed" in err and "left out" in err
+        assert out == "You said: Hi\n" and "seed" in err and "all the same" in err
         _, err = run(capsys, "run", "anthropic:claude-opus-5-5", "Hi", "--seed", "3", "--strict", code=2)
         assert "seed" in err and len(fake.requests) == 1
 
