@@ -64,6 +64,9 @@ def run(args: argparse.Namespace) -> int:
         _writable(Path(args.html))
     budget = Budget(args.max_cost)
     models = [(name, open_one(args, name, budget)) for name in names]
+    if "max_tokens" not in options and (most := _affordable([model for _, model in models], args.parallel)):
+        options["max_tokens"] = most
+        print(f"brolly: an answer may have {most:,} tokens, for --max-cost; --max-tokens states more.", file=sys.stderr)
     try:
         with bar(len(asked) * len(models), "answer") as done:
             found = beside(models, asked, options, parallel=args.parallel, tell=lambda: done.update(1))
@@ -89,6 +92,15 @@ def run(args: argparse.Namespace) -> int:
         print("brolly: stopped; what was answered by then is there.", file=sys.stderr)
         return 130
     return int(any(column.totals.errors == len(asked) for column in found.columns))
+
+
+def _affordable(models: Sequence[Any], parallel: int) -> int | None:
+    """Tokens of an answer that a budget pays for with all prompts that are open at a time; None: any number."""
+    there = [model for model in models if hasattr(model, "target")]
+    paid = [(model.budget.pays(model.price), model.traits.max_output) for model in there]
+    each = [(tokens // (parallel * len(there)), most) for tokens, most in paid if tokens is not None]
+    short = [tokens for tokens, most in each if most is None or tokens < most]
+    return max(min(short), 16) if short else None
 
 
 def _named(args: argparse.Namespace) -> tuple[list[str], str]:

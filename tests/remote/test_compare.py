@@ -159,6 +159,16 @@ def test_a_budget_is_for_all_models_together(fakes: Any, tmp_path: Path, capsys:
     assert sum(a.get("cost", 0) for a in answers) <= 0.0008
 
 
+def test_a_budget_alone_bounds_the_answers(fakes: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = asked(tmp_path, "Hello", "Good day")
+    assert main(["compare", "openai:gpt-5", GPT, file, "--max-cost", "0.05", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "an answer may have 281 tokens, for --max-cost" in err
+    assert all(answer["text"] for row in json.loads(out)["rows"] for answer in row["answers"].values())
+    assert main(["compare", GPT, CLAUDE, file, "--max-cost", "0.5", "--max-tokens", "9"]) == 0
+    assert "an answer may have" not in capsys.readouterr().err
+
+
 def test_an_option_that_one_has_not_is_told_before_anything_is_sent(
     fakes: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
