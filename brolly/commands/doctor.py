@@ -6,7 +6,10 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
+from importlib.util import find_spec
 from typing import Any
+
+from brolly.errors import MissingExtra
 
 EXAMPLES = """examples:
   brolly doctor
@@ -50,6 +53,8 @@ def conformance(args: argparse.Namespace) -> int:
     from brolly.conformance.suite import FAILED, Outcome
 
     names = tuple(part.strip() for part in args.way.split(",")) if args.way else WAYS
+    if set(names) - {"python"} and find_spec("fastapi") is None:  # before anything is paid for
+        raise MissingExtra("Asking through a server (--way python needs none)", "serve")
     found: dict[str, list[Outcome]] = {}
     for way in ways_of(args.conformance, names):
         with way.open() as subject:

@@ -76,6 +76,13 @@ def test_the_command_tells_it_and_exits_by_it(capsys: Any, tmp_path: Any) -> Non
     assert {row["state"] for row in json.loads(capsys.readouterr().out)["outcomes"]} == {PASSED}
 
 
+def test_without_a_server_it_is_told_before_anything_is_asked(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("brolly.commands.doctor.find_spec", lambda name: None)
+    assert main(["doctor", "--conformance", "openai:gpt-5"]) == 2
+    assert "--way python needs none" in capsys.readouterr().err
+    assert main(["doctor", "--conformance", "mini-llm", "--way", "python", "--only", "shapes"]) == 0
+
+
 def test_a_way_that_is_none_is_refused() -> None:
     with pytest.raises(OptionError, match="pigeon"):
         ways_of("mini-llm", ("pigeon",))
