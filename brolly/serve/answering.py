@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from bisect import bisect_left
 from collections.abc import AsyncGenerator
@@ -14,12 +13,12 @@ from uuid import uuid4
 from fastapi import Request
 from fastapi.responses import Response
 
-from brolly.errors import BrollyError, Busy, ContextTooLong
+from brolly.errors import Busy, ContextTooLong
 from brolly.serve.app import house
 from brolly.serve.ask import Thinking, template_of
 from brolly.serve.desk import desk, owner_of
 from brolly.serve.elsewhere import Elsewhere, prepared, reads_of, thought
-from brolly.serve.errors import Refused
+from brolly.serve.errors import Refused, noted
 from brolly.serve.items import given_items, messages_of_items, options_of, tools_of_response, wants_logprobs
 from brolly.serve.provenance import provenance
 from brolly.serve.scribe import Scribe
@@ -31,7 +30,6 @@ from brolly.serve.threads import in_turn
 from brolly.serve.wire.responses import ResponseRequest
 from brolly.verbs import Usage
 
-log = logging.getLogger("brolly.serve")
 FINISHED = ("completed", "failed", "cancelled", "incomplete")
 
 
@@ -169,8 +167,7 @@ class Answering:
         except Exception as error:
             if not begun or not (self.body.stream or self.body.background):
                 raise
-            if not isinstance(error, BrollyError):
-                log.exception("a response failed")
+            noted(error, "POST", "/v1/responses")
             last = self._note(self.scribe.fail(error))
         await self.keep()
         yield last

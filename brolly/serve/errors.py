@@ -230,11 +230,10 @@ def envelope(path: str, refused: Refused, request_id: str = "") -> dict[str, Any
     return {"error": inner}
 
 
-def respond(error: BaseException, method: str, path: str) -> JSONResponse:
-    """The response to an error, noted in the request's account; what is our fault goes to the log."""
+def noted(error: BaseException, method: str, path: str) -> Refused:
+    """What the client is told of an error, noted in the request's account; what is our fault goes to the log."""
     refused, account = told(error, method, path), current.get()
     kind = type(error).__name__
-    request_id = account.id if account is not None else ""
     if account is not None:
         known = isinstance(error, BrollyError | HTTPException | RequestValidationError)
         account.error = refused.code or refused.kind if known else kind
@@ -242,8 +241,15 @@ def respond(error: BaseException, method: str, path: str) -> JSONResponse:
         known = isinstance(error, BrollyError)
         logging.getLogger("brolly.serve").error(
             "%s %s: %s", method, path[:200], error if known else kind,
-            extra={"request_id": request_id}, exc_info=None if known else error,
+            extra={"request_id": account.id if account else ""}, exc_info=None if known else error,
         )  # fmt: skip
+    return refused
+
+
+def respond(error: BaseException, method: str, path: str) -> JSONResponse:
+    """The response to an error, which is noted."""
+    refused, account = noted(error, method, path), current.get()
+    request_id = account.id if account is not None else ""
     # Anthropic has a status of its own for a vendor without room
     status = 529 if path.startswith("/v1/messages") and refused.code == OVERLOADED else refused.status
     return JSONResponse(envelope(path, refused, request_id), status, headers=refused.headers)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
@@ -15,10 +14,9 @@ from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from brolly.errors import BrollyError
 from brolly.remote.ask import Ask
 from brolly.serve.account import current
-from brolly.serve.errors import envelope, told
+from brolly.serve.errors import envelope, noted, told
 from brolly.verbs import Piece, TokenLogprob, Usage
 
 if TYPE_CHECKING:
@@ -165,6 +163,7 @@ class Events(Response):
         self.status_code, self.background = 200, None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.asked = (scope["method"], scope["path"])
         await attended(receive, self._write(send))
 
     async def _write(self, send: Send) -> None:
@@ -182,8 +181,7 @@ class Events(Response):
         except Exception as error:
             if not begun:
                 raise
-            if not isinstance(error, BrollyError):
-                logging.getLogger("brolly.serve").exception("a stream failed")
+            noted(error, *self.asked)
             with suppress(OSError):
                 await send({"type": "http.response.body", "body": self.tail(error), "more_body": True})
         finally:

@@ -11,6 +11,7 @@ import pytest
 for package in ("openai", "anthropic", "google.genai", "ollama"):
     pytest.importorskip(package)
 
+from brolly.serve.logs import access  # noqa: E402
 from tests.remote.fakes import CUT, STALL, Reply  # noqa: E402
 from tests.serve.speakers import SPEAKERS, Heard, Question, Speaker  # noqa: E402
 from tests.serve.vendors import CLIENT, KEYS, World, world_of  # noqa: E402
@@ -182,9 +183,10 @@ def test_a_page_instead_of_an_answer(speaker: Speaker, model: str, world: World)
 @pytest.mark.parametrize("fault", [CUT, b"data: {broken\n\n"], ids=["cut", "no JSON"])
 @pytest.mark.parametrize("model", VENDORS)
 def test_a_stream_that_breaks_is_an_error_in_the_clients_format(
-    speaker: Speaker, model: str, world: World, fault: Any
+    speaker: Speaker, model: str, world: World, fault: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     fake = world.vendor(model)
+    caplog.set_level("INFO", access.name)
 
     def broken(request: Any) -> Reply:
         whole = fake.answer(request)
@@ -194,6 +196,9 @@ def test_a_stream_that_breaks_is_an_error_in_the_clients_format(
     fake.faults.append(broken)
     with pytest.raises(speaker.errors) as caught:
         speaker.stream(model, Question("one two three four five six"))
+    fake.until(
+        lambda: any(row.account.error == "upstream_bad_answer" for row in caplog.records if row.name == access.name)
+    )
     assert not any(key in str(caught.value) for key in KEYS)
     assert both(speaker, model, Question("Again")).text == "You said: Again"
 

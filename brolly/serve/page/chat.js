@@ -7,6 +7,11 @@ import { markdown } from "./markdown.js";
 const STORE = "brolly.chats";
 const read = () => { try { return JSON.parse(localStorage.getItem(STORE)) || []; } catch { return []; } };
 
+const PDF = "application/pdf";
+const isPdf = (url) => url.startsWith(`data:${PDF}`);
+const thumb = (url, kind = "") => (isPdf(url) ? h("span", { class: "pdf" }, "PDF") : h("img", { class: kind, src: url, alt: "attached picture" }));
+const part = (url) => (isPdf(url) ? { type: "file", file: { file_data: url, filename: "attached.pdf" } } : { type: "image_url", image_url: { url } });
+
 export async function chat(main) {
   let chats = read();
   let now = chats[0] || fresh();
@@ -25,10 +30,12 @@ export async function chat(main) {
   const said = h("div", { class: "said", role: "log", "aria-live": "off" });
   const input = h("textarea", { rows: 1, placeholder: "Write a message", "aria-label": "Message", oninput: grow, onkeydown: keys });
   const go = h("button", { class: "main" }, "Send");
+  const chosen = h("input", { type: "file", multiple: true, hidden: true, onchange: () => { attach([...chosen.files]).finally(() => { chosen.value = ""; }); } });
+  const pick = h("button", { type: "button", title: "Attach files", "aria-label": "Attach files", onclick: () => chosen.click() }, "+", chosen);
   const shown = h("div", { class: "files" });
   const system = h("textarea", { rows: 2, oninput: () => { now.system = system.value; keep(); } });
   const settings = { temperature: box(0, 2, 0.1), top_p: box(0, 1, 0.05), max_tokens: box(1, 1e6, 1), seed: box(0, 2 ** 31, 1) };
-  const form = h("form", { onsubmit: (event) => { event.preventDefault(); stop ? stop.abort() : send(); } }, input, go);
+  const form = h("form", { onsubmit: (event) => { event.preventDefault(); stop ? stop.abort() : send(); } }, pick, input, go);
   const area = h("div", { class: "chat" }, past, h("section", { class: "talk" },
     h("div", { class: "top" },
       h("button", { class: "plain narrow", onclick: () => past.classList.toggle("shown") }, "Conversations"),
@@ -60,7 +67,7 @@ export async function chat(main) {
 
   function draw() {
     system.value = now.system || "";
-    said.replaceChildren(...(now.turns.length ? now.turns.map(turn) : [h("p", { class: "soft" }, "Ask something. Pictures and sounds can be dropped here: a sound is written down, a picture goes to models that see.")]));
+    said.replaceChildren(...(now.turns.length ? now.turns.map(turn) : [h("p", { class: "soft" }, "Ask something. Files can be dropped here: a sound is written down, a text is quoted, a picture or a PDF goes to models that read it.")]));
     said.scrollTop = said.scrollHeight;
   }
   function turn(one, index) {
@@ -73,12 +80,13 @@ export async function chat(main) {
       one.role === "user" && index === now.turns.length - 1 && h("button", { class: "plain", onclick: () => stop || answer() }, "Ask again"),
       one.role !== "user" && h("button", { class: "plain", onclick: () => { if (!stop) { now.turns.length = index; answer(); } } }, "Try again"),
       one.told && h("span", { class: "soft" }, one.told)));
+    if (one.fault) box.append(h("p", { class: "fault" }, one.fault));
     return box;
   }
   function fill(body, one) {
     const parts = one.role === "user" ? [one.text] : markdown(one.text);
     body.replaceChildren(
-      ...(one.images || []).map((url) => h("img", { class: "thumb", src: url, alt: "attached picture" })),
+      ...(one.images || []).map((url) => thumb(url, "thumb")),
       ...(one.reasoning ? [h("details", { open: one.live && !one.text }, h("summary", {}, "Thoughts"), one.reasoning)] : []),
       ...parts,
       ...(one.calls || []).map((call) => h("pre", {}, h("code", {}, `${call.name}(${call.arguments})`))));
@@ -94,16 +102,18 @@ export async function chat(main) {
 
   async function attach(given) {
     for (const file of given) {
-      if (file.type.startsWith("image/")) { files.push(await dataUrl(file)); attachable(); }
+      if (file.type.startsWith("image/") || file.type === PDF) { files.push(await dataUrl(file)); attachable(); }
       else if (/^(audio|video)\//.test(file.type)) await hear(file).catch(failed);
       else input.value += `${input.value ? "\n\n" : ""}${await file.text()}`;
     }
     grow();
-    shown.replaceChildren(...files.map((url, i) => h("button", { title: "Remove", onclick: () => { files.splice(i, 1); shown.children[i].remove(); } }, h("img", { src: url, alt: "attached picture" }))));
+    shown.replaceChildren(...files.map((url, i) => h("button", { title: "Remove", onclick: () => { files.splice(i, 1); shown.children[i].remove(); } }, thumb(url))));
   }
   async function attachable() {
     const model = (await models()).find((m) => m.id === select.value);
-    if (model && !verbs(model).includes("see") && !(model.brolly?.remote && model.brolly.modalities?.in?.includes("image"))) note(`${model.id} reads text alone; a model that sees can take the picture. Classify and Embed take it too.`);
+    const kinds = model?.brolly?.remote ? model.brolly.modalities.in : ["text", ...(model && verbs(model).includes("see") ? ["image"] : [])];
+    if (!model || kinds.length < 2 && model.brolly?.remote) return; // nobody tells what it reads
+    if (files.some((url) => !kinds.includes(isPdf(url) ? "pdf" : "image"))) note(`${model.id} reads ${kinds.join(", ")}; another model may take the file. Classify and Embed take pictures too.`);
   }
   async function hear(file) {
     const ear = (await models()).find((m) => verbs(m).includes("transcribe"));
@@ -125,7 +135,8 @@ export async function chat(main) {
   async function answer() {
     if (!select.value) return note("No model here can chat.", true);
     const one = { role: "assistant", text: "", reasoning: "", calls: [], model: select.value, live: true };
-    const messages = now.turns.map((t) => ({ role: t.role, content: t.images ? [...t.images.map((url) => ({ type: "image_url", image_url: { url } })), { type: "text", text: t.text }] : t.text }));
+    delete now.turns.at(-1)?.fault;
+    const messages = now.turns.map((t) => ({ role: t.role, content: t.images ? [...t.images.map(part), { type: "text", text: t.text }] : t.text }));
     if (system.value.trim()) messages.unshift({ role: "system", content: system.value.trim() });
     const options = Object.fromEntries(Object.entries(settings).filter(([, b]) => b.value !== "").map(([name, b]) => [name, Number(b.value)]));
     now.turns.push(one);
@@ -149,11 +160,14 @@ export async function chat(main) {
         }
         if (!due) { due = true; requestAnimationFrame(paint); }
       }
-    } catch (error) { failed(error); }
+    } catch (error) { if (error.name !== "AbortError") one.fault = error.message || String(error); }
     const seconds = (performance.now() - first) / 1000;
     if (usage && first) one.told = `${usage.completion_tokens} tokens, ${(usage.completion_tokens / Math.max(seconds, 1e-3)).toFixed(1)} a second, first after ${((first - begun) / 1000).toFixed(2)} s`;
     stop = null; one.live = false; go.textContent = "Send"; said.removeAttribute("aria-busy");
-    if (!one.text && !one.reasoning && !one.calls.length) now.turns.pop();
+    if (!one.text && !one.reasoning && !one.calls.length) {
+      now.turns.pop();
+      if (one.fault) now.turns.at(-1).fault = `${one.model}: ${one.fault}`;
+    }
     keep(); draw();
   }
 }
