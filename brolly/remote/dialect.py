@@ -77,7 +77,7 @@ class Tells(Protocol):
 class Chat(Tells, Protocol):
     """A dialect of conversations. OPTIONS are the GenerateOptions that it has words for, shapes and stop among them;
     STOPS, where a module has it, how many stop texts it takes, and BLANK_STOPS whether one may be white space alone:
-    others are looked for here."""
+    others are looked for here. NAMES: whether a message may name who speaks."""
 
     OPTIONS: frozenset[str]
 

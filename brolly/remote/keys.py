@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
-from brolly.errors import KeyRefused, MissingExtra, OptionError
+from brolly.errors import BrollyError, KeyRefused, MissingExtra, OptionError
 from brolly.remote.meant import no_vendor
 from brolly.remote.target import COMPATIBLE, Target
 from brolly.remote.vendors import Vendor, vendors
@@ -262,14 +262,16 @@ def _keyring(user: str) -> Iterator[Any]:
     """The package, for writing. Raises MissingExtra, KeyRefused."""
     try:
         import keyring
-        from keyring.errors import KeyringError, NoKeyringError
+        from keyring.errors import NoKeyringError
     except ModuleNotFoundError:
         raise MissingExtra(f"keeping keys (otherwise set {_variable(user)})", "keys") from None
     try:
         yield keyring
     except NoKeyringError:
         raise KeyRefused(f"this machine has no keyring that keys could be kept in; set {_variable(user)}.") from None
-    except KeyringError as error:
+    except BrollyError:
+        raise
+    except Exception as error:  # backends raise what their systems raise, and one may not be there
         raise KeyRefused(f"the keyring refused ({_why(error)}); unlock it, or set {_variable(user)}.") from None
 
 

@@ -104,6 +104,8 @@ class Wording:
         # one that never thinks is asked in vain not to
         calm = self.traits.thinking == "none" and ask.options.effort == "none"
         hints = [f"{self.target} has no {name}" for name in unsaid if not (calm and name == "effort")]
+        if not getattr(dialect, "NAMES", False) and any(m.get("name") and m["role"] != "tool" for m in ask.messages):
+            hints.append(f"{self.target} has no names of who speaks")
         return Said(dialect, fitting, undo), lacks, hints + dialect.hints(fitting, self.target)
 
     def _unread(self, ask: Ask) -> list[str]:

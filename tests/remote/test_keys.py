@@ -396,3 +396,12 @@ def test_an_address_of_the_environment_that_is_none_is_told(monkeypatch: pytest.
     with pytest.raises(OptionError, match="OPENAI_BASE_URL") as error:
         parse("openai:gpt-5")
     assert "u:p" not in str(error.value) and "k=1" not in str(error.value)
+
+
+def test_a_keyring_whose_backend_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: str) -> None:
+        raise ModuleNotFoundError("No module named 'no'")
+
+    monkeypatch.setattr(keyring, "set_password", missing)
+    with pytest.raises(KeyRefused, match="OPENAI_API_KEY"):
+        keys.set_key("openai", "sk-test-0123456789abcdef")

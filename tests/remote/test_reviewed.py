@@ -518,3 +518,15 @@ class Dripping:
 
     def __exit__(self, *_: object) -> None:
         self.server.close()
+
+
+@pytest.mark.parametrize(
+    "reference", ["anthropic:claude-haiku-5-5", "gemini:gemini-2.5-flash", "openai-responses:gpt-5"]
+)
+def test_names_of_speakers_are_not_dropped_in_silence(reference: str) -> None:
+    said = [{"role": "user", "name": "Ann", "content": "Hello"}]
+    with pytest.raises(OptionError, match="has no names of who speaks"):
+        model = Remote(reference, strict=True)
+        model.check(model.prepare_chat(said))
+    model = Remote("openai:gpt-4.1", strict=True)
+    model.check(model.prepare_chat(said))

@@ -34,6 +34,7 @@ OPTIONS = frozenset({
     "logprobs", "json_schema", "effort",
 })  # fmt: skip
 STOPS = 4  # texts
+NAMES = True  # of who speaks
 FAMILY = "openai"  # whose `opaque` these are
 SOUNDS = frozenset({"wav", "mp3"})
 # vLLM's names of what others have none for; a vendor's `words` come first
