@@ -69,6 +69,10 @@ class Watch:
         before = current.set(account)
         try:
             await self.app(scope, receive, tell)
+        except asyncio.CancelledError:
+            if not scope["app"].state.stopping:
+                raise
+            account.error = "server_stopped"  # which cuts what takes too long, and is no failure
         finally:
             current.reset(before)
             account.ended = perf_counter()

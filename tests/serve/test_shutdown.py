@@ -121,12 +121,15 @@ def test_connections_that_nobody_has_accepted_yet_are_answered() -> None:
     assert not running.is_alive()
 
 
-def test_answers_that_take_too_long_are_cut_when_the_time_is_over() -> None:
+def test_answers_that_take_too_long_are_cut_when_the_time_is_over(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     with ExitStack() as stack:
         with thread(Settings(shutdown_seconds=0.3)) as (port, running):
             stream = stack.enter_context(call(port, STREAM.replace(b"0.02", b"9.00")))
             until(lambda: running() == 1, "the request")
         assert b"[DONE]" not in rest(stream)
+    assert not [row for row in caplog.records if row.exc_info], "that is no failure"
+    assert [row.account.error for row in caplog.records if hasattr(row, "account")] == ["server_stopped"]
 
 
 def test_a_second_signal_ends_at_once() -> None:

@@ -103,5 +103,5 @@ async def unable(request: Request, name: str | None, verb: str) -> BrollyError:
         return UnsupportedTask(f"no model was named, and none here can {verb}; GET /v1/models tells what each can do.")
     rooms = house(request)
     entry, _ = rooms.find(name)
-    can = ", ".join((await rooms.read(entry)).verbs) or "do nothing here"
+    can = ", ".join(await rooms.verbs(entry))
     return UnsupportedTask(f"{entry.name} can {can}; it cannot {verb}, nor can any model of this version.")
