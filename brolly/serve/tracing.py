@@ -91,7 +91,7 @@ class Tracing:
         start = int(a.at * 1e9)
         parent = self._extract(a.trace)
         span = self._tracer.start_span(name, context=parent, kind=self._kind, attributes=said, start_time=start)
-        if a.status >= 500 or a.error == "client_left":
+        if a.error and not 400 <= a.status < 499:  # a stream that broke began with 200
             span.set_status(self._status(a.error))
         span.end(start + int(a.seconds * 1e9))
         if a.model:

@@ -134,6 +134,18 @@ def test_a_failure_marks_its_span(traced: tuple[Any, Any, Any]) -> None:
     assert span.status.status_code.name == "ERROR" and span.attributes["error.type"] == "ZeroDivisionError"
 
 
+@pytest.mark.parametrize(("status", "error", "failed"), [(200, "upstream_bad_answer", True), (400, "x", False)])
+def test_a_stream_that_broke_has_failed(status: int, error: str, failed: bool) -> None:
+    pytest.importorskip("opentelemetry.sdk")
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    spans = InMemorySpanExporter()
+    Tracing(spans, InMemoryMetricReader()).end(Account("r", status=status, error=error))
+    (span,) = spans.get_finished_spans()
+    assert (span.status.status_code.name == "ERROR") is failed
+
+
 def test_the_conventions_histograms_are_measured(traced: tuple[Any, Any, Any]) -> None:
     _, reader, caller = traced
     caller.post("/v1/stream", json={"tokens": 4})

@@ -177,3 +177,32 @@ def test_where_a_key_is_asked_for_the_page_asks_for_it(browser: Any, tmp_path: P
         page.get_by_role("button", name="Use it").click()
         page.wait_for_function("() => document.querySelector('select option')?.value === 'mini-llm'")
         context.close()
+
+
+def test_models_elsewhere(browser: Any, tmp_path: Path) -> None:
+    from tests.remote.fakes import Reply
+    from tests.serve.vendors import CLIENT, world_of
+
+    models = ("openai:gpt-5", "anthropic:claude-opus-4-6")
+    (pdf := tmp_path / "a.pdf").write_bytes(b"%PDF-1.4\n%%EOF\n")
+    with world_of(models, tmp_path / "store") as world, browser.new_context() as context:
+        context.add_init_script(f"localStorage.setItem('brolly.key', '{CLIENT}')")
+        page = context.new_page()
+        page.goto(world.running.url)
+        for model in models:
+            page.get_by_label("Model").select_option(model)
+            page.set_input_files("form input[type=file]", [EXAMPLES / "pictures" / "truck.png", pdf])
+            page.wait_for_function("() => document.querySelectorAll('.files button').length === 2")
+            say(page, "What is this?")
+            done(page)
+            seen = "I see 1 picture and 1 file." if model == models[0] else "I see 2 pictures and 2 files."
+            assert seen in page.locator(".turn.assistant .text").last.inner_text()
+        world.fakes["ANTHROPIC"].faults.append(lambda request: Reply(200, {"content-type": "text/html"}, "<html>"))
+        say(page, "And now?")
+        page.wait_for_selector(".turn.user .fault >> text=/claude-opus-4-6: .*web page/")
+        page.get_by_role("button", name="Ask again").click()
+        page.wait_for_function("() => !document.querySelector('.fault') && !document.querySelector('[aria-busy]')")
+        assert page.locator(".turn.assistant").count() == 3
+        page.goto(f"{world.running.url}/#models")
+        page.wait_for_selector("article.card >> text=/at 127.0.0.1/")
+        assert page.get_by_role("button", name="Load").count() == 0
