@@ -85,9 +85,13 @@ class Elsewhere(Remote):
         return self.family == "anthropic"
 
     def plain(self, verbosity: str | None) -> None:
-        """Raises Refused at a word that no dialect passes on."""
-        if verbosity not in (None, "medium"):
-            raise Refused("verbosity is not passed on to models elsewhere; say in the prompt how much to write.")
+        """How much to write: a hint that no dialect passes on. Raises Refused where hints are refused."""
+        if verbosity in (None, "medium"):
+            return
+        text = f"{self.target} is told no verbosity"
+        if self.manners.strict:
+            raise Refused(f"{text}; say in the prompt how much to write.", param="verbosity")
+        self._warn(text)
 
     async def begin(self, job: Ask, deliver: Callable[[Piece | BaseException], None]) -> Ticket:
         """As `Remote.begin`, but that its vendor has begun to answer on return. Raises what it refuses."""

@@ -154,8 +154,6 @@ def test_what_needs_tokens_is_refused(world: World) -> None:
     ):  # fmt: skip
         answer = post(world, path, {"model": CLAUDE, **more})
         assert answer.status_code == 400 and answer.json()["error"]["code"] == "model_not_supported", answer.text
-    verbose = {"model": "small", "messages": HELLO, "verbosity": "low"}
-    assert post(world, "/v1/chat/completions", verbose).status_code == 400
     for body in ({"raw": True}, {"suffix": "b"}, {"context": [1]}):
         assert post(world, "/api/generate", {"model": CLAUDE, "prompt": "a", **body}).status_code == 400
     messages = [*HELLO, {"role": "assistant", "content": "Well"}]
@@ -350,6 +348,11 @@ def test_strict_refuses_what_is_otherwise_left_out(tmp_path: Path, caplog: pytes
             several = [post(world, "/v1/chat/completions", body) for _ in range(2)]
             assert [answer.status_code for answer in several] == [400 if strict else 200] * 2
             assert not strict or "has no seed" in several[0].text
+            verbose = [post(world, "/v1/chat/completions", {"model": HAIKU, "messages": HELLO, "verbosity": "low"})]
+            asked = {"model": HAIKU, "input": "Hello.", "text": {"verbosity": "low"}}  # as Codex asks
+            verbose.append(post(world, "/v1/responses", asked))
+            assert [answer.status_code for answer in verbose] == [400 if strict else 200] * 2
+    assert sum("is told no verbosity" in record.message for record in caplog.records) == 1
     assert sum("has no seed; it is asked all the same" in record.message for record in caplog.records) == 1
 
 
