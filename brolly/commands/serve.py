@@ -137,14 +137,14 @@ def told(house: Any, url: str, host: str, keys: bool) -> str:
         also = f" ({', '.join(entry.aliases)})" if entry.aliases else ""
         also += "".join(f" +{name}" for name in entry.adapters)
         if entry.target is not None:
-            rows.append((entry.name + also, f"at {entry.target.host}", "-", ", ".join(entry.model.verbs)))
+            rows.append((entry.name + also, f"at {entry.target.host}", "-", ", ".join(entry.verbs)))
             continue
         if entry.fault or entry.card is None:
             notes.append(f"{entry.name}: {entry.fault}")
             rows.append((entry.name + also, "-", "-", "cannot be run"))
             continue
         kind, n_params = entry.card.kind.kind or "-", entry.card.parameters.total
-        rows.append((entry.name + also, kind, count(n_params), ", ".join(entry.card.verbs)))
+        rows.append((entry.name + also, kind, count(n_params), ", ".join(entry.verbs)))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines = ["  ".join([*(row[i].ljust(widths[i]) for i in range(3)), row[3]]) for row in rows]
     if len(rows) == 1:
@@ -168,12 +168,12 @@ def told(house: Any, url: str, host: str, keys: bool) -> str:
 
 def tries(house: Any, url: str, keys: bool) -> list[str]:
     """Three commands that work as they stand."""
-    able = [(entry, verbs) for entry in house.entries.values() if (verbs := _verbs(entry))]
-    talks = next((e.name for e, verbs in able if "chat" in verbs), None)
+    able = [entry for entry in house.entries.values() if entry.verbs]
+    talks = next((entry.name for entry in able if "chat" in entry.verbs), None)
     head = " -H 'Authorization: Bearer KEY'" if keys else ""
     key = "KEY" if keys else "none"
     if talks is None:
-        name = able[0][0].name if able else "MODEL"
+        name = able[0].name if able else "MODEL"
         return [
             f"try     curl {url}/v1/models{head}",
             f"        brolly load {name} --url {url}",
@@ -186,10 +186,6 @@ def tries(house: Any, url: str, keys: bool) -> list[str]:
         f"print(OpenAI().responses.create(model='{talks}', input='Hello').output_text)\"",
         f"        {url} in a browser",
     ]
-
-
-def _verbs(entry: Any) -> Any:
-    return entry.model.verbs if entry.target else entry.card and entry.card.verbs
 
 
 def count(n: int | None) -> str:

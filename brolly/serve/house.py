@@ -154,7 +154,7 @@ class House:
     async def verbs(self, entry: Entry) -> tuple[str, ...]:
         """What a model can do here. Raises what is wrong with one that can do nothing."""
         if entry.target is not None:
-            return tuple(entry.model.verbs)
+            return entry.verbs
         card = await self.read(entry)
         return card.verbs or card.recognised.tasks  # no verbs: the second tells why
 

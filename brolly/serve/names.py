@@ -56,6 +56,13 @@ class Entry:
         return str(self.target or self.path)
 
     @property
+    def verbs(self) -> tuple[str, ...]:
+        """What it can do here; nothing while its card is not read."""
+        if self.target is not None:
+            return tuple(self.model.verbs)
+        return self.card.verbs if self.card is not None else ()
+
+    @property
     def words(self) -> tuple[str, ...]:
         """All that it is called."""
         return (self.name, *self.aliases)

@@ -117,6 +117,7 @@ def test_lists_tell_whose_a_model_is_and_what_it_can(world: World) -> None:
     assert rows["openai:whisper-1"]["brolly"]["verbs"] == ["transcribe"] and not rows["mini-llm"]["brolly"].get(
         "remote"
     )
+    assert rows["openai:gpt-image-2"]["brolly"]["modalities"]["out"] == ["image"]
     assert "/v1" not in json.dumps(rows["gpt-5-chat"])
     tags = {row["name"] for row in get(world, "/api/tags").json()["models"]}
     assert {"openai:gpt-4.1", "gpt-4o"} <= tags

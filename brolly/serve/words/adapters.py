@@ -48,7 +48,7 @@ async def load_lora_adapter(body: LoadAdapter, request: Request) -> Response:
     if len(found) != 1:
         for entry in found:
             inside.drop_adapter(entry, short)
-        names = ", ".join(able) or "none"
+        names = ", ".join(name for name, entry in able.items() if entry.target is None) or "none"
         raise Refused(
             f"The adapter does not say which of the models here is its base; there are {names}. Say BASE:{short}.",
             param="lora_name",

@@ -165,5 +165,5 @@ def held(inside: House, entry: Entry) -> dict[str, Any]:
         "until": None if until is None else round(time.time() + until - inside.clock(), 1),
         "device": entry.target.host if entry.target else str(model.device) if model else None,
         "dtype": str(model.dtype).removeprefix("torch.") if model and not entry.target else None,
-        "verbs": list(model.verbs) if entry.target else list(entry.card.verbs) if entry.card else [],
+        "verbs": list(entry.verbs),
     }  # fmt: skip

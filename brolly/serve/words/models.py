@@ -61,12 +61,12 @@ def _card(inside: House, entry: Entry) -> dict[str, Any]:
     more: dict[str, Any] = {}
     if entry.target is not None:
         model: Elsewhere = entry.model
-        loaded = {"aliases": loaded["aliases"], "loaded": False, "remote": True, "host": entry.target.host}
-        kinds = ["text", *sorted(model.traits.reads)]  # as far as anybody tells
+        loaded |= {"loaded": False, "remote": True, "host": entry.target.host}
         more = {
-            "context_length": model.traits.context, "max_output": model.traits.max_output, "verbs": list(model.verbs),
-            "modalities": {"in": kinds, "out": ["text"]},
+            "context_length": model.traits.context, "max_output": model.traits.max_output, "verbs": list(entry.verbs),
         }  # fmt: skip
+        if "chat" in entry.verbs:  # as far as anybody tells
+            more["modalities"] = {"in": ["text", *sorted(model.traits.reads)], "out": ["text"]}
     try:
         card = inside.card(entry)
         kind, size, licence = card.kind, card.parameters, card.licence
