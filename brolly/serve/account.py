@@ -77,9 +77,10 @@ class Account:
             if self.elsewhere:
                 self.completion_tokens += usage.completion_tokens
 
-    def read(self, tokens: int) -> None:
-        """Tokens that a verb without pieces has read."""
-        self.prompt_tokens += tokens
+    def took(self, read: int, written: int = 0) -> None:
+        """Tokens of a verb without pieces."""
+        self.prompt_tokens += read
+        self.completion_tokens += written
 
 
 current: ContextVar[Account | None] = ContextVar("account", default=None)

@@ -205,6 +205,10 @@ def test_pictures_are_drawn_and_changed(world: World, chats: Any) -> None:
     assert base64.b64decode(changed.data[0].b64_json)[:4] == b"\x89PNG"
     answer = post(world, "/v1/images/generations", {"model": "openai:gpt-image-2", "prompt": "a", "seed": 3})
     assert answer.status_code == 200  # a hint that is left out
+    counted = 'brolly_generation_tokens_total{model="openai:gpt-image-2"}'
+    assert any(
+        line.startswith(counted) and float(line.split()[-1]) > 0 for line in get(world, "/metrics").text.splitlines()
+    )
     assert post(world, "/v1/images/generations", {"model": CLAUDE, "prompt": "a"}).status_code == 400
 
 

@@ -142,7 +142,7 @@ class Hearing:
             title = (self.given.file and self.given.file.filename) or ""
             made = await model.atranscribe(data, name=title, **self.options)
         if made.usage is not None and (account := current.get()) is not None:
-            account.read(made.usage.prompt_tokens)
+            account.took(made.usage.prompt_tokens, made.usage.completion_tokens)
         return Heard(lambda: made, str(model.target), self.given.response_format in WRITERS)
 
     @property

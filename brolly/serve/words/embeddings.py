@@ -91,7 +91,7 @@ async def vectors(request: Request, model: Any, inputs: Sequence[Any], **options
     else:
         found = await turns(request, model).together(("embed", *sorted(options.items())), inputs, work)
     if (account := current.get()) is not None:
-        account.read(sum(one.n_tokens for one in found))
+        account.took(sum(one.n_tokens for one in found))
     return found
 
 

@@ -81,7 +81,7 @@ def told(made: Drawing, headers: dict[str, str]) -> Response:
             "input_tokens": u.prompt_tokens, "output_tokens": u.completion_tokens, "total_tokens": u.total_tokens,
         }  # fmt: skip
         if (account := current.get()) is not None:
-            account.read(u.prompt_tokens)
+            account.took(u.prompt_tokens, u.completion_tokens)
     return reply(found, headers)
 
 
