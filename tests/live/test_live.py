@@ -1,4 +1,4 @@
-"""The suite over real vendors, with real keys: `make test-live`. It costs some cents; a vendor without key is skipped."""
+"""The suite over real vendors, with real keys: `make test-live`. It costs some cents; who has no key is skipped."""
 
 from __future__ import annotations
 
