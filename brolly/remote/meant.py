@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from urllib.parse import urlsplit
 
 from brolly.errors import NotFound, OptionError
 from brolly.remote.target import COMPATIBLE, Target, is_remote
@@ -22,10 +23,17 @@ def check(reference: object) -> None:
         return
     if found := VENDOR.fullmatch(text):
         raise no_vendor(found[1], found[2])
-    if re.fullmatch(r"https?://[^/?#]+((/[^?#]*)?/v\d+\w*)?/?", text):
+    if re.fullmatch(r"https?://[^/?#]+((/[^/?#]+)?/v\d+\w*)?/?", text) and urlsplit(text).netloc not in _hubs():
         raise OptionError(f"{text!r:.120} names no model; expected {text.rstrip('/')[:120]}#model.")
     if whose := of_closed(text):
         raise NotFound(f"{text!r:.120} runs elsewhere; expected {' or '.join(whose)}.")
+
+
+def _hubs() -> tuple[str, ...]:
+    """Hosts whose addresses are of repositories."""
+    from brolly import hub
+
+    return urlsplit(hub.endpoint()).netloc, "huggingface.co", "hf.co"
 
 
 def no_vendor(word: str, model: str = "") -> OptionError:

@@ -90,3 +90,8 @@ def test_a_server_is_told_before_it_starts(name: str, meant: str, capsys: pytest
     pytest.importorskip("fastapi")
     assert main(["serve", name, "--port", "0"]) == 2
     assert meant in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["https://huggingface.co/org/v2", "https://hf.co/org/name/tree/v9"])
+def test_a_repository_s_address_is_no_address_of_models(text: str) -> None:
+    check(text)
