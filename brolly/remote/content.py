@@ -184,3 +184,15 @@ def bytes_of(given: Any) -> bytes:
         if isinstance(data, bytes) and len(data) <= MOST_BYTES:
             return data
     raise OptionError(f"{type(given).__name__} is no file that can be sent; expected a path or the bytes of a file.")
+
+
+def check_sound(data: bytes, name: str) -> None:
+    """A file that is surely no sound is told before it is sent. Raises MediaError."""
+    kind = media_type(data)
+    try:
+        text = "".join(data[:2048].decode("ascii").split()).isprintable()
+    except UnicodeDecodeError:
+        text = False
+    if not data or kind.startswith("image/") or kind == "application/pdf" or (text and not kind):
+        what = "empty" if not data else kind or "text"
+        raise MediaError(f"{name} is {what}; expected a sound or a video.")

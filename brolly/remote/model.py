@@ -17,7 +17,7 @@ from brolly.errors import BadAnswer, BrollyError, OptionError, UnsupportedTask
 from brolly.remote import loop
 from brolly.remote.ask import Ask
 from brolly.remote.client import Client
-from brolly.remote.content import bytes_of, messages_of, tools_of
+from brolly.remote.content import bytes_of, check_sound, messages_of, tools_of
 from brolly.remote.dialect import dialects
 from brolly.remote.faults import printable
 from brolly.remote.hearing import Heard
@@ -255,6 +255,8 @@ class Remote:
 
     async def adraw(self, prompt: str, images: Sequence[Any] = (), **options: Any) -> Drawing:
         (dialect, *_) = dialects(self.target, "draw")
+        if not prompt.strip():
+            raise OptionError("there is nothing to draw; say what the picture shows.")
         own, given = getattr(dialect, "DRAW", None), [bytes_of(one) for one in images]
         asked, times = read_options(DrawOptions, options), 1
         if own is not None and "n" not in self.wording.has(own):  # one picture a request
@@ -296,6 +298,7 @@ class Remote:
         asked = self.wording.fit(read_options(TranscribeOptions, options), getattr(dialect, "TRANSCRIBE", None))
         title = name or (Path(audio).name if isinstance(audio, (str, Path)) else "audio")
         data = bytes_of(Path(audio) if isinstance(audio, str) else audio)
+        check_sound(data, title)
         call = dialect.transcribe(data, title, asked, self.target)
         most = Usage(heard(len(data)) + utf8([asked.prompt, asked.hotwords]), heard(len(data)))
         found: Transcript = await self._priced(call, dialect.told, most, dialect.heard)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from brolly.cli import main
-from brolly.errors import BadAnswer, OptionError
+from brolly.errors import BadAnswer, MediaError, OptionError
+from brolly.remote import Remote
 from brolly.remote.dialects.openai import audio
 from brolly.remote.target import parse
 from brolly.verbs import SpeakOptions, TranscribeOptions
@@ -204,3 +205,14 @@ def test_brolly_transcribe_and_speak(
     assert main(["speak", "openai:gpt-4o-mini-tts", "a", "-o", str(out), "--format", "mp3"]) == 2
     assert "would hold mp3" in capsys.readouterr().err
     assert main(["speak", "openai:gpt-4o-mini-tts", "a", "-o", str(tmp_path / "a.txt")]) == 2
+
+
+@pytest.mark.parametrize("data", [b"", b"Dear Ann,\nthe pump\tis here.\n", b"%PDF-1.7 ...", b"\x89PNG\r\n\x1a\n..."])
+def test_what_is_no_sound_is_not_sent(data: bytes) -> None:
+    with pytest.raises(MediaError, match="expected a sound"):
+        Remote("openai:whisper-1").transcribe(data)
+
+
+def test_nothing_is_not_drawn() -> None:
+    with pytest.raises(OptionError, match="nothing to draw"):
+        Remote("openai:gpt-image-2").draw(" ")
