@@ -395,10 +395,11 @@ class _Answer:
             if not chunk:
                 raise StopAsyncIteration
             self._size += len(chunk)
-            host = self._client.target.host
             if self._size > MOST_BODY:
+                host = self._client.target.host
                 raise BadAnswer(f"{host} answered with more than {MOST_BODY >> 20} MiB.", self.status)
             if asyncio.get_running_loop().time() > self._until:
+                host = self._client.target.host
                 raise Unreachable(f"{host} did not end its answer in {LONGEST_ANSWER:g} s; ask for less.")
             return self.hidden(chunk)
         raise failed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from urllib.parse import urlsplit
 
 from brolly.errors import OptionError
@@ -21,7 +22,7 @@ class Target:
     base: str  # https://api.openai.com/v1
     model: str
 
-    @property
+    @cached_property
     def host(self) -> str:
         """What errors and cards may tell of the address."""
         return urlsplit(self.base).netloc.rpartition("@")[2]
