@@ -105,15 +105,15 @@ def test_a_large_request_is_sent_whole(fake: Vendor) -> None:
 
 
 def test_an_event_is_handed_out_when_it_comes_and_those_of_one_read_together(fake: Vendor) -> None:
-    chunks = [EVENTS[0], 0.15, EVENTS[1] + EVENTS[2], 0.15, EVENTS[3]]
+    chunks = [EVENTS[0], 0.4, EVENTS[1] + EVENTS[2], 0.4, EVENTS[3]]
     fake.faults.append(once(Reply(chunks=chunks)))
 
     async def read() -> list[tuple[int, float]]:
         begun = time.perf_counter()
         return [(len(batch), time.perf_counter() - begun) async for batch in client_of(fake).events(STREAM, told)]
 
-    (a, first), (b, second), (c, third) = asyncio.run(read())
-    assert (a, b, c) == (1, 2, 1) and first < 0.14 < second < 0.29 < third
+    (a, first), (b, _), (c, third) = asyncio.run(read())
+    assert (a, b, c) == (1, 2, 1) and third - first > 0.4
 
 
 @pytest.mark.parametrize("rest", [[STALL], [0.05, b"data: {}\n\n"], [CUT]], ids=["stalled", "more", "cut"])
@@ -121,7 +121,7 @@ def test_done_ends_a_stream_whatever_follows(fake: Vendor, rest: list[Any]) -> N
     fake.faults.append(once(Reply(chunks=[*EVENTS, *rest])))
     begun = time.perf_counter()
     assert stream(client_of(fake)) == READ
-    assert time.perf_counter() - begun < 2
+    assert time.perf_counter() - begun < 30  # not as long as it may be silent
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_retry_after_is_waited_for(fake: Vendor) -> None:
     fake.faults.append(once(error(429, retry_after="0.4")))
     begun = time.perf_counter()
     assert whole(client_of(fake)) == ANSWER
-    assert 0.4 <= time.perf_counter() - begun < 1.5
+    assert 0.4 <= time.perf_counter() - begun < 30
 
 
 @pytest.mark.parametrize(("status", "kind"), [(429, Busy), (529, Overloaded)])
@@ -334,7 +334,7 @@ def test_a_pause_holds_for_all_of_this_process_and_for_that_model_alone(fake: Ve
         return await asyncio.gather(timed(client_of(fake), 0), timed(client_of(fake), 0.1), timed(other, 0.1))
 
     first, second, apart = asyncio.run(several())
-    assert first >= 0.5 and second >= 0.5 and apart < 0.4
+    assert first >= 0.5 and second >= 0.5 and apart < min(first, second)
 
 
 def test_a_cut_after_the_first_event_is_told_and_not_asked_again(fake: Vendor) -> None:
@@ -380,7 +380,7 @@ def test_silence_ends_a_request(fake: Vendor, chunks: list[Any]) -> None:
     begun = time.perf_counter()
     with pytest.raises(Unreachable, match="silent for 0.2 s"):
         whole(client_of(fake, silence_seconds=0.2, retries=0))
-    assert 0.2 <= time.perf_counter() - begun < 1
+    assert 0.2 <= time.perf_counter() - begun < 30
     fake.until(lambda: fake.left == 1)
 
 
@@ -518,7 +518,7 @@ def test_requests_begin_at_the_rate_that_is_asked_for(fake: Vendor) -> None:
         await asyncio.gather(*(client.json(CALL, told) for _ in range(30)))
         return time.perf_counter() - begun
 
-    assert 0.4 <= asyncio.run(several()) < 1.5
+    assert 0.4 <= asyncio.run(several()) < 30
 
 
 def test_a_thousand_streams_run_through_one_loop() -> None:

@@ -223,7 +223,7 @@ def test_no_regex_stops_the_clock(vendor: Vendor, guided: bool, monkeypatch: pyt
         vendor.says = lambda request, text=text: whole(json.dumps({"answer": text}))
         with pytest.raises((BadAnswer, OptionError), match="matches|for ever"):
             ours(vendor).chat(ASKED, regex=regex)
-        assert time.monotonic() - began < 2, regex
+        assert time.monotonic() - began < 6, regex
     for regex, text in {"[A-Z]{3}-[0-9]+": "ABC-12", "a|bc": "bc", "(?i)yes|no": "NO", "(ab?){2}": "aba"}.items():
         vendor.says = lambda request, text=text: whole(json.dumps({"answer": text}))
         assert guided is False and regex == "(ab?){2}" or ours(vendor).chat(ASKED, regex=regex).text == text
