@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import random
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -421,58 +419,6 @@ def test_models_are_listed_by_pages() -> None:
     for body in (None, [], {"data": 1}):
         with pytest.raises(BadAnswer):
             models.listed(body)
-
-
-def mutated(value: Any, chance: random.Random) -> Any:
-    """The same with something wrong somewhere."""
-    strange = (None, 3, -1, 1e400, True, "", "x", [], {}, [[]], {"type": []}, 1 << 70, "\ud800")
-    if chance.random() < 0.08:
-        return chance.choice(strange)
-    if isinstance(value, dict):
-        rows = {k: mutated(v, chance) for k, v in value.items() if chance.random() > 0.04}
-        return (
-            rows if chance.random() > 0.03 else {**rows, "type": chance.choice(("error", "text", "tool_use", "ping"))}
-        )
-    if isinstance(value, list):
-        return [mutated(one, chance) for one in value if chance.random() > 0.04]
-    return value
-
-
-def test_mutated_answers_give_pieces_or_our_errors() -> None:
-    chance = random.Random(8)
-    rows, ends = list(events(ROW)), 0
-    for _ in range(3000):
-        reader = dialect.reader(ask(), NEW)
-        changed = [mutated(row, chance) for row in rows if chance.random() > 0.03]
-        try:
-            for row in changed:
-                reader.push(row.get("type") if isinstance(row, dict) else "", row)  # type: ignore[arg-type]
-            json.dumps(gather(reader.end()).message, ensure_ascii=False).encode()
-            ends += 1
-        except BrollyError:
-            pass
-        for function in (whole, answers.told, dialect.counted, models.listed):
-            with suppress(BrollyError):
-                function(mutated(ROW, chance))
-    assert ends > 100
-
-
-def test_mutated_conversations_give_bodies_or_our_errors() -> None:
-    chance = random.Random(9)
-    message = gather(whole(ROW)).message
-    rows = [
-        HELLO, message, {"role": "tool", "tool_call_id": "toolu_1", "content": [{"type": "text", "text": "1"}]},
-        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,aaaa"}}]},
-    ]  # fmt: skip
-    from brolly.remote.content import messages_of
-
-    for _ in range(2000):
-        try:
-            asked = ask(*messages_of([mutated(row, chance) for row in rows]), effort="low")
-            dialect.lacks(asked, OLD)
-            json.dumps(dialect.call(asked, OLD).body)
-        except BrollyError:
-            pass
 
 
 # With a server ------------------------------------------------------------------------------------------------------
