@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
-from brolly.errors import BrollyError, BudgetSpent, KeyRefused, NotFound, OptionError, QuotaSpent, UnsupportedTask
+from brolly.errors import BrollyError, OptionError, UnsupportedTask
 from brolly.measure.intervals import MacroF1, Ratio, Statistic
 from brolly.measure.language import answered, choices_of, expected_of, told_of
 from brolly.measure.perception import Hearing
@@ -14,10 +14,9 @@ from brolly.measure.report import Record
 from brolly.measure.retrieval import Finding
 from brolly.measure.words import f1, normaliser
 from brolly.rows import Completion, Labelled, Row
-from brolly.tasks.flow import in_order
+from brolly.tasks.flow import ENDS, in_order
 from brolly.verbs import GenerateOptions, TranscribeOptions, gather
 
-ENDS = (BudgetSpent, KeyRefused, NotFound, QuotaSpent)  # after which no other row can be answered either
 SHAPES = {"completion": "chat", "chat": "chat", "label": "chat", "pair": "embed", "speech": "transcribe"}  # the verb
 
 

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
-from brolly.errors import Busy, Overloaded
+from brolly.errors import BudgetSpent, Busy, KeyRefused, NotFound, Overloaded, QuotaSpent
 from brolly.verbs import Piece
 
 T = TypeVar("T")
 WINDOW = 128  # jobs that are open at a time: twice what the engine writes together, half of what it lets wait
 TRIES, PATIENCE = 20, 120.0  # of a job that is turned away; seconds that are waited for the next
+# after which no other job can be answered either: the budget, the key, the model's name, the account
+ENDS = (BudgetSpent, KeyRefused, NotFound, QuotaSpent)
 Deliver = Callable[[Piece | BaseException], None]
 
 

@@ -11,18 +11,15 @@ from brolly.adapt.prompt.cache import Cache, fingerprint, key_of, repeatable
 from brolly.adapt.prompt.layout import messages, plain, title, unfolded
 from brolly.adapt.prompt.quote import CUT, quoter_of
 from brolly.adapt.prompt.select import TOGETHER, Nearest, fixed
-from brolly.errors import BrollyError, BudgetSpent, Filtered, KeyRefused, NotFound, OptionError, QuotaSpent
+from brolly.errors import BrollyError, Filtered, OptionError
 from brolly.media.text.answers import render_chat
-from brolly.tasks.flow import in_order
+from brolly.tasks.flow import ENDS, in_order
 from brolly.verbs import Usage, gather
 
 if TYPE_CHECKING:
     from brolly.adapt.prompt.prompt import Example, Prompt, Result
     from brolly.engine.job import Job
     from brolly.remote.ask import Ask
-
-# after which no other row can be answered either: the key, the account, the budget, the model's name
-ENDS = (BudgetSpent, KeyRefused, QuotaSpent, NotFound)
 
 
 class Asking:
