@@ -69,10 +69,8 @@ class Speaker:
         raise NotImplementedError
 
 
-class Chat(Speaker):
-    """OpenAI's package, chat completions."""
-
-    name = "openai chat"
+class OpenAI(Speaker):
+    """OpenAI's package."""
 
     def __init__(self, url: str, key: str, **options: Any) -> None:
         import openai
@@ -80,6 +78,12 @@ class Chat(Speaker):
         super().__init__(url, key)
         self.client = openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=30)
         self.errors: Any = openai.APIError
+
+
+class Chat(OpenAI):
+    """OpenAI's package, chat completions."""
+
+    name = "openai chat"
 
     def given(self, model: str, q: Question) -> dict[str, Any]:
         content: Any = q.text
@@ -140,17 +144,10 @@ class Chat(Speaker):
         )  # fmt: skip
 
 
-class Responses(Speaker):
+class Responses(OpenAI):
     """OpenAI's package, responses."""
 
     name = "openai responses"
-
-    def __init__(self, url: str, key: str, **options: Any) -> None:
-        import openai
-
-        super().__init__(url, key)
-        self.client = openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=30)
-        self.errors: Any = openai.APIError
 
     def given(self, model: str, q: Question) -> dict[str, Any]:
         content: list[Any] = [{"type": "input_text", "text": q.text}]
