@@ -40,10 +40,9 @@ def text_of(args: argparse.Namespace, verb: str) -> str:
     """The text that was given, or standard input's. Raises OptionError."""
     text = args.prompt
     if text is None and sys.stdin is not None and not sys.stdin.isatty():
-        try:
-            text = sys.stdin.read()
-        except UnicodeDecodeError as error:
-            raise OptionError(f"standard input is not text ({error.reason} at byte {error.start}).") from None
+        from brolly.commands.inputs import stdin_text
+
+        text = stdin_text()
     if not (text or "").strip():
         raise OptionError(f'there is nothing to {verb}; give a text: brolly {verb} {args.model} "…" -o FILE.')
     return str(text)

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from brolly.commands.flags import MODEL, add_loading, add_remote, check_kinds, open_one
+from brolly.commands.flags import MODEL, add_adapter, add_loading, add_remote, check_kinds, open_one
 from brolly.commands.took import tell_cost
 from brolly.errors import BudgetSpent, DiskFull, OptionError
 
@@ -69,7 +69,7 @@ def _verb(verbs: Any, name: str, help: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = verbs.add_parser(name, help=help, description=help)
     command.add_argument("file", help=FILE)
     command.add_argument("--model", metavar="MODEL", default="", help=f"{MODEL} (default: the file's)")
-    command.add_argument("--adapter", metavar="LORA", help="a LoRA of the model, in PEFT's layout: a folder, org/name")
+    add_adapter(command)
     command.add_argument("--embed", metavar="MODEL", help="choose each row's nearest examples, by this embedder")
     command.add_argument("--no-cache", action="store_true", help="ask again what was answered before")
     command.add_argument("--json", action="store_true", help="print one JSON object at the end")

@@ -13,6 +13,7 @@ from typing import Any
 from brolly.commands.flags import (
     MODEL,
     adapter_folder,
+    add_adapter,
     add_attach,
     add_loading,
     add_options,
@@ -38,7 +39,7 @@ def add_generation(command: argparse.ArgumentParser) -> None:
 
     command.add_argument("-s", "--system", help="an instruction, given through the model's chat template")
     add_attach(command)
-    command.add_argument("--adapter", metavar="LORA", help="a LoRA of the model, in PEFT's layout: a folder, org/name")
+    add_adapter(command)
     add_loading(command)
     add_options(command, GenerateOptions)
     add_remote(command)
@@ -104,10 +105,10 @@ def _prompt(args: argparse.Namespace) -> str:
 
 
 def _stdin() -> str:
+    from brolly.commands.inputs import stdin_text
+
     try:
-        return sys.stdin.read()
-    except UnicodeDecodeError as error:
-        raise OptionError(f"standard input is not text ({error.reason} at byte {error.start}).") from None
+        return stdin_text()
     except OSError:
         return ""
 
