@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -34,10 +34,8 @@ class Unwrapped(Filter):
 
     def push(self, piece: Piece) -> Piece:
         self.text += piece.text
-        if piece.finish_reason is None:
-            return replace(piece, text="")
         if piece.finish_reason != "stop":
-            return replace(piece, text="")  # cut, or kept from us: there is no answer
+            return replace(piece, text="")  # not at its end; or cut, or kept from us: there is no answer
         try:
             found = json.loads(self.text)[KEY]
             if self.of_json:
@@ -70,11 +68,12 @@ def fitted(ask: Ask, has: frozenset[str]) -> tuple[Ask, Callable[[], Filter] | N
     options = ask.options
     if options.choice and "choice" not in has and "json_schema" in has:
         allowed = options.choice
-        ask = replace(ask, options=replace(options, choice=(), json_schema=_schema({"enum": list(allowed)})))
+        schema = _under_key({"type": "string", "enum": list(allowed)})
+        ask = replace(ask, options=replace(options, choice=(), json_schema=schema))
         return ask, lambda: Unwrapped(lambda text: text in allowed, f"one of {', '.join(allowed)[:200]}")
     if options.regex is not None and "regex" not in has and "json_schema" in has:
         matches = matcher(options.regex)
-        schema = _schema({"type": "string", "pattern": f"^(?:{options.regex})$"})
+        schema = _under_key({"type": "string", "pattern": f"^(?:{options.regex})$"})
         ask = replace(ask, options=replace(options, regex=None, json_schema=schema))
         return ask, lambda: Unwrapped(matches, f"what {options.regex!r:.80} matches")
     if "json_schema" in has and (rooted := _rooted(options.json_schema)):
@@ -109,13 +108,11 @@ def _rooted(schema: str | None) -> str | None:
         return None
     inner = {name: value for name, value in said.items() if name not in ("$defs", "definitions", "$schema")}
     shared = {name: said[name] for name in ("$defs", "definitions") if name in said}
+    return _under_key(inner, **shared)
+
+
+def _under_key(inner: Mapping[str, Any], **shared: Any) -> str:
+    """The schema of an object with one field; `shared` are definitions that the field's own goes by."""
     return json.dumps(
         {"type": "object", "properties": {KEY: inner}, "required": [KEY], "additionalProperties": False, **shared}
     )
-
-
-def _schema(inner: dict[str, object]) -> str:
-    inner = {"type": "string", **inner}
-    return json.dumps(
-        {"type": "object", "properties": {KEY: inner}, "required": [KEY], "additionalProperties": False}
-    )  # fmt: skip
