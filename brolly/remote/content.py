@@ -71,10 +71,8 @@ def part_of(given: Any) -> Part:
         return file_part(read(given), given.name)
     if isinstance(given, (bytes, bytearray)):
         return file_part(bytes(given), "data")
-    if hasattr(given, "save") and hasattr(given, "mode"):  # Pillow's
-        made = io.BytesIO()
-        given.save(made, "PNG")
-        return file_part(made.getvalue(), "picture.png")
+    if (png := _png(given)) is not None:
+        return file_part(png, "picture.png")
     raise OptionError(f"a part is a {type(given).__name__}; expected text, a path, bytes, a picture or a mapping.")
 
 
@@ -175,15 +173,22 @@ def bytes_of(given: Any) -> bytes:
         return read(given)
     if isinstance(given, (bytes, bytearray)):
         return bytes(given)
-    if hasattr(given, "save") and hasattr(given, "mode"):
-        made = io.BytesIO()
-        given.save(made, "PNG")
-        return made.getvalue()
+    if (png := _png(given)) is not None:
+        return png
     if hasattr(given, "read"):
         data = given.read(MOST_BYTES + 1)
         if isinstance(data, bytes) and len(data) <= MOST_BYTES:
             return data
     raise OptionError(f"{type(given).__name__} is no file that can be sent; expected a path or the bytes of a file.")
+
+
+def _png(given: Any) -> bytes | None:
+    """A Pillow picture as a file; None of anything else."""
+    if not (hasattr(given, "save") and hasattr(given, "mode")):
+        return None
+    made = io.BytesIO()
+    given.save(made, "PNG")
+    return made.getvalue()
 
 
 def check_sound(data: bytes, name: str) -> None:
