@@ -131,7 +131,7 @@ class Remote:
 
         Raises OptionError where the vendor has no word for an option, and RemoteError's kinds.
         """
-        ask = replace(_single(self.prepare_chat(messages, **given)), stream=False)
+        ask = _single(self.prepare_chat(messages, **given))
         return gather(self._pieces(ask), given.get("logprobs") is not None)
 
     def stream_chat(self, messages: Sequence[Mapping[str, Any]], **given: Unpack[Chat]) -> Iterator[Piece]:
@@ -141,10 +141,10 @@ class Remote:
     def generate(self, prompt: str | list[str], **given: Unpack[Chat]) -> Any:
         """An answer to a prompt, as the only message of a conversation; a list of them for a list."""
         if isinstance(prompt, list):
-            works = [self._whole(replace(_single(self.prepare(one, **given)), stream=False)) for one in prompt]
+            works = [self._whole(_single(self.prepare(one, **given))) for one in prompt]
             found = loop.wait(loop.together(works, TOGETHER))
             return [gather(pieces, given.get("logprobs") is not None) for pieces in found]
-        ask = replace(_single(self.prepare(prompt, **given)), stream=False)
+        ask = _single(self.prepare(prompt, **given))
         return gather(self._pieces(ask), given.get("logprobs") is not None)
 
     def stream(self, prompt: str, **given: Unpack[Chat]) -> Iterator[Piece]:
@@ -469,10 +469,10 @@ class Remote:
 
 
 def _single(ask: Ask) -> Ask:
-    """Raises OptionError where several answers are asked for, of which one would be told."""
+    """The same, to be answered whole. Raises OptionError where several are asked for, of which one would be told."""
     if ask.n != 1:
         raise OptionError(f"n is {ask.n}; one answer is told here: ask n times, or stream them and go by Piece.index.")
-    return ask
+    return replace(ask, stream=False)
 
 
 def _read(parts: Iterable[list[Piece]]) -> tuple[list[Piece], BrollyError | None]:
