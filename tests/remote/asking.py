@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
+
+from brolly.remote import client as module
 from brolly.remote import parse
 from brolly.remote.client import Client
 from brolly.remote.dialect import DONE, Call, Told
@@ -26,6 +29,21 @@ class Vendor(Fake):
         if request.path == "/v1/whole":
             return Reply(body=ANSWER)
         return super().answer(request)
+
+
+@pytest.fixture
+def fake() -> Iterator[Vendor]:
+    with Vendor() as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No long pauses between tries, and no proxy of this machine's."""
+    monkeypatch.setattr(module, "FIRST", 0.02)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
 
 
 def told(body: Any) -> Told:

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -29,6 +29,7 @@ from brolly.remote import parse
 from brolly.remote.client import Client
 from brolly.remote.dialect import Call
 from brolly.verbs import RemoteOptions
+from tests.remote import asking
 from tests.remote.asking import (
     ANSWER,
     CALL,
@@ -46,20 +47,7 @@ from tests.remote.asking import (
 )
 from tests.remote.fakes import CUT, KEY, STALL, Fake, Reply, Request
 
-
-@pytest.fixture
-def fake() -> Iterator[Vendor]:
-    with Vendor() as made:
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No long pauses between tries, and no proxy of this machine's."""
-    monkeypatch.setattr(module, "FIRST", 0.02)
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
+fake, quick = asking.fake, asking.quick  # fixtures
 
 
 # What goes and what comes ---------------------------------------------------------------------------------------------

@@ -25,13 +25,13 @@ from brolly.errors import (
     OptionError,
     Unreachable,
 )
-from brolly.remote import client as module
 from brolly.remote import loop, parse
 from brolly.remote.client import Client
 from brolly.remote.dialect import Call
 from brolly.remote.proxies import trust
 from brolly.remote.sockets import Way, connect
 from brolly.verbs import RemoteOptions
+from tests.remote import asking
 from tests.remote.asking import (
     ANSWER,
     CALL,
@@ -49,20 +49,7 @@ from tests.remote.asking import (
 )
 from tests.remote.fakes import CUT, KEY, STALL, Fake, Reply, Request
 
-
-@pytest.fixture
-def fake() -> Iterator[Vendor]:
-    with Vendor() as made:
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No long pauses between tries, and no proxy of this machine's."""
-    monkeypatch.setattr(module, "FIRST", 0.02)
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
+fake, quick = asking.fake, asking.quick  # fixtures
 
 
 # Connections ----------------------------------------------------------------------------------------------------------
