@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from brolly.errors import BadAnswer
 from brolly.remote.ask import Ask
 from brolly.remote.dialect import Call
 from brolly.remote.dialects.gemini.answers import told as told
@@ -13,6 +12,7 @@ from brolly.remote.dialects.gemini.answers import usage_of
 from brolly.remote.dialects.gemini.content import conversation, model_path
 from brolly.remote.dialects.gemini.content import counted as counted
 from brolly.remote.dialects.gemini.embeddings import asked, content, numbers
+from brolly.remote.dialects.vectors import rows_of, together
 from brolly.remote.target import Target
 from brolly.verbs import Embeddings, EmbedOptions
 
@@ -39,16 +39,10 @@ def embed(inputs: Sequence[Any], options: EmbedOptions, target: Target) -> Call:
 
 def vectors(body: Any, n: int) -> Embeddings:
     """(n, dim) float32. Raises BadAnswer."""
-    import numpy as np
-
-    rows = body.get("embeddings") or [body.get("embedding")] if isinstance(body, Mapping) else None
-    if not isinstance(rows, list) or len(rows) != n:
-        raise BadAnswer(f"{len(rows) if isinstance(rows, list) else 'no'} vectors came for {n} inputs.")
+    rows = rows_of(body.get("embeddings") or [body.get("embedding")] if isinstance(body, Mapping) else None, n)
     found = [numbers(row, place) for place, row in enumerate(rows)]
-    if len({len(vector) for vector in found}) != 1:
-        raise BadAnswer("the vectors of one request differ in length.")
     told = usage_of(body.get("usageMetadata")).prompt_tokens or sum(map(n_tokens, rows))
-    return Embeddings(np.stack(found), ("text",) * n, told)
+    return together(found, told)
 
 
 def n_tokens(row: Any) -> int:

@@ -11,6 +11,7 @@ from brolly.remote.dialects.gemini.answers import told as told
 from brolly.remote.dialects.gemini.cloud import n_tokens
 from brolly.remote.dialects.gemini.content import model_path
 from brolly.remote.dialects.gemini.embeddings import asked, numbers
+from brolly.remote.dialects.vectors import together
 from brolly.remote.target import Target
 from brolly.verbs import Embeddings, EmbedOptions
 
@@ -30,8 +31,6 @@ def embed(inputs: Sequence[Any], options: EmbedOptions, target: Target) -> Call:
 
 def vectors(body: Any, n: int) -> Embeddings:
     """(n, dim) float32. Raises BadAnswer."""
-    import numpy as np
-
     given = body.get("predictions") if isinstance(body, Mapping) else None
     rows = (
         [one.get("embeddings") if isinstance(one, Mapping) else None for one in given]
@@ -41,6 +40,4 @@ def vectors(body: Any, n: int) -> Embeddings:
     if len(rows) != n:
         raise BadAnswer(f"{len(rows)} vectors came for {n} inputs.")
     found = [numbers(row, place) for place, row in enumerate(rows)]
-    if len({len(vector) for vector in found}) != 1:
-        raise BadAnswer("the vectors of one request differ in length.")
-    return Embeddings(np.stack(found), ("text",) * n, sum(map(n_tokens, rows)))
+    return together(found, sum(map(n_tokens, rows)))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
 from typing import Any
 
-from brolly.errors import BadAnswer, OptionError, UnsupportedTask
+from brolly.errors import BadAnswer, OptionError
 from brolly.remote.dialect import Call
 from brolly.remote.dialects.gemini.answers import told as told
 from brolly.remote.dialects.gemini.answers import usage_of
 from brolly.remote.dialects.gemini.content import model_path
+from brolly.remote.dialects.vectors import rows_of, texts_of, together
 from brolly.remote.target import Target
 from brolly.remote.traits import traits_of
 from brolly.verbs import Embeddings, EmbedOptions
@@ -41,35 +41,27 @@ def content(text: str) -> dict[str, Any]:
 
 
 def asked(inputs: Sequence[Any], options: EmbedOptions, target: Target) -> tuple[list[str], str]:
-    """The texts, and what they are for; where the model wants that said in the text, it is. Raises OptionError."""
-    for at, one in enumerate(inputs):
-        if not isinstance(one, str):
-            what = one.name if isinstance(one, PurePath) else f"a {type(one).__name__}"
-            raise UnsupportedTask(f"input {at} is {what}; {target} embeds texts.")
-        if not one:
-            raise OptionError(f"input {at} is empty; {target} embeds texts of at least one character.")
+    """The texts, and what they are for; where the model wants that said in the text, it is.
+
+    Raises UnsupportedTask, OptionError.
+    """
+    texts = texts_of(inputs, target)
     if options.role is None:
-        return list(inputs), ""
+        return texts, ""
     prompts = traits_of(target).prompts
     known: Mapping[str, str] = prompts or TASKS
     if options.role not in known:
         raise OptionError(f"role is {options.role!r:.40}; {target} knows {', '.join(known)}.")
     if prompts:
-        return [prompts[options.role] + one for one in inputs], ""
-    return list(inputs), TASKS[options.role]
+        return [prompts[options.role] + one for one in texts], ""
+    return texts, TASKS[options.role]
 
 
 def vectors(body: Any, n: int) -> Embeddings:
     """(n, dim) float32. Raises BadAnswer."""
-    import numpy as np
-
-    rows = body.get("embeddings") if isinstance(body, Mapping) else None
-    if not isinstance(rows, list) or len(rows) != n:
-        raise BadAnswer(f"{len(rows) if isinstance(rows, list) else 'no'} vectors came for {n} inputs.")
+    rows = rows_of(body.get("embeddings") if isinstance(body, Mapping) else None, n)
     found = [numbers(row, place) for place, row in enumerate(rows)]
-    if len({len(vector) for vector in found}) != 1:
-        raise BadAnswer("the vectors of one request differ in length.")
-    return Embeddings(np.stack(found), ("text",) * n, usage_of(body.get("usageMetadata")).prompt_tokens)
+    return together(found, usage_of(body.get("usageMetadata")).prompt_tokens)
 
 
 def numbers(row: Any, place: int) -> Any:

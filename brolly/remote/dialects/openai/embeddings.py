@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
 from typing import Any
 
-from brolly.errors import BadAnswer, OptionError, UnsupportedTask
+from brolly.errors import BadAnswer
 from brolly.remote.dialect import Call
 from brolly.remote.dialects.openai.envelope import tokens
 from brolly.remote.dialects.openai.envelope import told as told
+from brolly.remote.dialects.vectors import rows_of, texts_of, together
 from brolly.remote.target import Target
 from brolly.verbs import Embeddings, EmbedOptions
 
@@ -23,14 +23,8 @@ WIDEST = 1 << 20  # numbers of a vector that are believed
 
 
 def embed(inputs: Sequence[Any], options: EmbedOptions, target: Target) -> Call:
-    """Vectors as base64 of float32, a quarter of their size as decimal numbers."""
-    for at, one in enumerate(inputs):
-        if not isinstance(one, str):
-            what = one.name if isinstance(one, PurePath) else f"a {type(one).__name__}"
-            raise UnsupportedTask(f"input {at} is {what}; {target} embeds texts.")
-        if not one:
-            raise OptionError(f"input {at} is empty; {target} embeds texts of at least one character.")
-    body: dict[str, Any] = {"model": target.model, "input": list(inputs), "encoding_format": "base64"}
+    """Vectors as base64 of float32, a quarter of their size as decimal numbers. Raises UnsupportedTask, OptionError."""
+    body: dict[str, Any] = {"model": target.model, "input": texts_of(inputs, target), "encoding_format": "base64"}
     if options.dimensions is not None:
         body["dimensions"] = options.dimensions
     if options.role is not None:
@@ -40,11 +34,7 @@ def embed(inputs: Sequence[Any], options: EmbedOptions, target: Target) -> Call:
 
 def vectors(body: Any, n: int) -> Embeddings:
     """(n, dim) float32. Raises BadAnswer."""
-    import numpy as np
-
-    rows = body.get("data") if isinstance(body, Mapping) else None
-    if not isinstance(rows, list) or len(rows) != n:
-        raise BadAnswer(f"{len(rows) if isinstance(rows, list) else 'no'} vectors came for {n} inputs.")
+    rows = rows_of(body.get("data") if isinstance(body, Mapping) else None, n)
     found: list[Any] = [None] * n
     for place, row in enumerate(rows):
         index = row.get("index", place) if isinstance(row, Mapping) else None
@@ -53,10 +43,8 @@ def vectors(body: Any, n: int) -> Embeddings:
                 f"vector {place} says that it is of input {index!r:.40}; expected each of 0 to {n - 1} once."
             )
         found[index] = _numbers(row.get("embedding"), index)
-    if len({len(vector) for vector in found}) != 1:
-        raise BadAnswer("the vectors of one request differ in length.")
     usage = tokens(body)
-    return Embeddings(np.stack(found), ("text",) * n, usage.prompt_tokens if usage else 0)
+    return together(found, usage.prompt_tokens if usage else 0)
 
 
 def _numbers(given: Any, index: int) -> Any:
