@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +16,13 @@ def known(fake: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
     """`openai:` means this fake."""
     monkeypatch.setenv("OPENAI_BASE_URL", fake.base)
     monkeypatch.setenv("OPENAI_API_KEY", fake.key)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOpenAI]:
+    with FakeOpenAI() as server:
+        known(server, monkeypatch)
+        yield server
 
 
 def theirs(fake: FakeOpenAI) -> Any:

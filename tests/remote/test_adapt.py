@@ -21,12 +21,15 @@ from brolly.cli import main
 from brolly.errors import BudgetSpent, Busy, Filtered, KeyRefused, NotFound, OptionError, UnsupportedTask
 from brolly.remote import Remote
 from brolly.remote.ask import Ask
+from tests.remote import more
 from tests.remote.fakes import KEY
 from tests.remote.fakes.anthropic import FakeAnthropic
 from tests.remote.fakes.gemini import FakeGemini
 from tests.remote.fakes.openai import FakeOpenAI
 from tests.remote.fakes.script import Says, says
 from tests.remote.fakes.server import Reply, Request
+
+openai = more.fake  # a fixture
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 WHO, ROWS = EXAMPLES / "prompts" / "who.toml", EXAMPLES / "prompts" / "who.jsonl"
@@ -36,14 +39,6 @@ VENDORS = {"OPENAI": FakeOpenAI, "ANTHROPIC": FakeAnthropic, "GEMINI": FakeGemin
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def openai(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOpenAI]:
-    with FakeOpenAI() as fake:
-        monkeypatch.setenv("OPENAI_BASE_URL", fake.base)
-        monkeypatch.setenv("OPENAI_API_KEY", fake.key)
-        yield fake
 
 
 @pytest.fixture(params=["openai:gpt-5", "openai:gpt-4o-mini", "anthropic:claude-opus-5-5", "gemini:gemini-3-pro"])

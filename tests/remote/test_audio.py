@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import wave
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +16,14 @@ from brolly.remote import Remote
 from brolly.remote.dialects.openai import audio
 from brolly.remote.target import parse
 from brolly.verbs import SpeakOptions, TranscribeOptions
+from tests.remote import more
 from tests.remote.fakes.openai import FakeOpenAI
 from tests.remote.fakes.server import Reply
-from tests.remote.more import alike, known, ours, theirs
+from tests.remote.more import alike, ours, theirs
+
+fake = more.fake  # a fixture
 
 TEXT = "The quick brown fox. It jumps."
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOpenAI]:
-    with FakeOpenAI() as server:
-        known(server, monkeypatch)
-        yield server
 
 
 @pytest.fixture

@@ -17,12 +17,15 @@ import pytest
 from brolly.cli import main
 from brolly.remote.prices import price_of
 from brolly.remote.target import parse
+from tests.remote import more
 from tests.remote.fakes import KEY
 from tests.remote.fakes.anthropic import FakeAnthropic
 from tests.remote.fakes.gemini import FakeGemini
 from tests.remote.fakes.openai import FakeOpenAI
 from tests.remote.fakes.server import STALL, Reply, Request, sse
 from tests.run.terminal import Terminal, brolly, environment
+
+openai = more.fake  # a fixture
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PICTURE, TEXT, PDF = EXAMPLES / "pictures" / "cat.png", EXAMPLES / "library" / "letter.txt", EXAMPLES / "library" / "regatta.pdf"  # fmt: skip # noqa: E501
@@ -45,14 +48,6 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         if name.endswith(("_API_KEY", "_BASE_URL")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def openai(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOpenAI]:
-    with FakeOpenAI() as fake:
-        monkeypatch.setenv("OPENAI_BASE_URL", fake.base)
-        monkeypatch.setenv("OPENAI_API_KEY", fake.key)
-        yield fake
 
 
 @pytest.fixture(params=["openai:gpt-4o-mini", "anthropic:claude-opus-5-5", "gemini:gemini-3-pro"])

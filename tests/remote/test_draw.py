@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,15 @@ from brolly.remote import Remote
 from brolly.remote.dialects.openai import images
 from brolly.remote.target import parse
 from brolly.verbs import Drawing, DrawOptions, Picture, Speech
+from tests.remote import more
 from tests.remote.fakes import KEY
 from tests.remote.fakes.gemini import FakeGemini
 from tests.remote.fakes.openai import FakeOpenAI
-from tests.remote.more import alike, known, ours, theirs
+from tests.remote.more import alike, ours, theirs
+
+fake = more.fake  # a fixture
 
 MODEL = "gpt-image-2"
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOpenAI]:
-    with FakeOpenAI() as server:
-        known(server, monkeypatch)
-        yield server
 
 
 def picture(colour: str = "red", kind: str = "PNG") -> bytes:

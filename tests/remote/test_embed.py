@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,15 @@ from brolly.errors import BadAnswer, BudgetSpent, ContextTooLong, KeyRefused, No
 from brolly.remote.dialects.openai import embeddings, models
 from brolly.remote.target import parse
 from brolly.verbs import EmbedOptions
+from tests.remote import more
 from tests.remote.fakes.openai import FakeOpenAI
 from tests.remote.fakes.server import Reply
-from tests.remote.more import alike, known, ours, theirs
+from tests.remote.more import alike, ours, theirs
+
+fake = more.fake  # a fixture
 
 MODEL = "text-embedding-3-small"
 TEXTS = ["the sea", "a red kite", "Wien, Ötz & 東京"]
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOpenAI]:
-    with FakeOpenAI() as server:
-        known(server, monkeypatch)
-        yield server
 
 
 @pytest.mark.parametrize("options", [{}, {"dimensions": 4}])

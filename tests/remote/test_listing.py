@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from brolly.remote import listing
 from brolly.remote.dialect import Listed
 from brolly.remote.listing import cached, hint, keep, models, reference_of, source_of
 from brolly.remote.target import parse
+from tests.remote import more
 from tests.remote.fakes import KEY
 from tests.remote.fakes.anthropic import MODELS as CLAUDES
 from tests.remote.fakes.anthropic import FakeAnthropic
@@ -25,19 +25,13 @@ from tests.remote.fakes.openai import MODELS as GPTS
 from tests.remote.fakes.openai import FakeOpenAI
 from tests.remote.fakes.server import Fake, Reply, Request
 
+openai = more.fake  # a fixture
+
 
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path
-
-
-@pytest.fixture
-def openai(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOpenAI]:
-    with FakeOpenAI() as fake:
-        monkeypatch.setenv("OPENAI_BASE_URL", f"{fake.url}/v1")
-        monkeypatch.setenv("OPENAI_API_KEY", fake.key)
-        yield fake
 
 
 def test_a_vendors_models_are_listed_and_kept(openai: FakeOpenAI) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,20 +13,15 @@ import pytest
 from brolly.errors import BadAnswer, ContextTooLong, KeyRefused, NotFound, OptionError, RemoteError
 from brolly.remote import Remote
 from brolly.verbs import Generation, gather
+from tests.remote import more
 from tests.remote.fakes.openai import FakeOpenAI
 from tests.remote.fakes.server import CUT, Reply, sse
 from tests.remote.wire import CITY, PNG, WEATHER
 
+fake = more.fake  # a fixture
+
 THINKS, PLAIN = "openai:gpt-5.6-sol", "openai:gpt-4.1"
 UNKNOWN = "openai:gpt-9-of-which-nothing-is-known"
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOpenAI]:
-    with FakeOpenAI() as one:
-        monkeypatch.setenv("OPENAI_BASE_URL", one.base)
-        monkeypatch.setenv("OPENAI_API_KEY", one.key)
-        yield one
 
 
 def user(text: Any) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,12 @@ from brolly.remote.tuning import Hosted, named
 from brolly.rows import open_rows
 from brolly.rows.hosted import lines
 from brolly.train import hosted
+from tests.remote import more
 from tests.remote.fakes.openai import FakeOpenAI
 from tests.remote.fakes.server import CUT, Reply
-from tests.remote.more import alike, known, ours, theirs
+from tests.remote.more import alike, ours, theirs
+
+fake = more.fake  # a fixture
 
 MODEL = "gpt-4.1-mini-2025-04-14"
 CHATS = [
@@ -28,13 +30,6 @@ CHATS = [
     for n in range(10)
 ]
 PAIRS = [{"prompt": f"Greet {n}.", "chosen": f"Dear {n}", "rejected": f"Hey {n}"} for n in range(5)]
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOpenAI]:
-    with FakeOpenAI() as server:
-        known(server, monkeypatch)
-        yield server
 
 
 def written(path: Path, rows: list[Any]) -> str:
