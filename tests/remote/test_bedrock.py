@@ -33,15 +33,13 @@ from brolly.remote.auth_aws import region  # noqa: E402
 from brolly.remote.dialects.anthropic import bedrock  # noqa: E402
 from brolly.remote.frames import Frames  # noqa: E402
 from brolly.verbs import gather  # noqa: E402
+from tests.remote.claude import HELLO, SCHEMA, WEATHER, both_asked  # noqa: E402
 from tests.remote.fakes import CUT, KEY, Reply, Request  # noqa: E402
 from tests.remote.fakes.anthropic import events  # noqa: E402
 from tests.remote.fakes.bedrock import ID, SECRET, TOKEN, FakeBedrock, chunk, exception, frame  # noqa: E402
 from tests.remote.test_anthropic import ROW  # noqa: E402
 
 MODEL = "eu.anthropic.claude-sonnet-4-5-20250929-v1:0"
-HELLO = [{"role": "user", "content": "Hello"}]
-SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-WEATHER = {"type": "function", "function": {"name": "weather", "parameters": SCHEMA}}
 
 
 @pytest.fixture
@@ -71,18 +69,7 @@ def theirs(fake: FakeBedrock, monkeypatch: pytest.MonkeyPatch, key: str | None =
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_requests_are_those_of_their_package(fake: FakeBedrock, monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
-    found = theirs(fake, monkeypatch).messages.create(
-        model=MODEL, max_tokens=100, messages=HELLO, system="Be kind.", stream=stream,
-        tools=[{"name": "weather", "input_schema": SCHEMA}], tool_choice={"type": "any"},
-    )  # fmt: skip
-    if stream:
-        list(found)
-    rows = [{"role": "system", "content": "Be kind."}, *HELLO]
-    given: Any = {"max_tokens": 100, "tools": [WEATHER], "tool_choice": "required"}
-    remote = Remote(f"bedrock:{MODEL}")
-    mine = gather(remote.stream_chat(rows, **given)) if stream else remote.chat(rows, **given)
-    assert [call.name for call in mine.tool_calls] == ["weather"]
-    one, other = fake.requests
+    one, other = both_asked(fake, theirs(fake, monkeypatch), f"bedrock:{MODEL}", stream)
     assert (one.method, one.target) == (other.method, other.target)
     assert {**one.json, "anthropic_version": ""} == {**other.json, "anthropic_version": ""}
     assert other.json["anthropic_version"] == "bedrock-2023-05-31"

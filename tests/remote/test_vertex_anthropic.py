@@ -14,13 +14,10 @@ google_auth = pytest.importorskip("google.auth")
 from brolly.errors import Busy, ContextTooLong, KeyRefused, NotFound, OptionError  # noqa: E402
 from brolly.remote import Remote, parse  # noqa: E402
 from brolly.remote.dialects.anthropic import vertex  # noqa: E402
-from brolly.verbs import gather  # noqa: E402
+from tests.remote.claude import HELLO, both_asked  # noqa: E402
 from tests.remote.fakes import KEY, Reply, Request  # noqa: E402
 from tests.remote.fakes.anthropic import NEW, OLD, FakeAnthropic, Refused, failure  # noqa: E402
 
-HELLO = [{"role": "user", "content": "Hello"}]
-SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
-WEATHER = {"type": "function", "function": {"name": "weather", "parameters": SCHEMA}}
 HAIKU, OPUS = "claude-haiku-4-5@20251001", "claude-opus-4-6"
 PLACE = "/v1/projects/my-project/locations/eu/publishers/anthropic/models/"
 VERSIONS = {"vertex-2023-10-16": OLD, NEW: NEW}
@@ -77,18 +74,7 @@ def theirs(fake: FakeVertex) -> Any:
 @pytest.mark.parametrize("model", [HAIKU, OPUS])
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_requests_are_those_of_their_package(fake: FakeVertex, model: str, stream: bool) -> None:
-    found = theirs(fake).messages.create(
-        model=model, max_tokens=100, messages=HELLO, system="Be kind.", **({"stream": True} if stream else {}),
-        tools=[{"name": "weather", "input_schema": SCHEMA}], tool_choice={"type": "any"},
-    )  # fmt: skip
-    if stream:
-        list(found)
-    rows = [{"role": "system", "content": "Be kind."}, *HELLO]
-    given: Any = {"max_tokens": 100, "tools": [WEATHER], "tool_choice": "required"}
-    remote = Remote(f"vertex-anthropic:{model}")
-    mine = gather(remote.stream_chat(rows, **given)) if stream else remote.chat(rows, **given)
-    assert [call.name for call in mine.tool_calls] == ["weather"]
-    one, other = fake.requests
+    one, other = both_asked(fake, theirs(fake), f"vertex-anthropic:{model}", stream)
     assert (one.method, one.target, one.json) == (other.method, other.target, other.json)
 
 
