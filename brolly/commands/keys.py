@@ -10,6 +10,7 @@ import sys
 import warnings
 from dataclasses import asdict
 
+from brolly.commands.columns import lined_up
 from brolly.errors import BrollyError, KeyRefused, NotFound, OptionError, Unreachable, UnsupportedTask
 from brolly.remote.dialect import Listed
 
@@ -109,9 +110,8 @@ def list_(args: argparse.Namespace) -> int:
         return one.where or (f"- (set {one.variables[0]})" if one.needed and one.variables else "-")
 
     rows = [("VENDOR", "KEY FROM", "ADDRESS"), *((one.name, where(one), one.address or "-") for one in found)]
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    for line in lined_up(rows):
+        print(line)
     for one in found:
         if one.wrong:
             print(f"brolly: {one.wrong}", file=sys.stderr)

@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+from brolly.commands.columns import lined_up
 from brolly.errors import OptionError
 from brolly.remote.dialect import Listed
 from brolly.remote.target import Target
@@ -69,10 +70,7 @@ def table(source: Target, found: list[Listed]) -> str:
         context = f"{one.context:,}" if one.context else "-"
         name = reference_of(source, one.id)
         rows.append((clean(name), context, day(one.created), clean(", ".join(one.verbs)) or "-"))
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    if not found:
-        lines = []
+    lines = lined_up(rows) if found else []
     return "\n".join([*lines, f"{len(found)} models at {source.host}"])
 
 

@@ -7,6 +7,7 @@ import json
 import time
 from typing import Any
 
+from brolly.commands.columns import lined_up
 from brolly.commands.running import add_server, ask
 
 
@@ -28,10 +29,7 @@ def table(found: dict[str, Any], now: float) -> str:
         on = " ".join(filter(None, (m["device"], m["dtype"]))) or "-"
         room = "-" if m["state"] == "elsewhere" else _mb(m["bytes"])
         rows.append((m["name"], m["state"], room, on, requests(m["uses"]), until(m, now)))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    if not found["models"]:
-        lines = ["No model is in memory."]
+    lines = lined_up(rows) if found["models"] else ["No model is in memory."]
     lines += [f"{m['name']} failed to load: {m['error']}" for m in found["failed"]]
     lines.append(f"{_mb(found['used'])} of {_mb(found['memory'])} for models; {_mb(found['process'])} in all")
     return "\n".join(lines)
