@@ -24,7 +24,7 @@ from brolly.errors import (
     Unreachable,
 )
 from brolly.remote.dialect import Told
-from brolly.remote.target import COMPATIBLE, Target
+from brolly.remote.target import Target
 
 LONGEST = 500  # characters of a vendor's message that are shown
 SOON, LATER = 1.0, 5.0  # seconds after which to ask again where nobody says when: too many requests; no room
@@ -254,12 +254,11 @@ def kind_of(status: int, told: Told) -> Kind:
 
 
 def _mend_key(target: Target) -> str:
-    from brolly.remote.keys import origin_of
+    from brolly.remote.keys import holder_of
 
-    vendor = target.vendor
-    name = origin_of(target.base) if vendor.name == COMPATIBLE else vendor.account or vendor.name
-    variable = f"set {vendor.keys[0]} or " if vendor.keys else ""
-    return f"{variable}run `brolly keys set {name}`"
+    keys = target.vendor.keys
+    variable = f"set {keys[0]} or " if keys else ""
+    return f"{variable}run `brolly keys set {holder_of(target)}`"
 
 
 def cleaned(text: str, secrets: Iterable[str] = (), most: int = LONGEST) -> str:

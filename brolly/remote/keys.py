@@ -95,22 +95,27 @@ def key_of(target: Target) -> Secret | None:
 
 
 def _found(target: Target) -> Secret | None:
+    holder = holder_of(target)
     if target.vendor.name == COMPATIBLE:
-        origin = origin_of(target.base)
-        if text := _stated().get(origin):
-            return Secret(checked(text, f"the key of {origin} in {VARIABLE}"), VARIABLE)
-        return _kept(origin)
+        if text := _stated().get(holder):
+            return Secret(checked(text, f"the key of {holder} in {VARIABLE}"), VARIABLE)
+        return _kept(holder)
     for name in target.vendor.keys:
         if text := os.environ.get(name):
             return Secret(checked(text, name), name)
-    return _kept(target.vendor.account or target.vendor.name)
+    return _kept(holder)
+
+
+def holder_of(target: Target) -> str:
+    """What `brolly keys set` calls whose key goes to a target: an address, or a vendor. Raises OptionError."""
+    vendor = target.vendor
+    return origin_of(target.base) if vendor.name == COMPATIBLE else vendor.account or vendor.name
 
 
 def no_key(target: Target) -> str:
     """What to do where a vendor wants a key and there is none."""
-    vendor = target.vendor
-    name = origin_of(target.base) if vendor.name == COMPATIBLE else vendor.account or vendor.name
-    where = f" It is made at {vendor.console}." if vendor.console else ""
+    name, console = holder_of(target), target.vendor.console
+    where = f" It is made at {console}." if console else ""
     return f"there is no key for {target.host}; set {_variable(name)}, or run `brolly keys set {name}`.{where}"
 
 
