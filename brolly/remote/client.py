@@ -202,8 +202,7 @@ class Client:
                 said = faults.page_told(data, answer.kind)
             else:
                 said = told(body)
-        several = (faults.retry_after(answer.headers), said.after, faults.seconds_within(said.message))
-        after = next((seconds for seconds in several if seconds is not None), None)
+        after = faults.told_after(faults.retry_after(answer.headers), said)
         secrets = answer.secrets()
         error = faults.fault(answer.status, said, self.target, after=after, secrets=secrets, keyed=bool(secrets))
         return error, after

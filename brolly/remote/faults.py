@@ -210,7 +210,7 @@ def fault(
     status = status or 0
     kind = kind_of(status, told)
     message = cleaned(told.message, secrets)
-    after = next((s for s in (after, told.after, seconds_within(told.message)) if s is not None), None)
+    after = told_after(after, told)
     what = ": ".join(str(part) for part in (status or "", message or cleaned(told.kind, secrets, 80)) if part)
     if told.param and told.param not in message:
         what += f", at {cleaned(told.param, secrets, 80)}"
@@ -303,6 +303,13 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
                 continue
             return max(0.0, then - now)
     return None
+
+
+def told_after(header: float | None, told: Told) -> float | None:
+    """Seconds after which to ask again, by the first that tells: a header, the envelope, the message."""
+    if header is not None:
+        return header
+    return told.after if told.after is not None else seconds_within(told.message)
 
 
 def seconds_within(message: str) -> float | None:
