@@ -144,7 +144,7 @@ class Models(Collector):
             loaded.add_metric([entry.name], entry.model is not None)
         yield from (held, uses, loaded)
         for what, text in COUNTS.items():
-            family = CounterMetricFamily(f"brolly_model_{what}", text, labels=["model"])
+            family = counter(f"brolly_model_{what}", text)
             for entry in entries:
                 family.add_metric([entry.name], self.house.counts[what, entry.name])
             yield family
@@ -175,7 +175,7 @@ class Models(Collector):
     def engines(self, models: Iterable[tuple[str, Any]]) -> Iterator[Metric]:
         """Of every language model that has begun to write; what is not loaded has no numbers."""
         gauges = [(gauge(f"brolly_{name}", text), of) for name, text, of in GAUGES]
-        counters = [(CounterMetricFamily(f"brolly_{name}", text, labels=["model"]), of) for name, text, of in COUNTERS]
+        counters = [(counter(f"brolly_{name}", text), of) for name, text, of in COUNTERS]
         for name, model in models:
             engine = vars(model).get("engine") if model is not None else None  # asking for it would make one
             if engine is None:
