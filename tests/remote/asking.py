@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from brolly.remote import client as module
-from brolly.remote import parse
+from brolly.remote import limits, parse
 from brolly.remote.client import Client
 from brolly.remote.dialect import DONE, Call, Told
 from brolly.verbs import RemoteOptions
@@ -39,8 +39,9 @@ def fake() -> Iterator[Vendor]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No long pauses between tries, and no proxy of this machine's."""
+    """No long pauses between tries nor of another test's vendor at this port, and no proxy of this machine's."""
     monkeypatch.setattr(module, "FIRST", 0.02)
+    monkeypatch.setattr(limits, "_limits", {})
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
