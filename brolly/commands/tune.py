@@ -146,9 +146,14 @@ def approve(args: argparse.Namespace, plan: Any) -> bool:
     """Whether to begin: a person at a terminal is asked, if it takes more than a few minutes."""
     if args.dry_run:
         raise NothingToDo
-    if args.yes or args.json or not first() or not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+    if not first() or math.isfinite(plan.seconds) and plan.seconds < 300:
         return True
-    if math.isfinite(plan.seconds) and plan.seconds < 300:
+    return agreed(args)
+
+
+def agreed(args: argparse.Namespace) -> bool:
+    """What a person at a terminal says to it; where there is none, and with --yes, yes."""
+    if args.yes or args.json or not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
         return True
     print("begin? [Y/n] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("", "y", "yes")

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from brolly.commands.flags import given, remotely
-from brolly.commands.tune import Bar, Lines, NothingToDo, columns, read
+from brolly.commands.tune import Bar, Lines, NothingToDo, agreed, columns, read
 from brolly.errors import BrollyError, OptionError
 
 # flags of a tuning on this computer
@@ -96,10 +96,7 @@ def approve(args: argparse.Namespace, plan: Any) -> bool:
         print(plan, file=sys.stderr)
     if args.dry_run:
         raise NothingToDo
-    if args.yes or args.json or not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
-        return True
-    print("begin? [Y/n] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("", "y", "yes")
+    return agreed(args)
 
 
 class Look(Bar):
