@@ -132,20 +132,19 @@ def _show(found: Any) -> None:
     from brolly.identity.show import clean
 
     for at, question in enumerate(found.questions):
-        print(f"{at + 1}. {_short(clean_lines(str(question), clean))}")
+        print(f"{at + 1}. {_short(str(question))}")
         for column in found.columns:
             answer = column.answers[at]
             text = f"error: {answer.error}" if answer.error else answer.shown if answer.done else "(not answered)"
-            print(f"   {clean(column.name)}: {_short(clean_lines(text, clean))}")
+            print(f"   {clean(column.name)}: {_short(text)}")
         print()
 
 
-def clean_lines(text: str, clean: Any) -> str:
-    """A text with its line ends as blanks, and nothing in it that a terminal would obey."""
-    return str(clean(" ".join(text.split())))
-
-
 def _short(text: str) -> str:
+    """A text, shortened, with its line ends as blanks and nothing in it that a terminal would obey."""
+    from brolly.identity.show import clean
+
+    text = clean(" ".join(text.split()))
     return text if len(text) <= SHORT else f"{text[:SHORT]}…"
 
 
