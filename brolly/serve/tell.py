@@ -52,6 +52,14 @@ def usage_body(usage: Usage) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def media_usage(usage: Usage) -> dict[str, int]:
+    """OpenAI's usage of pictures and sounds."""
+    return {
+        "input_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+    }  # fmt: skip
+
+
 def chat_logprobs(found: Sequence[TokenLogprob], tokenizer: Any) -> dict[str, Any]:
     return {"content": token_rows(found, tokenizer), "refusal": None}
 

@@ -22,7 +22,7 @@ from brolly.serve.errors import Refused
 from brolly.serve.fetch import content
 from brolly.serve.provenance import provenance
 from brolly.serve.streams import Events, event, in_stream, unless_left
-from brolly.serve.tell import reply
+from brolly.serve.tell import media_usage, reply
 from brolly.serve.turns import turns
 from brolly.serve.uploads import described, form
 from brolly.serve.wire.audio import SpeechRequest, TranscriptionBody, TranscriptionForm, TranslationForm, VerboseBody
@@ -139,17 +139,20 @@ class Hearing:
         """The same at once, as far as its vendor tells it."""
         data = await asyncio.to_thread(bytes_of, sound)
         async with model.counted():
-            title = (self.given.file and self.given.file.filename) or ""
-            made = await model.atranscribe(data, name=title, **self.options)
+            made = await model.atranscribe(data, name=self.title, **self.options)
         if made.usage is not None and (account := current.get()) is not None:
             account.took(made.usage.prompt_tokens, made.usage.completion_tokens)
         return Heard(lambda: made, str(model.target), self.given.response_format in WRITERS)
 
     @property
+    def title(self) -> str:
+        """The file's name as the client has it."""
+        return (self.given.file and self.given.file.filename) or ""
+
+    @property
     def name(self) -> str:
         """What errors call the sound."""
-        said = (self.given.file and self.given.file.filename) or ""
-        return "".join(c for c in said if c.isprintable())[:100] or "the sound"
+        return "".join(c for c in self.title if c.isprintable())[:100] or "the sound"
 
     async def sound(self) -> Any:
         """An open file, or the bytes of a URL."""
@@ -211,10 +214,7 @@ def usage(found: Any) -> dict[str, Any]:
     made: Usage | None = found.transcript(()).usage if isinstance(found, Heard) else None
     if made is None:
         return {"type": "duration", "seconds": round(found.heard, 3)}
-    return {
-        "type": "tokens", "input_tokens": made.prompt_tokens, "output_tokens": made.completion_tokens,
-        "total_tokens": made.total_tokens,
-    }  # fmt: skip
+    return {"type": "tokens", **media_usage(made)}
 
 
 def segment_body(i: int, s: Segment) -> dict[str, Any]:

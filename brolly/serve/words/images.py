@@ -17,7 +17,7 @@ from brolly.serve.app import house
 from brolly.serve.errors import Refused
 from brolly.serve.provenance import provenance
 from brolly.serve.streams import unless_left
-from brolly.serve.tell import reply
+from brolly.serve.tell import media_usage, reply
 from brolly.serve.uploads import described, form
 from brolly.serve.wire.common import ERRORS
 from brolly.serve.wire.images import Drawn, EditForm, ImagesRequest, VariationForm
@@ -77,9 +77,7 @@ def told(made: Drawing, headers: dict[str, str]) -> Response:
     ]
     found: dict[str, Any] = {"created": int(time.time()), "data": rows, "output_format": made.pictures[0].format}
     if (u := made.usage) is not None:
-        found["usage"] = {
-            "input_tokens": u.prompt_tokens, "output_tokens": u.completion_tokens, "total_tokens": u.total_tokens,
-        }  # fmt: skip
+        found["usage"] = media_usage(u)
         if (account := current.get()) is not None:
             account.took(u.prompt_tokens, u.completion_tokens)
     return reply(found, headers)
