@@ -129,10 +129,6 @@ def add_pull(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", help=MODEL)
 
 
-def add_json(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--json", action="store_true")
-
-
 def add_remove(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", help="org/name or a URL")
 
