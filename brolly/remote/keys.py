@@ -168,7 +168,7 @@ def _source(vendor: Vendor) -> Source:
         where = held.source if held else ""
     except OptionError as error:
         wrong = str(error)
-    with suppress(OptionError):  # it has blanks that nothing fills yet
+    with suppress(OptionError):  # nothing says it yet, or fills its blanks
         address = vendor.address()
     needed = bool(vendor.keys) and not vendor.local
     return Source(vendor.name, vendor.title, where, address, vendor.keys, needed, wrong)

@@ -41,10 +41,7 @@ def source_of(reference: str) -> Target:
     vendor = vendors().get(head)
     if vendor is None or head == COMPATIBLE:
         raise no_vendor(head)
-    base = vendor.address()
-    if not base:
-        raise OptionError(f"{vendor.title} has an address for each customer; set {' or '.join(vendor.bases)}.")
-    return Target(f"{head}:", vendor, base, "")
+    return Target(f"{head}:", vendor, vendor.address(), "")
 
 
 def reference_of(source: Target, id: str) -> str:

@@ -65,9 +65,6 @@ def parse(reference: str) -> Target:
     else:
         vendor, model = vendors()[head], rest
         base = vendor.address()
-        if not base:
-            wanted = " or ".join(vendor.bases)
-            raise OptionError(f"{vendor.title} has an address for each customer; set {wanted}.")
         if not _can_be(base):
             raise OptionError(f"{vendor.title}'s address is {base!r:.120}; expected https://host or https://host/path.")
     if not model.strip():

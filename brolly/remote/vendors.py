@@ -56,9 +56,11 @@ class Vendor:
             raise OptionError(
                 f"{name} is {shown!r:.120}; expected http://host or https://host, without a user and a query."
             )
-        if said or not self.base:
-            said, path = said.rstrip("/"), BLANK.sub(self._filled, self.path) if said else ""
+        if said:
+            said, path = said.rstrip("/"), BLANK.sub(self._filled, self.path)
             return said if said.endswith(path) else said + path
+        if not self.base:
+            raise OptionError(f"{self.title} has an address for each customer; set {' or '.join(self.bases)}.")
         base = BLANK.sub(self._filled, self.base)
         host, slash, path = base.partition("://")[2].partition("/")
         return f"https://{self.hosts[host]}{slash}{path}" if host in self.hosts else base
