@@ -111,24 +111,24 @@ def serving(reference: str) -> Iterator[tuple[str, str]]:
     command = [sys.executable, "-m", "brolly", "serve", reference, "--port", "0", "--log", "json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     said: list[str] = []
-    found, done = threading.Event(), threading.Event()
+    urls: list[str] = []
+    found = threading.Event()
 
     def read() -> None:
         assert process.stdout is not None
         for line in process.stdout:
             said.append(line)
-            if re.search(r"http://127\.0\.0\.1:\d+", line):
+            if matched := re.search(r"http://127\.0\.0\.1:\d+", line):
+                urls.append(matched[0])
                 found.set()
-        done.set()
         found.set()
 
     threading.Thread(target=read, daemon=True).start()
     try:
         found.wait(START)
-        matched = next((m for line in said if (m := re.search(r"http://127\.0\.0\.1:\d+", line))), None)
-        if matched is None:
+        if not urls:
             raise OptionError(f"the server of {reference} did not start: {''.join(said)[-300:].strip()}")
-        url = matched[0]
+        url = urls[0]
         yield url, get(f"{url}/v1/models")["data"][0]["id"]
     finally:
         process.terminate()
