@@ -16,13 +16,11 @@ def summary(outcomes: Sequence[Outcome]) -> str:
 
 def table(found: Mapping[str, Sequence[Outcome]]) -> str:
     """Checks in rows, ways in columns, then why something failed or was skipped."""
-    ways = list(found)
-    names = list(dict.fromkeys((o.group, o.check) for outcomes in found.values() for o in outcomes))
-    width = max((len(f"{group}: {name}") for group, name in names), default=10)
-    lines = [f"{'':{width}}  " + "  ".join(f"{way:>9}" for way in ways)]
-    for group, name in names:
-        states = [next((o for o in found[way] if (o.group, o.check) == (group, name)), None) for way in ways]
-        lines.append(f"{f'{group}: {name}':{width}}  " + "  ".join(f"{SIGNS[s.state] if s else '':>9}" for s in states))
+    rows = _rows(found)
+    width = max((len(f"{group}: {name}") for group, name, _ in rows), default=10)
+    lines = [f"{'':{width}}  " + "  ".join(f"{way:>9}" for way in found)]
+    for group, name, signs in rows:
+        lines.append(f"{f'{group}: {name}':{width}}  " + "  ".join(f"{sign:>9}" for sign in signs))
     lines.append("")
     lines += [f"{way}: {summary(outcomes)}" for way, outcomes in found.items()]
     lines += [
@@ -37,14 +35,16 @@ def table(found: Mapping[str, Sequence[Outcome]]) -> str:
 
 def markdown(found: Mapping[str, Sequence[Outcome]]) -> str:
     """The same as a table of a document."""
-    ways = list(found)
-    names = list(dict.fromkeys((o.group, o.check) for outcomes in found.values() for o in outcomes))
-    lines = ["| the model … | " + " | ".join(ways) + " |", "|---|" + ":-:|" * len(ways)]
-    for group, name in names:
-        states = [next((o for o in found[way] if (o.group, o.check) == (group, name)), None) for way in ways]
-        lines.append(f"| {name} | " + " | ".join(SIGNS[s.state] if s else "" for s in states) + " |")
-    lines += ["| **passed / failed / skipped** | " + " | ".join(_counts(found[way]) for way in ways) + " |"]
+    lines = ["| the model … | " + " | ".join(found) + " |", "|---|" + ":-:|" * len(found)]
+    lines += [f"| {name} | " + " | ".join(signs) + " |" for _, name, signs in _rows(found)]
+    lines += ["| **passed / failed / skipped** | " + " | ".join(map(_counts, found.values())) + " |"]
     return "\n".join(lines)
+
+
+def _rows(found: Mapping[str, Sequence[Outcome]]) -> list[tuple[str, str, list[str]]]:
+    """Each check's group and name, and its sign by each way; "" where it was not asked."""
+    signs = [{(o.group, o.check): SIGNS[o.state] for o in outcomes} for outcomes in found.values()]
+    return [(*check, [by.get(check, "") for by in signs]) for check in dict.fromkeys(c for by in signs for c in by)]
 
 
 def _counts(outcomes: Sequence[Outcome]) -> str:
