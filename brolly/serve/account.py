@@ -77,10 +77,12 @@ class Account:
             if self.elsewhere:
                 self.completion_tokens += usage.completion_tokens
 
-    def took(self, read: int, written: int = 0) -> None:
-        """Tokens of a verb without pieces."""
-        self.prompt_tokens += read
-        self.completion_tokens += written
-
 
 current: ContextVar[Account | None] = ContextVar("account", default=None)
+
+
+def took(read: int, written: int = 0) -> None:
+    """Tokens of a verb without pieces, into the request's account, where there is one."""
+    if (account := current.get()) is not None:
+        account.prompt_tokens += read
+        account.completion_tokens += written

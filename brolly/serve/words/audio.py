@@ -15,7 +15,7 @@ from brolly.media.audio.languages import LANGUAGES
 from brolly.media.audio.subtitles import WRITERS
 from brolly.remote.content import bytes_of
 from brolly.remote.hearing import Heard
-from brolly.serve.account import current
+from brolly.serve.account import took
 from brolly.serve.app import house
 from brolly.serve.elsewhere import Elsewhere
 from brolly.serve.errors import Refused
@@ -140,8 +140,8 @@ class Hearing:
         data = await asyncio.to_thread(bytes_of, sound)
         async with model.counted():
             made = await model.atranscribe(data, name=self.title, **self.options)
-        if made.usage is not None and (account := current.get()) is not None:
-            account.took(made.usage.prompt_tokens, made.usage.completion_tokens)
+        if made.usage is not None:
+            took(made.usage.prompt_tokens, made.usage.completion_tokens)
         return Heard(lambda: made, str(model.target), self.given.response_format in WRITERS)
 
     @property

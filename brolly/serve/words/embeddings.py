@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from brolly.errors import OptionError
-from brolly.serve.account import current
+from brolly.serve.account import took
 from brolly.serve.app import house
 from brolly.serve.elsewhere import Elsewhere
 from brolly.serve.errors import Refused
@@ -90,8 +90,7 @@ async def vectors(request: Request, model: Any, inputs: Sequence[Any], **options
         found = await model.vectors(inputs, **options)
     else:
         found = await turns(request, model).together(("embed", *sorted(options.items())), inputs, work)
-    if (account := current.get()) is not None:
-        account.took(sum(one.n_tokens for one in found))
+    took(sum(one.n_tokens for one in found))
     return found
 
 

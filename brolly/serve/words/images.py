@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
 from brolly.errors import BrollyError, UnsupportedTask
-from brolly.serve.account import current
+from brolly.serve.account import took
 from brolly.serve.app import house
 from brolly.serve.errors import Refused
 from brolly.serve.provenance import provenance
@@ -78,8 +78,7 @@ def told(made: Drawing, headers: dict[str, str]) -> Response:
     found: dict[str, Any] = {"created": int(time.time()), "data": rows, "output_format": made.pictures[0].format}
     if (u := made.usage) is not None:
         found["usage"] = media_usage(u)
-        if (account := current.get()) is not None:
-            account.took(u.prompt_tokens, u.completion_tokens)
+        took(u.prompt_tokens, u.completion_tokens)
     return reply(found, headers)
 
 
