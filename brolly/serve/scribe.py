@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from brolly.serve.errors import told
-from brolly.serve.seals import sealed
+from brolly.serve.seals import meaning, sealed
 from brolly.serve.searching import Searched
 from brolly.serve.streams import event
 from brolly.serve.tell import token_rows
@@ -72,7 +72,7 @@ class Scribe:
         found: list[bytes] = []
         if self.searched and (rest := self.searched.checked.finish()):
             found += [*self._open("message"), self._text("output_text", rest)]
-        if sealed(self._opaque) and (self._item is None or self._item["type"] != "reasoning"):
+        if meaning(self._opaque) and (self._item is None or self._item["type"] != "reasoning"):
             found += self._open("reasoning")  # which seals it as it is closed
         found += [] if self._item or response["output"] else self._open("message")
         found += self._close("incomplete" if cut else "completed")

@@ -12,9 +12,14 @@ LONGEST = 16 << 20  # characters
 MARKS = {"vendor", "said", "call", "phase"}  # fields that tell where something stands, and mean nothing alone
 
 
+def meaning(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether there is anything in opaque parts."""
+    return any(row.keys() - MARKS for row in rows)
+
+
 def sealed(rows: Sequence[Mapping[str, Any]]) -> str:
     """Opaque parts as a text; "" where there is nothing in them."""
-    if not any(row.keys() - MARKS for row in rows):
+    if not meaning(rows):
         return ""
     return MARK + urlsafe_b64encode(json.dumps([dict(row) for row in rows]).encode()).decode()
 
