@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from brolly.commands.flags import (
     MODEL,
     adapter_folder,
+    adapter_of,
     add_loading,
     add_options,
     add_remote,
@@ -100,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         "templates": lines_of(args.templates, "templates") if args.templates else None, "out": args.out,
         "resume": args.resume, "quiet": args.json or not sys.stderr.isatty(),
     }  # fmt: skip
-    adapter = args.adapter and (args.adapter if hasattr(model, "target") else adapter_folder(args))
+    adapter = args.adapter and adapter_of(args, model)
     second, found = None, None
     try:
         report = evaluate(model, rows, adapter=adapter, **asked)

@@ -100,9 +100,12 @@ def check_kinds(args: argparse.Namespace, *names: str) -> None:
 def open_adapted(args: argparse.Namespace) -> Any:
     """The same with the adapter that was named, if one was."""
     model = open_model(args)
-    if not args.adapter:
-        return model
-    return model.with_adapter(args.adapter if hasattr(model, "target") else adapter_folder(args))
+    return model.with_adapter(adapter_of(args, model)) if args.adapter else model
+
+
+def adapter_of(args: argparse.Namespace, model: Any) -> str:
+    """The adapter that was named, as its model takes it: elsewhere by its name there, here by its folder."""
+    return str(args.adapter) if hasattr(model, "target") else adapter_folder(args)
 
 
 def adapter_folder(args: argparse.Namespace) -> str:

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from brolly.commands.flags import MODEL, add_adapter, add_loading, add_remote, check_kinds, open_one
+from brolly.commands.flags import MODEL, adapter_of, add_adapter, add_loading, add_remote, check_kinds, open_one
 from brolly.commands.took import tell_cost
 from brolly.errors import BudgetSpent, DiskFull, OptionError
 
@@ -312,10 +312,8 @@ def _model(args: argparse.Namespace, prompt: Any) -> Any:
     else:
         check_kinds(args, args.model)
     model = open_one(args, args.model)
-    if args.adapter and not hasattr(model, "target"):
-        from brolly.commands.flags import adapter_folder
-
-        args.adapter = adapter_folder(args)
+    if args.adapter:
+        args.adapter = adapter_of(args, model)
     return model
 
 

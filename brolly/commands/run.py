@@ -12,7 +12,7 @@ from typing import Any
 
 from brolly.commands.flags import (
     MODEL,
-    adapter_folder,
+    adapter_of,
     add_adapter,
     add_attach,
     add_loading,
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     if elsewhere:
         parts = [attached(path, *reads_of(model)) for path in args.attach]
     if args.adapter:
-        options["adapter"] = args.adapter if elsewhere else adapter_folder(args)
+        options["adapter"] = adapter_of(args, model)
     chats = elsewhere or bool(args.system) or answers(Path(options.get("adapter") or model.card.header.folder))
     messages: list[dict[str, Any]] = [{"role": "system", "content": args.system}] if args.system else []
     messages.append({"role": "user", "content": content(parts, prompt)})
