@@ -8,14 +8,19 @@ from typing import Any
 import pytest
 
 from brolly.remote import Remote
+from tests.remote.fakes import KEY
+from tests.remote.fakes.anthropic import FakeAnthropic
+from tests.remote.fakes.gemini import FakeGemini
 from tests.remote.fakes.openai import FakeOpenAI
 from tests.remote.fakes.server import Request
 
+VENDORS = {"OPENAI": FakeOpenAI, "ANTHROPIC": FakeAnthropic, "GEMINI": FakeGemini}
 
-def known(fake: FakeOpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`openai:` means this fake."""
-    monkeypatch.setenv("OPENAI_BASE_URL", fake.base)
-    monkeypatch.setenv("OPENAI_API_KEY", fake.key)
+
+def known(fake: Any, monkeypatch: pytest.MonkeyPatch, vendor: str = "OPENAI") -> None:
+    """`openai:` means this fake, or another vendor's name does."""
+    monkeypatch.setenv(f"{vendor}_BASE_URL", getattr(fake, "base", fake.url))
+    monkeypatch.setenv(f"{vendor}_API_KEY", getattr(fake, "key", KEY))
 
 
 @pytest.fixture

@@ -22,18 +22,15 @@ from brolly.errors import BudgetSpent, Busy, Filtered, KeyRefused, NotFound, Opt
 from brolly.remote import Remote
 from brolly.remote.ask import Ask
 from tests.remote import more
-from tests.remote.fakes import KEY
-from tests.remote.fakes.anthropic import FakeAnthropic
-from tests.remote.fakes.gemini import FakeGemini
 from tests.remote.fakes.openai import FakeOpenAI
 from tests.remote.fakes.script import Says, says
 from tests.remote.fakes.server import Reply, Request
+from tests.remote.more import VENDORS, known
 
 openai = more.fake  # a fixture
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 WHO, ROWS = EXAMPLES / "prompts" / "who.toml", EXAMPLES / "prompts" / "who.jsonl"
-VENDORS = {"OPENAI": FakeOpenAI, "ANTHROPIC": FakeAnthropic, "GEMINI": FakeGemini}
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +42,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def model(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     vendor = request.param.partition(":")[0].upper()
     with VENDORS[vendor]() as fake:
-        monkeypatch.setenv(f"{vendor}_BASE_URL", getattr(fake, "base", fake.url))
-        monkeypatch.setenv(f"{vendor}_API_KEY", getattr(fake, "key", KEY))
+        known(fake, monkeypatch, vendor)
         found = brolly.load(request.param)
         yield found
         found.close()

@@ -23,6 +23,7 @@ from tests.remote.fakes.anthropic import FakeAnthropic
 from tests.remote.fakes.gemini import FakeGemini
 from tests.remote.fakes.openai import FakeOpenAI
 from tests.remote.fakes.server import STALL, Reply, Request, sse
+from tests.remote.more import VENDORS, known
 from tests.run.terminal import Terminal, brolly, environment
 
 openai = more.fake  # a fixture
@@ -30,15 +31,6 @@ openai = more.fake  # a fixture
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PICTURE, TEXT, PDF = EXAMPLES / "pictures" / "cat.png", EXAMPLES / "library" / "letter.txt", EXAMPLES / "library" / "regatta.pdf"  # fmt: skip # noqa: E501
 SOUND = EXAMPLES / "talk.flac"
-VENDORS = {"OPENAI": FakeOpenAI, "ANTHROPIC": FakeAnthropic, "GEMINI": FakeGemini}
-
-
-def base_of(fake: Any) -> str:
-    return str(getattr(fake, "base", fake.url))
-
-
-def key_of(fake: Any) -> str:
-    return str(getattr(fake, "key", KEY))
 
 
 @pytest.fixture(autouse=True)
@@ -55,8 +47,7 @@ def named(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     """A model's name, and the fake vendor that has it."""
     vendor = request.param.partition(":")[0].upper()
     with VENDORS[vendor]() as fake:
-        monkeypatch.setenv(f"{vendor}_BASE_URL", base_of(fake))
-        monkeypatch.setenv(f"{vendor}_API_KEY", key_of(fake))
+        known(fake, monkeypatch, vendor)
         yield request.param, fake
 
 
@@ -154,8 +145,7 @@ def test_a_price_that_nobody_knows_is_told_as_such(capsys: Any) -> None:
 
 def test_thoughts_go_beside_the_answer(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeAnthropic() as fake:
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", base_of(fake))
-        monkeypatch.setenv("ANTHROPIC_API_KEY", key_of(fake))
+        known(fake, monkeypatch, "ANTHROPIC")
         out, err = run(capsys, "run", "anthropic:claude-opus-5-5", "Hello", "--thoughts", "--effort", "high")
         assert (out, err) == ("You said: Hello\n", "Let me think.\n\n")
 
@@ -173,8 +163,7 @@ def test_a_limit_of_cost_is_kept(openai: FakeOpenAI, capsys: Any) -> None:
 
 def test_strict_refuses_what_is_otherwise_warned_of(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeAnthropic() as fake:
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", base_of(fake))
-        monkeypatch.setenv("ANTHROPIC_API_KEY", key_of(fake))
+        known(fake, monkeypatch, "ANTHROPIC")
         out, err = run(capsys, "run", "anthropic:claude-opus-5-5", "Hi", "--seed", "3")
         assert out == "You said: Hi\n" and "seed" in err and "all the same" in err
         _, err = run(capsys, "run", "anthropic:claude-opus-5-5", "Hi", "--seed", "3", "--strict", code=2)
@@ -216,8 +205,7 @@ def test_files_go_along(named: tuple[str, Any], capsys: Any) -> None:
 
 def test_sounds_go_where_they_are_heard(capsys: Any, monkeypatch: pytest.MonkeyPatch, openai: FakeOpenAI) -> None:
     with FakeGemini() as fake:
-        monkeypatch.setenv("GEMINI_BASE_URL", base_of(fake))
-        monkeypatch.setenv("GEMINI_API_KEY", key_of(fake))
+        known(fake, monkeypatch, "GEMINI")
         assert run(capsys, "run", "gemini:gemini-3-pro", "What?", "-a", SOUND)[0] == "I see 1 sound.\n"
     _, err = run(capsys, "run", "openai:gpt-5", "What?", "-a", SOUND, code=2)
     assert "talk.flac is a sound; openai:gpt-5 reads text, image" in err
@@ -255,8 +243,7 @@ def test_a_conversation_goes_on(named: tuple[str, Any], capsys: Any, monkeypatch
 
 def test_what_a_vendor_wants_back_goes_back(capsys: Any, monkeypatch: Any, tmp_path: Path) -> None:
     with FakeAnthropic() as fake:
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", base_of(fake))
-        monkeypatch.setenv("ANTHROPIC_API_KEY", key_of(fake))
+        known(fake, monkeypatch, "ANTHROPIC")
         talk(capsys, monkeypatch, "one\ntwo\n", "anthropic:claude-opus-5-5", "--effort", "high", "--thoughts")
         blocks = fake.requests[-1].json["messages"][1]["content"]
         assert [block["type"] for block in blocks] == ["thinking", "text"] and blocks[0]["signature"]
