@@ -28,6 +28,7 @@ from brolly.remote.dialects.anthropic import messages as dialect
 from brolly.verbs import GenerateOptions, Piece, gather
 from tests.remote.fakes import CUT, KEY, Reply, Request, sse
 from tests.remote.fakes.anthropic import FakeAnthropic, envelope, events, failure
+from tests.remote.more import known
 
 HELLO = {"role": "user", "content": "Hello"}
 NEW, OLD = parse("anthropic:claude-haiku-5-5"), parse("anthropic:claude-haiku-4-5")
@@ -426,9 +427,8 @@ def test_models_are_listed_by_pages() -> None:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAnthropic]:
-    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
     with FakeAnthropic() as found:
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", found.url)
+        known(found, monkeypatch, "ANTHROPIC")
         yield found
 
 

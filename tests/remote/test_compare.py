@@ -34,8 +34,7 @@ HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> ' \" \
 def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[FakeOpenAI, FakeAnthropic]]:
     with FakeOpenAI() as one, FakeAnthropic() as other:
         known(one, monkeypatch)
-        monkeypatch.setenv("ANTHROPIC_BASE_URL", other.url)
-        monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+        known(other, monkeypatch, "ANTHROPIC")
         yield one, other
 
 
