@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -86,8 +87,13 @@ def test_what_lies_here_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     [("opeani:gpt-5", "perhaps openai:gpt-5 is meant"), ("claude-opus-5-5", "expected anthropic:claude-opus-5-5"),
      ("https://vllm.example/v1", "expected https://vllm.example/v1#model")],
 )  # fmt: skip
-def test_a_server_is_told_before_it_starts(name: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_server_is_told_before_it_starts(
+    name: str, meant: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("fastapi")
+    for logger in map(logging.getLogger, ("brolly", "uvicorn")):  # serving changes them for the whole process
+        for attribute in ("handlers", "propagate", "level"):
+            monkeypatch.setattr(logger, attribute, getattr(logger, attribute))
     assert main(["serve", name, "--port", "0"]) == 2
     assert meant in capsys.readouterr().err
 
